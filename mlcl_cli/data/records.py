@@ -1,0 +1,59 @@
+"""The one record type that every data set is read into; downstream code never asks which data set it is."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Triplet:
+    """A reference image, a modifier and the target image, by image name.
+
+    `captions` are the modifiers as annotated: two in FashionIQ, one elsewhere. `target` is None in a test split.
+    `pair_id` and `members` (the distinct names of the image set, reference included) are CIRR's.
+    """
+
+    reference: str
+    target: str | None
+    captions: tuple[str, ...]
+    pair_id: int | None = None
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySet:
+    """Triplets that are evaluated together against one gallery of image names: a category, or a whole split."""
+
+    name: str
+    triplets: tuple[Triplet, ...]
+    gallery: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One split of a data set. `paths` holds the file of every image named in `sets`, whether it exists or not."""
+
+    dataset: str
+    name: str
+    sets: tuple[QuerySet, ...]
+    paths: Mapping[str, Path]
+
+    @property
+    def triplets(self) -> tuple[Triplet, ...]:
+        """The triplets of all sets, pooled in order."""
+        return tuple(triplet for part in self.sets for triplet in part.triplets)
+
+    def triplet_images(self) -> tuple[str, ...]:
+        """The distinct names of references and targets, in order of first use."""
+        return tuple(dict.fromkeys(name for triplet in self.triplets for name in _names(triplet)))
+
+    def images(self) -> tuple[str, ...]:
+        """The distinct names of gallery, references and targets, gallery first."""
+        gallery = (name for part in self.sets for name in part.gallery)
+        return tuple(dict.fromkeys([*gallery, *self.triplet_images()]))
+
+
+def _names(triplet: Triplet) -> Iterator[str]:
+    yield triplet.reference
+    if triplet.target is not None:
+        yield triplet.target

@@ -1,0 +1,52 @@
+"""What a user can cause. Each error says what is wrong, where, and what to do; the command line prints it as one line."""
+
+from collections.abc import Sequence
+
+SHOWN = 5
+
+
+class MlclError(Exception):
+    """Base of every error that is not our bug.
+
+    `what` says what is wrong, `where` names the file, line, key or image, `remedy` says what to do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where is not None else self.what
+        return f"{text}. {self.remedy}" if self.remedy else text
+
+
+class UsageError(MlclError):
+    """The command line or the profile is wrong."""
+
+    exit_code = 2
+
+
+class DataError(MlclError):
+    """A data set, an image, a checkpoint or a feature bank is not what it should be."""
+
+    exit_code = 3
+
+
+class MachineError(MlclError):
+    """The machine lacks what the command needs: a device, memory, disk space, permission."""
+
+    exit_code = 4
+
+
+class DivergedError(MlclError):
+    """Training produced numbers that are not finite."""
+
+    exit_code = 5
+
+
+def some(items: Sequence[object], shown: int = SHOWN) -> str:
+    """The first few of `items` in words: "a, b, c and 12 more"."""
+    text = ", ".join(str(item) for item in items[:shown])
+    return f"{text} and {len(items) - shown:,} more" if len(items) > shown else text

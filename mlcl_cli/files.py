@@ -1,0 +1,61 @@
+"""Files that appear whole or not at all."""
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlcl_cli.errors import MachineError
+
+
+def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None:
+    """Writes all files or none: each is staged beside its place, synced, and only then are all renamed.
+
+    A value is the bytes, or a function that writes to the path it is given. Folders are made.
+    Raises MachineError where the disk is full or the folder cannot be written; nothing staged is left then.
+    """
+    staged: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+            if callable(content):
+                content(staged[path])
+            else:
+                staged[path].write_bytes(content)
+            _sync(staged[path])
+        for path, stage in staged.items():
+            stage.replace(path)
+        for folder in {path.parent for path in contents}:
+            _sync(folder)
+    except OSError as error:
+        raise MachineError(
+            f"cannot be written ({error.strerror or error})",
+            where=error.filename or next(iter(contents)),
+            remedy="Free space or permit writing there; what was there before is untouched",
+        ) from error
+    finally:
+        for stage in staged.values():
+            stage.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes | Callable[[Path], None]) -> None:
+    """`write_files` for one file."""
+    write_files({path: content})
+
+
+def to_json(value: Any, *, indent: int | None = None) -> bytes:
+    """UTF-8 JSON with a final newline; NaN and infinities are refused (ValueError)."""
+    separators = None if indent else (",", ":")
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    return (text + "\n").encode()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
