@@ -1,0 +1,94 @@
+"""The augmented view of a reference (method.md, "Images"): cropped a picture at a time, the rest in whole batches."""
+
+import random
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tv
+
+from mlcl_cli.images.transforms import Transform, normalise, to_uint8
+
+JITTERS = (
+    {"brightness": 0.5},
+    {"contrast": 0.5},
+    {"saturation": 0.5},
+    {"hue": 0.5},
+    {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1},
+    {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.3},
+    {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.5},
+)
+
+
+def random_crop(image: Image.Image, transform: Transform, seed: int) -> Tensor:
+    """Pads, crops a random part (8 to 100 % of the area, ratio 3/4 to 4/3) and resizes it to S: uint8 (3, S, S).
+
+    The draw depends on `seed` alone, so the order in which threads finish is of no account.
+    """
+    padded = transform.pad(image)
+    top, left, height, width = _crop_box(*padded.size, random.Random(seed))
+    size = [transform.size, transform.size]
+    return to_uint8(tv.resized_crop(padded, top, left, height, width, size, InterpolationMode.BILINEAR))
+
+
+def _crop_box(width: int, height: int, draw: random.Random) -> tuple[int, int, int, int]:
+    """torchvision's RandomResizedCrop.get_params with its defaults, on a generator of our own."""
+    for _ in range(10):
+        area = width * height * draw.uniform(0.08, 1.0)
+        ratio = (4 / 3) ** draw.uniform(-1, 1)
+        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            return draw.randint(0, height - h), draw.randint(0, width - w), h, w
+    # Too long a picture for any of the ratios: its central part at the nearest ratio, as torchvision does.
+    w, h = width, height
+    if width / height < 3 / 4:
+        h = round(width / (3 / 4))
+    elif width / height > 4 / 3:
+        w = round(height * (4 / 3))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+class Augmentation:
+    """Colour jitter, symmetry, autocontrast, perspective and greyscale, drawn for each picture of a batch apart."""
+
+    def __init__(self) -> None:
+        from kornia import augmentation as k
+
+        self._jitters = [k.ColorJitter(**amounts, p=1.0) for amounts in JITTERS]
+        self._rest = k.AugmentationSequential(
+            k.RandomAutoContrast(p=0.5), k.RandomPerspective(0.5, p=0.5), k.RandomGrayscale(p=0.5)
+        )
+
+    @torch.no_grad()
+    def __call__(self, crops: Tensor, seed: int) -> Tensor:
+        """uint8 crops (B, 3, S, S) to normalised views (B, 3, S, S). Depends on `crops` and `seed` alone."""
+        with torch.random.fork_rng(devices=[crops.device] if crops.is_cuda else []):
+            torch.manual_seed(seed)
+            views = crops.float().div_(255)
+            views = _apply_choice(views, self._jitters)
+            views = _apply_choice(views, SYMMETRIES)
+            return normalise(self._rest(views).clamp_(0, 1))
+
+
+def _apply_choice(views: Tensor, choices: list[Callable[[Tensor], Tensor]]) -> Tensor:
+    """One of `choices` for each picture, equally likely."""
+    drawn = torch.randint(len(choices), (len(views),))
+    result = torch.empty_like(views)
+    for number, apply in enumerate(choices):
+        rows = (drawn == number).nonzero().flatten().to(views.device)
+        if len(rows):
+            result[rows] = apply(views[rows])
+    return result
+
+
+def _turned(quarters: int, *, flipped: bool = False) -> Callable[[Tensor], Tensor]:
+    def apply(views: Tensor) -> Tensor:
+        return torch.rot90(views.flip(-1) if flipped else views, quarters, (-2, -1))
+
+    return apply
+
+
+# The eight symmetries of the square: four rotations, each with and without a flip.
+SYMMETRIES = [_turned(quarters, flipped=flipped) for flipped in (False, True) for quarters in range(4)]

@@ -1,0 +1,59 @@
+"""From a picture to the square that an encoder sees (method.md, "Images")."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tv
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """Padding `kind`, `ratio` (ρ, of targetpad only) and side `size` (S) of the square, in pixels."""
+
+    kind: Literal["targetpad", "squarepad", "clip"]
+    ratio: float
+    size: int
+
+    def pad(self, image: Image.Image) -> Image.Image:
+        """Pads in the file's own mode with zeros; `clip` pads nothing."""
+        if self.kind == "clip":
+            return image
+        width, height = image.size
+        side = float(max(width, height))
+        if self.kind == "targetpad":
+            if side / min(width, height) < self.ratio:
+                return image
+            side /= self.ratio
+        beside = max(int((side - width) / 2), 0)
+        above = max(int((side - height) / 2), 0)
+        return tv.pad(image, [beside, above, beside, above], 0, "constant")
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """The padded, bicubically resized, centrally cropped picture: uint8 RGB, (3, S, S)."""
+        padded = self.pad(image)
+        resized = tv.resize(padded, [self.size], InterpolationMode.BICUBIC)
+        return to_uint8(tv.center_crop(resized, [self.size]))
+
+
+def to_uint8(image: Image.Image) -> Tensor:
+    """RGB bytes of a picture, (3, H, W)."""
+    pixels: Tensor = tv.pil_to_tensor(image.convert("RGB"))
+    return pixels
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """uint8 (B, 3, H, W), or floats in [0, 1], to what CLIP expects: fp32, CLIP's mean and deviation removed."""
+    scaled = pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
+    return scaled.sub(_column(MEAN, scaled)).div_(_column(STD, scaled))
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None, None]

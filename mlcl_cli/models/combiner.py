@@ -1,0 +1,169 @@
+"""The multi-level combiner: a reference image and a modifier become one query (method.md, "Stage 2")."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, normalize, relu
+
+from mlcl_cli.errors import DataError
+
+Level = Literal["sum", "cat", "hybrid"]
+LEVELS: tuple[Level, ...] = ("sum", "cat", "hybrid")
+FIXED_TEMPERATURE = 100.0
+
+
+class Levels(NamedTuple):
+    """What the combiner computes. V = 1 view (the reference), or 2 (the reference, then its augmented view).
+
+    joint   r, raw, (V, B, 2p)
+    low     f_s "SimSum", unit rows, (B, d); None without level `sum`
+    mid     f_c "CatCombined", unit rows, (B, d); None without level `cat`
+    high    f_h "HybridFusion", unit rows, (V, B, d); None without level `hybrid`
+    """
+
+    joint: Tensor
+    low: Tensor | None
+    mid: Tensor | None
+    high: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """All that a combiner is built from: sizes d, p, h and which parts exist."""
+
+    feature_dim: int
+    projection_dim: int
+    hidden_dim: int
+    levels: tuple[Level, ...] = LEVELS
+    learned_temperature: bool = True
+    self_supervised: bool = True
+
+    def describe(self) -> dict[str, object]:
+        """Plain types, to be stored beside the weights."""
+        return asdict(self) | {"levels": list(self.levels)}
+
+
+class Combiner(nn.Module):
+    """The network of method.md, stage 2. Parameter names are those of the original checkpoints."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        d, p, h = architecture.feature_dim, architecture.projection_dim, architecture.hidden_dim
+        self.text_projection_layer = nn.Linear(d, p)
+        self.image_projection_layer = nn.Linear(d, p)
+        self.combiner_layer = nn.Linear(2 * p, h)
+        has_cat, has_hybrid = "cat" in architecture.levels, "hybrid" in architecture.levels
+        if has_hybrid:
+            self.output_layer = nn.Linear(h, d)
+            self.dynamic_scalar = nn.Sequential(nn.Linear(2 * p, h), nn.ReLU(), nn.Dropout(0.5), nn.Linear(h, 1))
+        if has_cat:
+            self.combiner_proj = nn.Linear(h, d)
+        self.loss_weight = nn.Parameter(torch.full((1,), math.log(0.5))) if has_cat and has_hybrid else None
+        learned, sscl = architecture.learned_temperature, architecture.self_supervised
+        self.logit_scale = nn.Parameter(torch.full((1,), math.log(100.0))) if learned else None
+        self.logit_scale_sl = nn.Parameter(torch.full((1,), math.log(100.0))) if learned and sscl else None
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], *, levels: tuple[Level, ...] | None = None) -> Self:
+        """Builds the network that `state` belongs to: sizes from its shapes, parts from its keys.
+
+        Level `sum` has no weights: without `levels` it is taken to be there unless the state holds the high level
+        alone, as CLIP4Cir's do. Raises DataError where keys or shapes are not a combiner's.
+        """
+        try:
+            p, d = state["text_projection_layer.weight"].shape
+            h = state["combiner_layer.weight"].shape[0]
+        except (KeyError, ValueError) as error:
+            raise DataError("these weights are not a combiner's", remedy="Give a combiner checkpoint") from error
+        if levels is None:
+            mid, high = "combiner_proj.weight" in state, "output_layer.weight" in state
+            levels = tuple(level for level, on in zip(LEVELS, (mid, mid, high), strict=True) if on)
+        combiner = cls(Architecture(d, p, h, levels, "logit_scale" in state, "logit_scale_sl" in state))
+        own = {name: tuple(tensor.shape) for name, tensor in combiner.state_dict().items()}
+        given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if own != given:
+            odd = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+            raise DataError(f"combiner weights do not fit together: {', '.join(odd[:4])}", remedy="Use another file")
+        combiner.load_state_dict(dict(state))
+        return combiner
+
+    @property
+    def temperature(self) -> Tensor:
+        """τ = exp(logit_scale), or 100 where it is fixed; shape (1,)."""
+        return self._scale(self.logit_scale)
+
+    @property
+    def sscl_temperature(self) -> Tensor:
+        """τ_s = exp(logit_scale_sl), or 100 where it is fixed; shape (1,)."""
+        return self._scale(self.logit_scale_sl)
+
+    @property
+    def weight(self) -> Tensor | None:
+        """w = sigmoid(loss_weight), shape (1,); None where only one of mid and high level exists."""
+        return None if self.loss_weight is None else torch.sigmoid(self.loss_weight)
+
+    def forward(self, text: Tensor, images: Tensor) -> Levels:
+        """Combines raw features: `text` (B, d), `images` (V, B, d), in one batched pass for all views.
+
+        The text projection and its dropout mask are shared by the views; every other mask is a view's own.
+        """
+        shared = self._drop(relu(self.text_projection_layer(text)))
+        own = self._drop(relu(self.image_projection_layer(images)))
+        joint = torch.cat([shared.expand(len(images), -1, -1), own], dim=-1)
+        combined = self._drop(relu(self.combiner_layer(joint)))
+        levels = self.architecture.levels
+        low = normalize(images[0].float() + text.float(), dim=-1) if "sum" in levels else None
+        # c is never negative, so method.md's second relu before combiner_proj changes nothing.
+        mid = normalize(self.combiner_proj(combined[0]).float(), dim=-1) if "cat" in levels else None
+        high = None
+        if "hybrid" in levels:
+            share = torch.sigmoid(self.dynamic_scalar(joint).float())
+            mixed = share * text.float() + (1 - share) * images.float()
+            high = normalize(self.output_layer(combined).float() + mixed, dim=-1)
+        return Levels(joint, low, mid, high)
+
+    @torch.no_grad()
+    def queries(self, text: Tensor, images: Tensor, *, matched: bool = False) -> Tensor:
+        """Unit queries (B, d) from raw `text` and `images` (B, d): method.md, "The query at inference".
+
+        `matched` takes the training loss's weights instead of the released order.
+        """
+        parts = self.query_parts(text, images, matched=matched)
+        return normalize(sum(parts.values(), start=torch.zeros_like(text, dtype=torch.float32)), dim=-1)
+
+    @torch.no_grad()
+    def query_parts(self, text: Tensor, images: Tensor, *, matched: bool = False) -> dict[Level, Tensor]:
+        """The weighted level vectors (B, d) whose normalised sum is the query. Call in eval mode."""
+        levels = self(text, images[None])
+        high_weight, mid_weight = level_weights(self.weight, matched=matched)
+        parts: dict[Level, Tensor] = {}
+        if levels.low is not None:
+            parts["sum"] = levels.low
+        if levels.mid is not None:
+            parts["cat"] = mid_weight * levels.mid
+        if levels.high is not None:
+            parts["hybrid"] = high_weight * levels.high[0]
+        return parts
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return dropout(x, 0.5, self.training)
+
+    def _scale(self, logarithm: Tensor | None) -> Tensor:
+        return self.combiner_layer.bias.new_tensor([FIXED_TEMPERATURE]) if logarithm is None else logarithm.exp()
+
+
+def level_weights(weight: Tensor | None, *, matched: bool) -> tuple[Tensor | float, Tensor | float]:
+    """Weights of the high and the mid level: (2w, 2−2w) in the loss (`matched`), the other way round in the query."""
+    if weight is None:
+        return 1.0, 1.0
+    return (2 * weight, 2 - 2 * weight) if matched else (2 - 2 * weight, 2 * weight)
+
+
+def is_combiner_state(keys: Collection[str]) -> bool:
+    """Whether these are the parameter names of a combiner."""
+    return {"text_projection_layer.weight", "image_projection_layer.weight", "combiner_layer.weight"} <= set(keys)

@@ -1,0 +1,58 @@
+"""The contrastive losses of method.md. Each returns named terms; the training loop sums whatever it is given."""
+
+from collections.abc import Collection
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from mlcl_cli.models.combiner import FIXED_TEMPERATURE, Combiner, Levels, level_weights
+
+SsclTerm = Literal["mid", "high"]
+
+
+def logits(queries: Tensor, targets: Tensor, scale: Tensor | float) -> Tensor:
+    """scale · queries @ targetsᵀ for unit rows (B, d) each; (B, B)."""
+    return scale * (queries @ targets.T)
+
+
+def contrastive(scores: Tensor) -> Tensor:
+    """CE(L): mean cross-entropy of logits (B, B) against arange(B), query → target only. Computed in fp32."""
+    return cross_entropy(scores.float(), torch.arange(len(scores), device=scores.device))
+
+
+def finetune_loss(reference: Tensor, text: Tensor, target: Tensor) -> Tensor:
+    """Stage 1: CE(100 · n(f_ref + f_txt) · n(f_tgt)ᵀ) from raw features (B, d)."""
+    query = normalize(reference.float() + text.float(), dim=-1)
+    return contrastive(logits(query, normalize(target.float(), dim=-1), FIXED_TEMPERATURE))
+
+
+def combiner_logits(
+    combiner: Combiner, levels: Levels, target: Tensor, sscl: Collection[SsclTerm] = ("mid", "high")
+) -> dict[str, Tensor]:
+    """The logit matrices (B, B) of all terms that are on: hybrid, cat, sum (mCCL), sscl_mid, sscl_high (SSCL).
+
+    `target` is raw (B, d). SSCL terms need a second view in `levels`.
+    """
+    goal, scale, sscl_scale = normalize(target.float(), dim=-1), combiner.temperature, combiner.sscl_temperature
+    terms: dict[str, Tensor] = {}
+    if levels.high is not None:
+        terms["hybrid"] = logits(levels.high[0], goal, scale)
+    if levels.mid is not None:
+        terms["cat"] = logits(levels.mid, goal, scale)
+    if levels.low is not None:
+        terms["sum"] = logits(levels.low, goal, scale)
+    if "mid" in sscl:
+        plain, augmented = normalize(levels.joint.float(), dim=-1)
+        terms["sscl_mid"] = logits(plain, augmented, sscl_scale)
+    if "high" in sscl and levels.high is not None:
+        terms["sscl_high"] = logits(levels.high[0], levels.high[1], sscl_scale)
+    return terms
+
+
+def combiner_losses(combiner: Combiner, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """2w·L_h + (2−2w)·L_c + L_s + L_mid + L_high as its weighted summands, by the names of `combiner_logits`."""
+    high_weight, mid_weight = level_weights(combiner.weight, matched=True)
+    weights = {"hybrid": high_weight, "cat": mid_weight}
+    return {name: weights.get(name, 1.0) * contrastive(scores) for name, scores in terms.items()}

@@ -1,0 +1,83 @@
+"""Transforms equal the original implementation's tensors; augmented views are what the method says."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import functional as tv
+
+from mlcl_cli.images.augment import JITTERS, SYMMETRIES, Augmentation, _crop_box, random_crop
+from mlcl_cli.images.transforms import MEAN, STD, Transform, normalise
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden/images/expected.npz")
+
+
+@pytest.mark.parametrize("key", sorted(GOLDEN))
+def test_golden(golden: Path, key: str) -> None:
+    kind, name = key.split("/")
+    with Image.open(golden / "images" / name) as image:
+        pixels = Transform(kind, 1.25, 48)(image)  # type: ignore[arg-type]
+    torch.testing.assert_close(normalise(pixels[None])[0], torch.from_numpy(GOLDEN[key]), rtol=0, atol=1e-6)
+
+
+def test_symmetries_are_the_eight_of_the_square() -> None:
+    corner = torch.arange(9.0).reshape(1, 1, 3, 3)
+    images = {tuple(apply(corner).flatten().tolist()) for apply in SYMMETRIES}
+    assert len(images) == 8
+    assert tuple(tv.vflip(corner).flatten().tolist()) in images
+
+
+def test_a_view_depends_on_picture_and_seed_alone() -> None:
+    crops = torch.randint(0, 256, (16, 3, 24, 24), dtype=torch.uint8)
+    augment = Augmentation()
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first = augment(crops, 1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert torch.equal(augment(crops, 1), first)
+    assert not torch.equal(augment(crops, 2), first)
+    assert first.isfinite().all()
+
+
+def test_pictures_of_a_batch_are_drawn_apart() -> None:
+    crops = torch.randint(0, 256, (1, 3, 24, 24), dtype=torch.uint8).expand(64, -1, -1, -1)
+    views = Augmentation()(crops, 3)
+    assert len({tuple(view.flatten().tolist()) for view in views}) > 50
+
+
+def test_half_of_all_views_are_grey() -> None:
+    crops = torch.randint(0, 256, (2000, 3, 6, 6), dtype=torch.uint8)
+    views = Augmentation()(crops, 0) * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+    grey = (views.max(dim=1).values - views.min(dim=1).values).amax(dim=(-2, -1)) < 1e-3
+    assert 0.45 < grey.float().mean() < 0.55
+    assert len(JITTERS) == 7
+
+
+def test_crops_follow_torchvisions_defaults() -> None:
+    import random
+
+    areas, ratios = [], []
+    for seed in range(500):
+        top, left, height, width = _crop_box(200, 160, random.Random(seed))
+        assert 0 <= top <= 160 - height
+        assert 0 <= left <= 200 - width
+        areas.append(height * width / 32000)
+        ratios.append(width / height)
+    assert min(areas) > 0.07
+    assert max(areas) > 0.9
+    assert 0.74 < min(ratios) < 0.8
+    assert 1.25 < max(ratios) < 1.35
+    assert _crop_box(1000, 10, random.Random(0)) == (0, 493, 10, 13)
+
+
+def test_crop_is_uint8_of_the_size() -> None:
+    image = Image.new("RGBA", (50, 90), (200, 10, 10, 255))
+    crop = random_crop(image, Transform("targetpad", 1.25, 32), 4)
+    assert crop.shape == (3, 32, 32)
+    assert crop.dtype == torch.uint8
+    assert torch.equal(crop, random_crop(image, Transform("targetpad", 1.25, 32), 4))
+    assert Counter(crop[0].flatten().tolist()).keys() <= set(range(201))

@@ -1,0 +1,97 @@
+"""The combiner, its losses and gradients equal the original implementation's, in fp32."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mlcl_cli.errors import DataError
+from mlcl_cli.models.combiner import Combiner
+from mlcl_cli.models.losses import combiner_logits, combiner_losses, contrastive, finetune_loss
+
+FILES = ["combiner_learned_temperature", "combiner_fixed_temperature"]
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    with np.load(path) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays}
+
+
+def part(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_logits_losses_and_gradients(golden: Path, name: str) -> None:
+    arrays = read(golden / f"{name}.npz")
+    inputs, outputs, gradients = part(arrays, "in/"), part(arrays, "out/"), part(arrays, "grad/")
+    combiner = Combiner.from_state(part(arrays, "state/")).eval()
+    levels = combiner(inputs["text"], torch.stack([inputs["image"], inputs["image_aug"]]))
+    terms = combiner_logits(combiner, levels, inputs["target"])
+    assert set(terms) == {"hybrid", "cat", "sum", "sscl_mid", "sscl_high"}
+    for term, scores in terms.items():
+        close(scores, outputs[f"logits_{term}"])
+        close(contrastive(scores), outputs[f"ce_{term}"])
+    loss = torch.stack([value.sum() for value in combiner_losses(combiner, terms).values()]).sum()
+    close(loss, outputs["loss"].squeeze())
+    loss.backward()
+    own = {key: parameter.grad for key, parameter in combiner.named_parameters()}
+    assert set(own) == set(gradients)
+    for key, gradient in gradients.items():
+        assert own[key] is not None
+        torch.testing.assert_close(own[key], gradient, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_inference_query(golden: Path, name: str) -> None:
+    arrays = read(golden / f"{name}.npz")
+    inputs, outputs = part(arrays, "in/"), part(arrays, "out/")
+    combiner = Combiner.from_state(part(arrays, "state/")).eval()
+    for level, vector in combiner.query_parts(inputs["text"], inputs["image"]).items():
+        close(vector, outputs[f"query_{level}"])
+    close(combiner.queries(inputs["text"], inputs["image"]), outputs["query"])
+    matched = combiner.query_parts(inputs["text"], inputs["image"], matched=True)
+    weight = combiner.weight
+    assert weight is not None
+    close(matched["hybrid"] / (2 * weight), outputs["query_hybrid"] / (2 - 2 * weight))
+
+
+def test_finetune_loss_and_gradients(golden: Path) -> None:
+    arrays = read(golden / "finetune_loss.npz")
+    features = {name: arrays[name].requires_grad_() for name in ("image", "text", "target")}
+    loss = finetune_loss(features["image"], features["text"], features["target"])
+    close(loss, arrays["loss"])
+    loss.backward()
+    for name, tensor in features.items():
+        assert tensor.grad is not None
+        close(tensor.grad, arrays[f"grad_{name}"])
+
+
+def test_a_clip4cir_state_is_the_high_level_alone(golden: Path) -> None:
+    state = part(read(golden / "combiner_fixed_temperature.npz"), "state/")
+    reduced = {key: value for key, value in state.items() if not key.startswith(("combiner_proj", "loss_weight"))}
+    combiner = Combiner.from_state(reduced).eval()
+    assert combiner.architecture.levels == ("hybrid",)
+    assert combiner.temperature.item() == 100
+    assert set(combiner.state_dict()) == set(reduced)
+
+
+def test_a_state_of_something_else_is_refused() -> None:
+    with pytest.raises(DataError, match="not a combiner"):
+        Combiner.from_state({"visual.proj": torch.zeros(1)})
+
+
+def test_dropout_is_shared_by_the_text_half_and_drawn_apart_elsewhere(golden: Path) -> None:
+    arrays = read(golden / "combiner_learned_temperature.npz")
+    combiner = Combiner.from_state(part(arrays, "state/")).train()
+    inputs = part(arrays, "in/")
+    joint = combiner(inputs["text"], torch.stack([inputs["image"], inputs["image"]])).joint
+    text_half, image_half = joint.chunk(2, dim=-1)
+    assert torch.equal(text_half[0], text_half[1])
+    assert not torch.equal(image_half[0], image_half[1])
