@@ -1,10 +1,15 @@
 """How the engine tells what it does, without knowing who listens."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-Advance = Callable[[int], None]
+
+class Advance(Protocol):
+    """Moves a progress bar on."""
+
+    def __call__(self, count: int, status: str = "") -> None:
+        """`count` more are done; `status` says how things stand."""
 
 
 class Reporter(Protocol):
@@ -17,7 +22,7 @@ class Reporter(Protocol):
         """Says what may surprise."""
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """A progress bar over `total` items; the function it gives moves it on."""
+        """A progress bar over `total` items; what it gives moves it on."""
 
 
 class Silent:
@@ -29,4 +34,7 @@ class Silent:
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:  # noqa: ARG002
-        yield lambda _count: None
+        yield _nothing
+
+
+def _nothing(count: int, status: str = "") -> None: ...

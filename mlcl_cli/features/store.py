@@ -1,0 +1,159 @@
+"""Features of images and captions for one encoder: from the bank where they are frozen, computed where they are not."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mlcl_cli.features.bank import Bank, Table
+from mlcl_cli.images.augment import Augmentation, random_crop
+from mlcl_cli.images.decode import BadImage, read_images
+from mlcl_cli.images.transforms import Transform, normalise
+from mlcl_cli.models.encoder import Encoder, Tokens, tokenise
+from mlcl_cli.reporting import Reporter
+from mlcl_cli.seeds import seed_of
+
+IMAGES_AT_ONCE = 128
+TEXTS_AT_ONCE = 512
+SECONDS_BETWEEN_SAVES = 60.0
+Convert = Callable[[Image.Image, int], Tensor]
+Encode = Callable[[Tensor, int], Tensor]
+Files = Sequence[tuple[str, Path]]
+
+
+@dataclass
+class FeatureStore:
+    """Computes features with `encoder` and banks them under `folder`; `bad` collects the images that it could not read.
+
+    Features are raw (not normalised), fp32, on the encoder's device.
+    """
+
+    folder: Path
+    encoder: Encoder
+    transform: Transform
+    workers: int
+    reporter: Reporter
+    dataset: str
+    bad: dict[str, BadImage] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._fingerprints = self.encoder.fingerprints()
+
+    def images(self, files: Files, *, banked: bool = True) -> Table:
+        """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""
+        if not banked:
+            return _table(list(self._encode(files, self._plain, self._encode_plain)), self.encoder)
+        return self._banked("images", files, self._plain, self._encode_plain, {})
+
+    def views(self, files: Files, count: int, seed: int) -> Tensor:
+        """`count` augmented views of each readable picture: (count, len(files), d)."""
+        augment = Augmentation()
+        device = self.encoder.compute.device
+        tables = []
+        for view in range(count):
+
+            def crop(image: Image.Image, position: int, view: int = view) -> Tensor:
+                return random_crop(image, self.transform, seed_of(seed, "view", view, files[position][0]))
+
+            def encode(crops: Tensor, number: int, view: int = view) -> Tensor:
+                return self.encoder.images(augment(crops.to(device), seed_of(seed, "augment", view, number)))
+
+            key = {"view": str(view), "seed": str(seed)}
+            tables.append(self._banked("views", files, crop, encode, key).of([name for name, _ in files]))
+        return torch.stack(tables)
+
+    def texts(self, captions: Sequence[str], *, banked: bool = True) -> Table:
+        """Features of the distinct `captions`; each is encoded once, among captions of about its length."""
+        distinct = list(dict.fromkeys(captions))
+        bank = Bank.open(self.folder, self._key("texts", "text", {}), self.reporter) if banked else None
+        missing = bank.missing(dict.fromkeys(distinct, "")) if bank else distinct
+        features = self._encode_texts(missing) if missing else None
+        if bank is None:
+            return _table([] if features is None else [(missing, features)], self.encoder)
+        if features is not None:
+            bank.add(dict.fromkeys(missing, ""), features)
+            bank.save()
+        return bank.table(distinct, self.encoder.compute.device)
+
+    def tokens(self, captions: Sequence[str]) -> Tokens:
+        """Tokens of `captions`; says how many were too long and are truncated."""
+        tokens = tokenise(captions, self.encoder.context_length, self.encoder.compute.device)
+        if tokens.truncated:
+            limit = self.encoder.context_length
+            self.reporter.warn(f"{tokens.truncated:,} captions are longer than {limit} tokens and are truncated")
+        return tokens
+
+    @torch.no_grad()
+    def _encode_texts(self, captions: Sequence[str]) -> Tensor:
+        tokens = self.tokens(captions)
+        features = torch.empty(len(captions), self.encoder.feature_dim)
+        for rows in tokens.by_length.split(TEXTS_AT_ONCE):
+            features[rows] = self.encoder.texts(tokens.batch(rows)).cpu()
+        return features
+
+    def _banked(self, kind: str, files: Files, convert: Convert, encode: Encode, extra: Mapping[str, str]) -> Table:
+        key = {"dataset": self.dataset, "transform": repr(self.transform)} | dict(extra)
+        bank = Bank.open(self.folder, self._key(kind, "image", key), self.reporter)
+        stamps = {name: stamp for name, path in files if (stamp := _stamp(path)) is not None}
+        missing = set(bank.missing(stamps))
+        wanted = [(name, path) for name, path in files if name in missing or name not in stamps]
+        saved = time.monotonic()
+        try:
+            for names, features in self._encode(wanted, convert, encode):
+                bank.add({name: stamps[name] for name in names}, features)
+                if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                    bank.save()
+                    saved = time.monotonic()
+        finally:
+            if missing:
+                bank.save()
+        names = [name for name, _ in files if name not in self.bad]
+        return bank.table(names, self.encoder.compute.device)
+
+    @torch.no_grad()
+    def _encode(self, files: Files, convert: Convert, encode: Encode) -> Iterator[tuple[list[str], Tensor]]:
+        if not files:
+            return
+        results = zip(files, read_images(files, convert, self.workers), strict=True)
+        with self.reporter.bar(f"Encoding {len(files):,} images", len(files)) as advance:
+            for number, start in enumerate(range(0, len(files), IMAGES_AT_ONCE)):
+                names, pixels = [], []
+                count = min(IMAGES_AT_ONCE, len(files) - start)
+                for (name, _path), result in (next(results) for _ in range(count)):
+                    if isinstance(result, BadImage):
+                        self.bad[name] = result
+                    else:
+                        names.append(name)
+                        pixels.append(result)
+                if names:
+                    yield names, encode(torch.stack(pixels), number)
+                advance(count)
+
+    def _plain(self, image: Image.Image, _position: int) -> Tensor:
+        return self.transform(image)
+
+    def _encode_plain(self, pixels: Tensor, _number: int) -> Tensor:
+        return self.encoder.images(normalise(pixels.to(self.encoder.compute.device)))
+
+    def _key(self, kind: str, side: str, extra: Mapping[str, str]) -> dict[str, str]:
+        precision = self.encoder.compute.precision
+        return {"kind": kind, "encoder": self._fingerprints[side], "precision": precision, **extra}
+
+
+def _table(parts: Sequence[tuple[Sequence[str], Tensor]], encoder: Encoder) -> Table:
+    names = [name for part, _ in parts for name in part]
+    values = [features.to(encoder.compute.device) for _, features in parts]
+    joined = torch.cat(values) if values else torch.empty(0, encoder.feature_dim, device=encoder.compute.device)
+    return Table({name: row for row, name in enumerate(names)}, joined)
+
+
+def _stamp(path: Path) -> str | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return f"{status.st_size}-{status.st_mtime_ns}"
