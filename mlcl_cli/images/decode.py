@@ -84,14 +84,17 @@ def find_bad(files: Sequence[tuple[str, Path]], workers: int, advance: Callable[
     return bad
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """`map` over threads that stays at most a few results per worker ahead of its reader."""
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int | None = None
+) -> Iterator[Result]:
+    """`map` over threads that stays at most `ahead` results (a few for each worker) ahead of its reader."""
+    ahead = 4 * workers + 8 if ahead is None else ahead
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         for item in items:
             pending.append(pool.submit(function, item))
-            if len(pending) >= 4 * workers + 8:
+            if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -1,0 +1,117 @@
+"""The one training loop."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlcl_cli.errors import DivergedError, UsageError
+from mlcl_cli.images.decode import in_order
+from mlcl_cli.models.compute import Compute
+from mlcl_cli.reporting import Reporter
+from mlcl_cli.seeds import generator_of, seed_of
+from mlcl_cli.training.objectives import Objective
+from mlcl_cli.training.runs import Run
+
+BATCHES_AHEAD = 2
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and in what portions to train."""
+
+    epochs: int
+    batch_size: int
+    validate_every: int
+    seed: int
+
+    def steps(self, triplets: int) -> int:
+        """Batches an epoch; the last, smaller one is dropped. Raises UsageError where not one is left."""
+        if triplets < self.batch_size:
+            raise UsageError(
+                f"batch_size {self.batch_size:,} is larger than the {triplets:,} training triplets",
+                remedy="Lower it: the last, smaller batch of an epoch is dropped, so nothing would be trained",
+            )
+        return triplets // self.batch_size
+
+
+def fit(
+    objective: Objective,
+    optimiser: torch.optim.Optimizer,
+    plan: Plan,
+    compute: Compute,
+    run: Run,
+    validate: Callable[[], Figures],
+    reporter: Reporter,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+) -> None:
+    """Trains `objective` and leaves logs and checkpoints in `run`.
+
+    Every epoch's order, captions and dropout have seeds of their own. Validates every `plan.validate_every` epochs
+    and after the last. Raises DivergedError at the first loss that is not finite, before anything of that epoch
+    is saved, and UsageError where the batch is larger than the data set.
+    """
+    steps = plan.steps(len(objective.triplets))
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
+    with reporter.bar("Training", plan.epochs) as advance:
+        for epoch in range(1, plan.epochs + 1):
+            began = time.monotonic()
+            objective.train()
+            torch.manual_seed(seed_of(plan.seed, "dropout", epoch))
+            history: list[dict[str, Tensor]] = []
+            for batch in _batches(objective, plan, epoch, steps):
+                history.append(_step(objective, optimiser, scaler, compute, batch))
+                if scheduler is not None:
+                    scheduler.step()
+            figures = _epoch_figures(history, epoch)
+            figures |= {name: float(value) for name, value in objective.logging().items()}
+            figures["seconds"] = time.monotonic() - began
+            validated = epoch % plan.validate_every == 0 or epoch == plan.epochs
+            metrics = validate() if validated else None
+            run.record(epoch, figures, metrics, objective.weights)
+            advance(1, run.status)
+
+
+def _batches(objective: Objective, plan: Plan, epoch: int, steps: int) -> Iterator[Any]:
+    order = torch.randperm(len(objective.triplets), generator=generator_of(plan.seed, "order", epoch))
+    captions = objective.triplets.drawn(plan.seed, epoch)
+
+    def prepare(rows: Tensor) -> Any:
+        return objective.prepare(rows, captions[rows], epoch)
+
+    return in_order(prepare, order.split(plan.batch_size)[:steps], workers=1, ahead=BATCHES_AHEAD)
+
+
+def _step(
+    objective: Objective,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    compute: Compute,
+    batch: Any,
+) -> dict[str, Tensor]:
+    with compute.autocast():
+        losses = objective.losses(batch)
+    total = torch.stack([loss.squeeze() for loss in losses.values()]).sum()
+    optimiser.zero_grad(set_to_none=True)
+    scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+    scaler.step(optimiser)
+    scaler.update()
+    return {"loss": total.detach(), **{name: loss.detach().squeeze() for name, loss in losses.items()}}
+
+
+def _epoch_figures(history: list[dict[str, Tensor]], epoch: int) -> dict[str, float]:
+    """Means over the epoch's steps, brought from the device in one go."""
+    columns = {name: torch.stack([figures[name] for figures in history]).double().cpu() for name in history[0]}
+    for name, values in columns.items():
+        if not bool(values.isfinite().all()):
+            step = int((~values.isfinite()).nonzero()[0]) + 1
+            raise DivergedError(
+                f"the loss is not finite ({name} is {float(values[step - 1])})",
+                where=f"epoch {epoch}, step {step}",
+                remedy="Lower the learning rate, or set precision: fp32; the last checkpoint is good",
+            )
+    return {name: float(values.mean()) for name, values in columns.items()}

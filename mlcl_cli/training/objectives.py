@@ -1,0 +1,208 @@
+"""What a run minimises: fine-tuning and the combiner, behind one face. The loop never knows the names of losses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mlcl_cli.images.augment import Augmentation, random_crop
+from mlcl_cli.images.decode import read_images
+from mlcl_cli.images.transforms import Transform
+from mlcl_cli.models.combiner import Combiner
+from mlcl_cli.models.encoder import Encoder, Side
+from mlcl_cli.models.losses import SsclTerm, combiner_logits, combiner_losses, finetune_loss
+from mlcl_cli.seeds import seed_of
+from mlcl_cli.training.sources import Source, read_all
+from mlcl_cli.training.triplets import TripletRows
+
+VIEWS_AT_ONCE = 256
+
+
+class Objective(Protocol):
+    """What the loop trains."""
+
+    triplets: TripletRows
+
+    def train(self) -> None:
+        """Puts the network into training mode."""
+
+    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> Any:
+        """Reads a batch: triplet `rows` (B,) and the caption row drawn for each. Runs in a thread, ahead of the step."""
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Named summands of the loss."""
+
+    def logging(self) -> dict[str, Tensor]:
+        """Figures of the network that are worth a curve."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+
+
+@dataclass
+class Finetuning:
+    """Stage 1 (method.md): the element-wise sum finds the target. The augmented view is never computed here."""
+
+    encoder: Encoder
+    triplets: TripletRows
+    images: Source
+    texts: Source
+
+    def train(self) -> None:
+        """CLIP stays in eval mode."""
+
+    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> Any:  # noqa: ARG002
+        """References and targets are read as one batch, so that a picture is encoded once however often it occurs."""
+        both = torch.cat([self.triplets.references[rows], self.triplets.targets[rows]])
+        return self.images.prepare(both), self.texts.prepare(captions)
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """The contrastive loss of stage 1."""
+        pictures, captions = batch
+        reference, target = self.images.features(pictures).chunk(2)
+        return {"contrastive": finetune_loss(reference, self.texts.features(captions), target)}
+
+    def logging(self) -> dict[str, Tensor]:
+        """Nothing: the temperature is fixed."""
+        return {}
+
+    def weights(self) -> dict[str, Tensor]:
+        """All of CLIP."""
+        return dict(self.encoder.state())
+
+
+class Views(Protocol):
+    """Augmented views of the references."""
+
+    def prepare(self, rows: Tensor, epoch: int) -> Any:
+        """Reads what the views of triplets `rows` in `epoch` need."""
+
+    def features(self, batch: Any) -> Tensor:
+        """Raw features (B, d)."""
+
+
+@dataclass(frozen=True)
+class FreshViews:
+    """Views drawn anew for each triplet in each epoch, through the frozen image encoder."""
+
+    encoder: Encoder
+    transform: Transform
+    files: Sequence[tuple[str, Path]]
+    references: Tensor
+    workers: int
+    seed: int
+    augment: Augmentation
+
+    def prepare(self, rows: Tensor, epoch: int) -> tuple[Tensor, int]:
+        """Random crops, uint8 (B, 3, S, S), and the seed of all that follows."""
+        numbers = rows.tolist()
+        files = [self.files[row] for row in self.references[rows].tolist()]
+
+        def crop(image: Any, position: int) -> Tensor:
+            return random_crop(image, self.transform, seed_of(self.seed, "crop", epoch, numbers[position]))
+
+        crops = read_all(read_images(files, crop, self.workers))
+        return crops, seed_of(self.seed, "augment", epoch, numbers[0])
+
+    @torch.no_grad()
+    def features(self, batch: tuple[Tensor, int]) -> Tensor:
+        """Augments and encodes in chunks."""
+        crops, seed = batch
+        device = self.encoder.compute.device
+        return torch.cat(
+            [
+                self.encoder.images(self.augment(part.to(device), seed_of(seed, number)))
+                for number, part in enumerate(crops.split(VIEWS_AT_ONCE))
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class BankedViews:
+    """A few views of each reference, encoded once; an epoch draws one of them. `values` is (count, images, d)."""
+
+    values: Tensor
+    references: Tensor
+    seed: int
+
+    def prepare(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Which view of which image."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "view", epoch, int(rows[0])))
+        drawn = torch.randint(len(self.values), (len(rows),), generator=generator)
+        device = self.values.device
+        return drawn.to(device), self.references[rows].to(device)
+
+    def features(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """A gather."""
+        return self.values[batch]
+
+
+@dataclass
+class Combining:
+    """Stage 2 (method.md): mCCL and SSCL on frozen features. `views` is None where no SSCL term is on."""
+
+    combiner: Combiner
+    triplets: TripletRows
+    images: Source
+    texts: Source
+    views: Views | None
+    sscl: tuple[SsclTerm, ...]
+
+    def train(self) -> None:
+        """Dropout is active in training only."""
+        self.combiner.train()
+
+    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> Any:
+        """Rows of references, targets and captions, and what the views need."""
+        references, targets = self.triplets.references[rows], self.triplets.targets[rows]
+        views = self.views.prepare(rows, epoch) if self.views else None
+        return self.images.prepare(references), self.images.prepare(targets), self.texts.prepare(captions), views
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """The weighted terms of method.md's loss that are on."""
+        references, targets, captions, views = batch
+        images = self.images.features(references)[None]
+        if self.views:
+            images = torch.cat([images, self.views.features(views)[None]])
+        levels = self.combiner(self.texts.features(captions), images)
+        terms = combiner_logits(self.combiner, levels, self.images.features(targets), self.sscl)
+        return combiner_losses(self.combiner, terms)
+
+    def logging(self) -> dict[str, Tensor]:
+        """Temperatures and the level weight w, where they are learned."""
+        combiner = self.combiner
+        figures = {
+            "temperature": combiner.temperature if combiner.logit_scale is not None else None,
+            "temperature_sscl": combiner.sscl_temperature if combiner.logit_scale_sl is not None else None,
+            "level_weight": combiner.weight,
+        }
+        return {name: value.detach() for name, value in figures.items() if value is not None}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The combiner's parameters."""
+        return {name: tensor.detach().cpu() for name, tensor in self.combiner.state_dict().items()}
+
+
+def finetuning_optimiser(encoder: Encoder, sides: Sequence[Side], learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW of stage 1 over the parameters of `sides`, which are made trainable."""
+    parameters = [parameter for side in sides for parameter in encoder.parameters(side)]
+    for parameter in parameters:
+        parameter.requires_grad_()
+    return torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.999), eps=1e-7, fused=_fused(encoder))
+
+
+def combiner_optimiser(combiner: Combiner, learning_rate: float) -> torch.optim.Optimizer:
+    """Adam of stage 2: `loss_weight` learns at 1e-3, all else at `learning_rate`."""
+    level_weight = [combiner.loss_weight] if combiner.loss_weight is not None else []
+    rest: list[nn.Parameter] = [p for p in combiner.parameters() if p is not combiner.loss_weight]
+    groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]
+    if level_weight:
+        groups.append({"params": level_weight, "lr": 1e-3})
+    return torch.optim.Adam(groups, fused=rest[0].is_cuda)
+
+
+def _fused(encoder: Encoder) -> bool:
+    return encoder.compute.device.type == "cuda"
