@@ -1,4 +1,4 @@
-"""What a user can cause. Each error says what is wrong, where, and what to do; the command line prints it as one line."""
+"""What a user can cause: each error says what is wrong, where, and what to do, in one line."""
 
 from collections.abc import Sequence
 

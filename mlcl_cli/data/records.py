@@ -1,7 +1,7 @@
 """The one record type that every data set is read into; downstream code never asks which data set it is."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -51,6 +51,18 @@ class Split:
         """The distinct names of gallery, references and targets, gallery first."""
         gallery = (name for part in self.sets for name in part.gallery)
         return tuple(dict.fromkeys([*gallery, *self.triplet_images()]))
+
+    def without(self, bad: Collection[str]) -> "Split":
+        """The split less `bad` images: they leave the galleries, and triplets that need one leave with them."""
+        parts = (
+            QuerySet(
+                part.name,
+                tuple(triplet for triplet in part.triplets if not any(name in bad for name in _names(triplet))),
+                tuple(name for name in part.gallery if name not in bad),
+            )
+            for part in self.sets
+        )
+        return replace(self, sets=tuple(parts))
 
 
 def _names(triplet: Triplet) -> Iterator[str]:

@@ -101,16 +101,24 @@ class FeatureStore:
         stamps = {name: stamp for name, path in files if (stamp := _stamp(path)) is not None}
         missing = set(bank.missing(stamps))
         wanted = [(name, path) for name, path in files if name in missing or name not in stamps]
+        fresh: list[tuple[list[str], Tensor]] = []
         saved = time.monotonic()
+
+        def save() -> None:
+            names = [name for part, _ in fresh for name in part]
+            if names:
+                bank.add({name: stamps[name] for name in names}, torch.cat([features.cpu() for _, features in fresh]))
+                bank.save()
+                fresh.clear()
+
         try:
-            for names, features in self._encode(wanted, convert, encode):
-                bank.add({name: stamps[name] for name in names}, features)
+            for part in self._encode(wanted, convert, encode):
+                fresh.append(part)
                 if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                    bank.save()
+                    save()
                     saved = time.monotonic()
         finally:
-            if missing:
-                bank.save()
+            save()
         names = [name for name, _ in files if name not in self.bad]
         return bank.table(names, self.encoder.compute.device)
 

@@ -34,7 +34,8 @@ class Transform:
             side /= self.ratio
         beside = max(int((side - width) / 2), 0)
         above = max(int((side - height) / 2), 0)
-        return tv.pad(image, [beside, above, beside, above], 0, "constant")
+        padded: Image.Image = tv.pad(image, [beside, above, beside, above], 0, "constant")
+        return padded
 
     def __call__(self, image: Image.Image) -> Tensor:
         """The padded, bicubically resized, centrally cropped picture: uint8 RGB, (3, S, S)."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ Side = Literal["text", "image"]
 class Encoder:
     """CLIP in eval mode (batch-norm statistics never move, not even in fine-tuning: method.md, "Symbols")."""
 
-    def __init__(self, clip: nn.Module, compute: Compute) -> None:
+    def __init__(self, clip: Any, compute: Compute) -> None:
         self.clip = clip.to(compute.device).eval().requires_grad_(False)
         self.compute = compute
         self.size = int(clip.visual.input_resolution)

@@ -85,6 +85,7 @@ def load_tuned(network: nn.Module, state: State, where: object) -> None:
 def _clip_state(path: Path) -> State:
     if _is_torchscript(path):
         with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*torch.jit.load", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             archive: nn.Module = torch.jit.load(str(path), map_location="cpu")
         return archive.state_dict()

@@ -40,8 +40,8 @@ def save_checkpoint(path: Path, kind: Kind, state: Mapping[str, Tensor], about: 
     write_file(path, lambda stage: save_file(tensors, stage, metadata=metadata))
 
 
-def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
-    """Reads a checkpoint of `kind`, ours or an original `.pt`, and checks it against its fingerprint.
+def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
+    """Reads a checkpoint, of `kind` if given, ours or an original `.pt`, and checks it against its fingerprint.
 
     Raises DataError for a file that is missing, damaged, foreign, or of the other kind.
     """
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path, kind: Kind) -> Checkpoint:
         there = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"this checkpoint {there}", where=path, remedy="Give the path of a checkpoint file")
     checkpoint = _load_own(path) if _is_safetensors(path) else _load_original(path)
-    if checkpoint.kind != kind:
+    if kind is not None and checkpoint.kind != kind:
         raise DataError(
             f"is a checkpoint of a {checkpoint.kind}, not of a {kind}",
             where=path,

@@ -97,7 +97,7 @@ def _step(
         losses = objective.losses(batch)
     total = torch.stack([loss.squeeze() for loss in losses.values()]).sum()
     optimiser.zero_grad(set_to_none=True)
-    scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+    scaler.scale(total).backward()
     scaler.step(optimiser)
     scaler.update()
     return {"loss": total.detach(), **{name: loss.detach().squeeze() for name, loss in losses.items()}}

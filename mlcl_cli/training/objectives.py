@@ -30,7 +30,7 @@ class Objective(Protocol):
         """Puts the network into training mode."""
 
     def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> Any:
-        """Reads a batch: triplet `rows` (B,) and the caption row drawn for each. Runs in a thread, ahead of the step."""
+        """Reads a batch, in a thread ahead of the step: triplet `rows` (B,) and the caption row drawn for each."""
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Named summands of the loss."""

@@ -17,7 +17,11 @@ from mlcl_cli.retrieval.metrics import recalls
 from mlcl_cli.retrieval.ranking import MISS, NOBODY, best_rows, rank_targets
 from mlcl_cli.retrieval.submission import check, make_submissions
 
-CASES = {"fashioniq": ((10, 50), False, ()), "shoes": ((1, 10, 50), True, ()), "cirr": ((1, 5, 10, 50), True, (1, 2, 3))}
+CASES = {
+    "fashioniq": ((10, 50), False, ()),
+    "shoes": ((1, 10, 50), True, ()),
+    "cirr": ((1, 5, 10, 50), True, (1, 2, 3)),
+}
 
 
 def golden_case(folder: Path, dataset: str) -> tuple[dict, Tensor, Tensor]:  # type: ignore[type-arg]
@@ -67,7 +71,9 @@ def test_golden_submission(golden: Path) -> None:
     case, queries, gallery = golden_case(golden, "cirr")
     triplets = [
         Triplet(reference, None, ("",), pair, tuple(dict.fromkeys(group)))
-        for reference, pair, group in zip(case["reference_names"], case["expected"]["pair_ids"], case["groups"], strict=True)
+        for reference, pair, group in zip(
+            case["reference_names"], case["expected"]["pair_ids"], case["groups"], strict=True
+        )
     ]
     submissions = make_submissions(triplets, case["index_names"], queries, gallery)
     assert submissions["recall"] == case["expected"]["submission_recall"]

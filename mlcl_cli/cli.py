@@ -1,0 +1,307 @@
+"""The command line: each command parses, calls one workflow, and shows its result. Nothing here imports torch."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from mlcl_cli import __version__
+from mlcl_cli.errors import MachineError, MlclError, UsageError
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+app = typer.Typer(
+    name="mlcl",
+    help="Composed image retrieval by multi-level contrastive learning on CLIP: a reference image and a text modifier "
+    "find the target image.",
+    epilog="Start with `mlcl demo`, or `mlcl init --dataset fashioniq` and fill in mlcl.yaml.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class DatasetName(StrEnum):
+    """The data sets."""
+
+    FASHIONIQ = "fashioniq"
+    SHOES = "shoes"
+    CIRR = "cirr"
+
+
+class EncoderName(StrEnum):
+    """What fine-tuning trains."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    BOTH = "both"
+
+
+class CombiningFunctionName(StrEnum):
+    """How a query is composed."""
+
+    COMBINER = "combiner"
+    SUM = "sum"
+    IMAGE = "image"
+    TEXT = "text"
+
+
+class GalleryName(StrEnum):
+    """FashionIQ's two galleries."""
+
+    ORIGINAL = "original"
+    VAL = "val"
+
+
+ProfileOption = Annotated[
+    Path | None, typer.Option("--profile", "-p", help="The profile; else $MLCL_PROFILE, else ./mlcl.yaml.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a profile key; repeatable.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+EpochsOption = Annotated[int | None, typer.Option(help="Epochs; else the profile's.")]
+BatchOption = Annotated[int | None, typer.Option(help="Triplets a batch; else the profile's.")]
+RateOption = Annotated[float | None, typer.Option(help="Learning rate; else the profile's.")]
+CheckpointOption = Annotated[
+    Path | None, typer.Option(help="A combiner's checkpoint; else the newest run's best in the workspace.")
+]
+CombiningOption = Annotated[CombiningFunctionName, typer.Option(help="How a query is composed.")]
+
+
+def command(name: str, example: str) -> Callable[[Command], Command]:
+    """Registers a command whose errors become one line and an exit code."""
+
+    def register(function: Command) -> Command:
+        @functools.wraps(function)
+        def guarded(*args: Any, debug: bool = False, **options: Any) -> None:
+            try:
+                function(*args, debug=debug, **options)
+            except MlclError as error:
+                if debug:
+                    raise
+                _fail(error)
+            except MemoryError as error:  # torch's error for a full GPU is no subclass of it
+                if debug:
+                    raise
+                _fail(MachineError("out of memory", remedy="Lower batch_size or workers"), error)
+            except RuntimeError as error:
+                if debug or type(error).__name__ != "OutOfMemoryError":
+                    raise
+                text = str(error).split(". ")[0]
+                _fail(MachineError(text, remedy="Lower batch_size, or choose a smaller clip.model"), error)
+
+        return app.command(name, epilog=f"Example:  {example}")(guarded)  # type: ignore[return-value]
+
+    return register
+
+
+def main() -> None:
+    """The `mlcl` entry point. Exit codes: 0 done, 1 our bug, 2 usage or profile, 3 data, 4 machine, 5 diverged."""
+    if "--debug" not in sys.argv:
+        sys.excepthook = _one_line
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def about(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"mlcl {__version__}")
+        raise typer.Exit
+
+
+@command("init", "mlcl init --dataset shoes")
+def init(
+    dataset: Annotated[DatasetName, typer.Option(help="The data set to write a profile for.")] = DatasetName.FASHIONIQ,
+    output: Annotated[Path, typer.Option(help="Where to write it.")] = Path("mlcl.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Write a commented mlcl.yaml to fill in."""
+    from mlcl_cli.files import write_file
+    from mlcl_cli.profile import template
+
+    if output.exists() and not force:
+        raise UsageError("exists already", where=output, remedy="Use --force to overwrite it, or --output")
+    write_file(output, template(dataset.value).encode())
+    typer.echo(f"Wrote {output}. Fill in roots.{dataset.value}, then run `mlcl finetune --encoder text`.")
+
+
+@command("prepare-shoes", "mlcl prepare-shoes --json")
+def prepare_shoes(
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Turn the raw Shoes download into split and triplet files."""
+    loaded, terminal = _open(profile, overrides)
+    from mlcl_cli.workflows.prepare import prepare
+
+    _show_facts(prepare(loaded, terminal), json=json)
+
+
+@command("finetune", "mlcl finetune --encoder text")
+def finetune(
+    encoder: Annotated[EncoderName | None, typer.Option(help="What to train; else the profile's.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE|none", help="Start from this tuned CLIP, or from the untuned one."),
+    ] = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    learning_rate: RateOption = None,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Stage 1: fine-tune CLIP's encoders on the element-wise sum."""
+    flags = _flags("finetune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    loaded, terminal = _open(profile, [*(overrides or []), *flags])
+    from mlcl_cli.workflows.train import finetune as run
+
+    origin = start if start is None or start == "none" else _absolute(Path(start))
+    result = run(loaded, terminal, encoder=encoder or loaded.finetune.encoder, start=origin)
+    _show_metrics(result.as_json(), json=json)
+
+
+@command("train-combiner", "mlcl train-combiner --epochs 300")
+def train_combiner(
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    learning_rate: RateOption = None,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Stage 2: train the multi-level combiner on the best tuned CLIP."""
+    flags = _flags("combiner", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    loaded, terminal = _open(profile, [*(overrides or []), *flags])
+    from mlcl_cli.workflows.train import train_combiner as run
+
+    _show_metrics(run(loaded, terminal).as_json(), json=json)
+
+
+@command("evaluate", "mlcl evaluate --combining-function sum --gallery val")
+def evaluate(
+    checkpoint: CheckpointOption = None,
+    combining_function: CombiningOption = CombiningFunctionName.COMBINER,
+    gallery: Annotated[GalleryName | None, typer.Option(help="FashionIQ's gallery; else the profile's.")] = None,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Evaluate the data set's validation protocol."""
+    loaded, terminal = _open(profile, [*(overrides or []), *_flags("evaluate", gallery=gallery)])
+    from mlcl_cli.workflows.query import run_evaluation
+
+    result = run_evaluation(loaded, terminal, combining_function=combining_function, checkpoint=_absolute(checkpoint))
+    _show_metrics(result.as_json(), json=json)
+
+
+@command("submit-cirr", "mlcl submit-cirr --name first-try")
+def submit_cirr(
+    name: Annotated[str | None, typer.Option(help="The submission's name; else the run's.")] = None,
+    checkpoint: CheckpointOption = None,
+    combining_function: CombiningOption = CombiningFunctionName.COMBINER,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Write the two JSON files that CIRR's test server takes."""
+    loaded, terminal = _open(profile, overrides)
+    from mlcl_cli.workflows.query import submit_cirr as run
+
+    function, path = combining_function.value, _absolute(checkpoint)
+    result = run(loaded, terminal, name=name, combining_function=function, checkpoint=path)
+    _show_facts(result.as_json(), json=json)
+
+
+@command("export", "mlcl export runs/combiner/cirr-20260131-120000/best.safetensors combiner.pt")
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint that mlcl wrote.")],
+    output: Annotated[Path, typer.Argument(help="The .pt file to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Write a checkpoint in the original code's .pt format."""
+    from mlcl_cli.workflows.export import export_checkpoint
+
+    _show_facts(export_checkpoint(checkpoint, output, force=force), json=json)
+
+
+@command("demo", "mlcl demo --dataset cirr")
+def demo(
+    output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("mlcl-demo"),
+    dataset: Annotated[list[DatasetName] | None, typer.Option(help="Only this data set; repeatable.")] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Draw a small catalogue and run the whole pipeline on it, for real, within minutes."""
+    from mlcl_cli.console import Terminal, show_comparison, show_json
+    from mlcl_cli.workflows.demo import run_demo
+
+    result = run_demo(output.resolve(), [name.value for name in dataset or DatasetName], Terminal())
+    if json:
+        show_json(result.as_json())
+    else:
+        show_comparison(result.title, result.scores)
+        typer.echo(f"Everything was written to {result.folder}")
+
+
+def _open(path: Path | None, overrides: list[str] | None) -> tuple[Any, Any]:
+    from mlcl_cli.console import Terminal
+    from mlcl_cli.profile import find_profile, load_profile
+
+    found, why = find_profile(path, os.environ, Path.cwd())
+    profile = load_profile(found, overrides or [])
+    terminal = Terminal()
+    terminal.note(f"Profile: {found} ({why})")
+    return profile, terminal
+
+
+def _flags(section: str, **values: object) -> list[str]:
+    return [f"{section}.{key}={value}" for key, value in values.items() if value is not None]
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser().resolve()
+
+
+def _show_metrics(result: dict[str, Any], *, json: bool) -> None:
+    from mlcl_cli.console import show_json, show_metrics
+
+    (show_json if json else show_metrics)(result)
+
+
+def _show_facts(result: dict[str, Any], *, json: bool) -> None:
+    from mlcl_cli.console import show_facts, show_json
+
+    (show_json if json else show_facts)(result)
+
+
+def _fail(error: MlclError, cause: BaseException | None = None) -> NoReturn:
+    from mlcl_cli.console import show_error
+
+    show_error(error)
+    raise typer.Exit(error.exit_code) from cause
+
+
+def _one_line(kind: type[BaseException], error: BaseException, _trace: object) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("\ninterrupted\n")
+    else:
+        sys.stderr.write(f"error: {kind.__name__}: {error}. This is a bug of mlcl; --debug shows where\n")

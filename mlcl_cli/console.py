@@ -1,0 +1,143 @@
+"""All that people see: notes and progress on stderr, results on stdout."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlcl_cli.errors import MlclError
+from mlcl_cli.reporting import Advance
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Terminal:
+    """The Reporter that people see: a bar where stderr is a terminal, else a plain line now and then."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+
+    def note(self, text: str) -> None:
+        """Says what was chosen or done."""
+        self._console.print(f"[dim]·[/dim] {escape(text)}")
+
+    def warn(self, text: str) -> None:
+        """Says what may surprise."""
+        self._console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Advance]:
+        """A progress bar; an inner one stands below an outer one while it lasts."""
+        if not self._console.is_terminal:
+            yield self._plain_bar(label, total)
+            return
+        outermost = self._progress is None
+        progress = self._progress or self._start()
+        task = progress.add_task(escape(label), total=total, status="")
+
+        def advance(count: int, status: str = "") -> None:
+            progress.update(task, advance=count, status=escape(status))
+
+        try:
+            yield advance
+        finally:
+            if outermost:
+                progress.stop()
+                self._progress = None
+            else:
+                progress.remove_task(task)
+
+    def _start(self) -> Progress:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("[dim]{task.fields[status]}[/dim]"),
+        )
+        self._progress = Progress(*columns, console=self._console)
+        self._progress.start()
+        return self._progress
+
+    def _plain_bar(self, label: str, total: int) -> Advance:
+        done, said = 0, time.monotonic()
+
+        def advance(count: int, status: str = "") -> None:
+            nonlocal done, said
+            done += count
+            late = time.monotonic() - said > SECONDS_BETWEEN_LINES
+            if late or (done == total and status):
+                self.note(f"{label}: {done:,} of {total:,}{', ' if status else ''}{status}")
+                said = time.monotonic()
+
+        return advance
+
+
+def show_error(error: MlclError) -> None:
+    """One line (a profile's errors: one each) on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(str(error))}")
+
+
+def show_json(result: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def show_metrics(result: Mapping[str, Any]) -> None:
+    """Figures with their protocol's name, and where they come from."""
+    metrics: Mapping[str, float] = result["metrics"]
+    table = Table(title=f"{result['dataset']}, protocol {result['protocol']}", title_justify="left")
+    table.add_column("metric")
+    table.add_column("%", justify="right")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.2f}")
+    console = _stdout()
+    console.print(table)
+    shown = {key: value for key, value in result.items() if key not in ("metrics", "versions") and value is not None}
+    for key, value in shown.items():
+        console.print(f"{key.replace('_', ' ')}: {escape(_in_words(value))}")
+
+
+def show_facts(result: Mapping[str, Any]) -> None:
+    """A result without figures, a line each."""
+    for key, value in result.items():
+        if key != "command":
+            _stdout().print(f"{key}: {escape(_in_words(value))}")
+
+
+def show_comparison(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """A table of percentages, a row for each name; the best of a row is bold."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    table = Table(title=title, title_justify="left")
+    table.add_column("data set")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, row in rows.items():
+        best = max(row.values())
+        cells = [
+            f"[bold]{row[column]:.1f}[/bold]" if row[column] == best else f"{row[column]:.1f}" for column in columns
+        ]
+        table.add_row(name, *cells)
+    _stdout().print(table)
+
+
+def _stdout() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_in_words(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_in_words(part) for part in value)
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,60 @@
+"""CIRR, release rc2 (datasets.md, "CIRR")."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlcl_cli.data.annotations import MEND, Record, read_name_paths, read_records
+from mlcl_cli.data.layout import find_root, is_folder, make_split, require_known
+from mlcl_cli.data.records import QuerySet, Split, Triplet
+from mlcl_cli.errors import DataError
+
+NAME = "cirr"
+IMAGE_FOLDERS = {"train": "train", "val": "dev", "test1": "test1"}
+SPLITS = tuple(IMAGE_FOLDERS)
+REMEDY = "Set roots.cirr to the folder that holds cirr/captions/ and cirr/image_splits/"
+
+
+def read(root: Path, split: str, images: Path | None = None) -> Split:
+    """One query set; the gallery is the whole split, none in train.
+
+    `images` is the folder that the split file's paths start from, by default the root or its img_raw/.
+    Raises DataError where the annotations are missing, damaged or disagree.
+    """
+    root = find_root(root, "cirr_dataset", ("cirr/captions", "captions"), REMEDY)
+    source = _annotations(root, "captions") / f"cap.rc2.{split}.json"
+    listing = _annotations(root, "image_splits") / f"split.rc2.{split}.json"
+    paths = read_name_paths(listing, remedy=REMEDY)
+    records = read_records(source, remedy=REMEDY)
+    triplets = tuple(_triplet(record, split) for record in records)
+    _require_unique_pairs(records, triplets)
+    require_known(source, triplets, paths, str(listing))
+    folder = images or _image_root(root, split)
+    part = QuerySet(NAME, triplets, () if split == "train" else tuple(paths))
+    return make_split(NAME, split, [part], lambda name: folder / paths[name])
+
+
+def _triplet(record: Record, split: str) -> Triplet:
+    target = None if split == "test1" else record.image("target_hard")
+    members = record.inner("img_set").images("members")
+    if split == "val" and target not in members:
+        raise DataError(f"target {target!r} is not among img_set.members", where=record.where, remedy=MEND)
+    return Triplet(record.image("reference"), target, (record.text("caption"),), record.number("pairid"), members)
+
+
+def _require_unique_pairs(records: Sequence[Record], triplets: Sequence[Triplet]) -> None:
+    first: dict[int | None, Record] = {}
+    for record, triplet in zip(records, triplets, strict=True):
+        if (other := first.setdefault(triplet.pair_id, record)) is not record:
+            raise DataError(
+                f"pairid {triplet.pair_id} is taken already by {other.where}", where=record.where, remedy=MEND
+            )
+
+
+def _annotations(root: Path, kind: str) -> Path:
+    inner = root / "cirr" / kind
+    return inner if is_folder(inner) else root / kind
+
+
+def _image_root(root: Path, split: str) -> Path:
+    places = (root, root / "img_raw", root / "cirr", root / "cirr" / "img_raw")
+    return next((place for place in places if is_folder(place / IMAGE_FOLDERS[split])), root)

@@ -1,0 +1,30 @@
+"""Shoes, as `mlcl prepare-shoes` writes it (datasets.md, "Shoes")."""
+
+from pathlib import Path
+
+from mlcl_cli.data.annotations import read_names, read_records
+from mlcl_cli.data.layout import find_root, make_split, require_known
+from mlcl_cli.data.records import QuerySet, Split, Triplet
+
+NAME = "shoes"
+SPLITS = ("train", "val")
+REMEDY = "Set roots.shoes to the folder that holds annotations/, and run mlcl prepare-shoes once"
+
+
+def read(root: Path, split: str, images: Path | None = None) -> Split:
+    """One query set; an image's name is its path below the image folder. The gallery is the whole split, none in train.
+
+    `images` is the image folder, by default `<root>/images`.
+    Raises DataError where the prepared annotations are missing, damaged or disagree.
+    """
+    root = find_root(root, "shoes", ("annotations",), REMEDY)
+    listing, source = (root / "annotations" / f"{kind}.{split}.json" for kind in ("split", "triplet"))
+    names = read_names(listing, remedy=REMEDY)
+    triplets = tuple(
+        Triplet(record.image("ReferenceImageName"), record.image("ImageName"), (record.text("RelativeCaption"),))
+        for record in read_records(source, remedy=REMEDY)
+    )
+    require_known(source, triplets, set(names), str(listing))
+    folder = images or root / "images"
+    part = QuerySet(NAME, triplets, () if split == "train" else names)
+    return make_split(NAME, split, [part], lambda name: folder / name)

@@ -1,0 +1,136 @@
+"""Which CLIP and which combiner a command takes, and why."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlcl_cli.errors import DataError
+from mlcl_cli.models.encoder import Encoder
+from mlcl_cli.models.weights import fingerprint, load_clip, load_tuned
+from mlcl_cli.profile import Profile
+from mlcl_cli.training.checkpoints import Checkpoint, load_checkpoint
+from mlcl_cli.training.runs import FinishedRun, find_runs
+from mlcl_cli.workflows.session import Session
+
+STAGES = ("finetune", "combiner")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipChoice:
+    """A base model, tuned weights for it if any, and the reason."""
+
+    model: str | Path
+    checkpoint: Path | None
+    why: str
+
+    def describe(self, workspace: Path) -> dict[str, Any]:
+        """What a run stores of it; a checkpoint inside the workspace by its place there, so that it may move."""
+        checkpoint = self.checkpoint
+        if checkpoint is not None and checkpoint.is_relative_to(workspace):
+            checkpoint = checkpoint.relative_to(workspace)
+        return {"model": str(self.model), "checkpoint": None if checkpoint is None else str(checkpoint)}
+
+
+def choose_clip(session: Session, start: str | Path | None = None) -> ClipChoice:
+    """The CLIP to start from: `start` (a file, or `none`) if given, else as the profile's `clip.checkpoint` says.
+
+    `auto` is this workspace's best tuned CLIP for the data set, protocol, model and transform, or none.
+    """
+    profile = session.profile
+    asked, source = (profile.clip.checkpoint, "clip.checkpoint") if start is None else (start, "--from")
+    if isinstance(asked, Path):
+        return ClipChoice(profile.clip.model, asked, f"asked for by {source}")
+    if asked == "none":
+        return ClipChoice(profile.clip.model, None, f"{source} says none")
+    candidates = [run for run in stage_runs(profile, "finetune") if _comparable(run, session)]
+    scored = [found for run in candidates if (found := run.checkpoint(session.protocol.bests[0])) is not None]
+    if not scored:
+        return ClipChoice(profile.clip.model, None, "none is tuned in this workspace yet")
+    path, score = max(reversed(scored), key=lambda found: found[1])
+    why = f"best of {len(scored)} tuned here, {session.protocol.bests[0]} {score:.2f}"
+    return ClipChoice(profile.clip.model, path, why)
+
+
+def load_encoder(session: Session, choice: ClipChoice) -> Encoder:
+    """Loads the chosen CLIP onto the device and says which it is."""
+    network = load_clip(choice.model)
+    workspace = session.profile.workspace
+    tuned = ""
+    if choice.checkpoint is not None:
+        load_tuned(network, load_checkpoint(choice.checkpoint, "clip").state, choice.checkpoint)
+        tuned = f", tuned: {_shown(choice.checkpoint, workspace)}"
+    session.reporter.note(f"CLIP: {_shown(choice.model, workspace)}{tuned} ({choice.why})")
+    return Encoder(network, session.compute)
+
+
+def choose_combiner(session: Session, asked: Path | None) -> tuple[Checkpoint, str]:
+    """The combiner to use: the file asked for, else the newest run's best by the deciding metric; and the reason."""
+    if asked is not None:
+        return load_checkpoint(asked, "combiner"), "asked for by --checkpoint"
+    profile, metric = session.profile, session.protocol.bests[0]
+    for run in reversed(stage_runs(profile, "combiner")):
+        if (found := run.checkpoint(metric)) is not None and run.summary.get("dataset") == profile.dataset:
+            return load_checkpoint(found[0], "combiner"), f"newest here, best {metric} {found[1]:.2f}"
+    raise DataError(
+        f"there is no trained combiner for {profile.dataset}",
+        where=profile.workspace,
+        remedy="Run `mlcl train-combiner` first, give --checkpoint FILE, or take --combining-function sum",
+    )
+
+
+def clip_of(session: Session, checkpoint: Checkpoint) -> ClipChoice:
+    """The CLIP that a combiner was trained on, unless the profile names one."""
+    known: Mapping[str, Any] = checkpoint.about.get("clip", {})
+    profile = session.profile
+    if not known or profile.clip.checkpoint != "auto":
+        return choose_clip(session)
+    path = known["checkpoint"]
+    if path is None:
+        return ClipChoice(profile.clip.model, None, "the combiner was trained on it")
+    return ClipChoice(profile.clip.model, profile.workspace / path, "the combiner was trained on it")
+
+
+def require_partner(session: Session, checkpoint: Checkpoint, encoder: Encoder) -> None:
+    """Raises DataError where a combiner would be used with another CLIP, transform or data set than its own."""
+    about = checkpoint.about
+    if "clip" not in about:
+        session.reporter.warn(f"{checkpoint.path.name} does not say which CLIP it belongs to: that is not checked")
+    elif about["clip"]["fingerprint"] != fingerprint(encoder.state()):
+        known = about["clip"]
+        raise DataError(
+            f"was trained on another CLIP ({known['model']}, tuned: {known['checkpoint'] or 'none'})",
+            where=checkpoint.path,
+            remedy="Set clip.model and clip.checkpoint to that one, or leave clip.checkpoint at auto",
+        )
+    image = session.about()["image"]
+    if about.get("image", image) != image:
+        raise DataError(
+            f"was trained on images as {about['image']}, and the profile says {image}",
+            where=checkpoint.path,
+            remedy="Set image.transform and image.target_ratio to the checkpoint's",
+        )
+    size = int(checkpoint.state["text_projection_layer.weight"].shape[1])
+    if size != encoder.feature_dim:
+        raise DataError(
+            f"takes features of size {size}, and this CLIP gives {encoder.feature_dim}",
+            where=checkpoint.path,
+            remedy="Set clip.model to the model that it was trained on",
+        )
+
+
+def stage_runs(profile: Profile, stage: str) -> list[FinishedRun]:
+    """The runs of a stage in the profile's workspace that have a checkpoint, oldest first."""
+    return find_runs(profile.workspace / stage)
+
+
+def _comparable(run: FinishedRun, session: Session) -> bool:
+    about = session.about()
+    own = {key: about[key] for key in ("dataset", "image")}
+    model = run.summary.get("clip", {}).get("model") == str(session.profile.clip.model)
+    same_protocol = str(run.summary.get("protocol", "")).startswith(session.protocol.name)
+    return model and same_protocol and all(run.summary.get(key) == value for key, value in own.items())
+
+
+def _shown(path: str | Path, workspace: Path) -> str:
+    return str(path.relative_to(workspace)) if isinstance(path, Path) and path.is_relative_to(workspace) else str(path)

@@ -1,0 +1,20 @@
+"""`mlcl prepare-shoes`."""
+
+from typing import Any
+
+from mlcl_cli.data.prepare import prepare_shoes
+from mlcl_cli.profile import Profile
+from mlcl_cli.reporting import Reporter
+
+
+def prepare(profile: Profile, reporter: Reporter) -> dict[str, Any]:
+    """Prepares the profile's raw Shoes download; the object of profile.md, "Results of --json"."""
+    output = profile.roots.shoes / "annotations"
+    prepared = prepare_shoes(profile.shoes.images, profile.shoes.annotations, output, reporter)
+    return {
+        "command": "prepare-shoes",
+        "images": dict(prepared.images),
+        "triplets": dict(prepared.triplets),
+        "target_is_reference": prepared.target_is_reference,
+        "files": [str(path) for path in prepared.files],
+    }

@@ -1,0 +1,172 @@
+"""`mlcl evaluate` and `mlcl submit-cirr`: figures and submissions from trained weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.nn.functional import normalize
+
+from mlcl_cli.data.captions import validation_caption
+from mlcl_cli.data.records import Split
+from mlcl_cli.errors import UsageError
+from mlcl_cli.features.bank import Table
+from mlcl_cli.images.decode import BadImagesError
+from mlcl_cli.models.combiner import Combiner
+from mlcl_cli.models.encoder import Encoder
+from mlcl_cli.profile import Profile
+from mlcl_cli.reporting import Reporter
+from mlcl_cli.retrieval.evaluate import (
+    Compose,
+    Figures,
+    compose_queries,
+    evaluate,
+    image_query,
+    sum_query,
+    text_query,
+)
+from mlcl_cli.retrieval.submission import make_submissions, write_submissions
+from mlcl_cli.workflows.choose import choose_clip, choose_combiner, clip_of, load_encoder, require_partner
+from mlcl_cli.workflows.session import Session, files_of, pruned_protocol, require_dataset, versions
+from mlcl_cli.workflows.train import combiner_query
+
+CombiningFunction = Literal["combiner", "sum", "image", "text"]
+BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "text": text_query}
+
+
+@dataclass(frozen=True)
+class QueryModel:
+    """An encoder, a way to compose queries, and where both come from."""
+
+    encoder: Encoder
+    compose: Compose
+    combining_function: str
+    checkpoint: Path | None
+    clip: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Figures of one evaluation, traceable."""
+
+    dataset: str
+    protocol: str
+    model: QueryModel
+    figures: Figures
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of profile.md, "Results of --json"."""
+        queries, gallery = self.figures.queries, self.figures.gallery
+        single = len(queries) == 1
+        checkpoint = self.model.checkpoint
+        return {
+            "command": "evaluate",
+            "dataset": self.dataset,
+            "split": "val",
+            "protocol": self.protocol,
+            "combining_function": self.model.combining_function,
+            "queries": next(iter(queries.values())) if single else queries,
+            "gallery": next(iter(gallery.values())) if single else gallery,
+            "checkpoint": None if checkpoint is None else str(checkpoint),
+            "clip": self.model.clip["checkpoint"] or self.model.clip["model"],
+            "clip_fingerprint": self.model.clip["fingerprint"],
+            "versions": versions(),
+            "metrics": self.figures.metrics,
+        }
+
+
+@dataclass(frozen=True)
+class SubmissionResult:
+    """The two files for CIRR's server."""
+
+    queries: int
+    files: tuple[Path, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of profile.md, "Results of --json"."""
+        files = [str(path) for path in self.files]
+        sizes = [path.stat().st_size for path in self.files]
+        return {"command": "submit-cirr", "queries": self.queries, "files": files, "bytes": sizes}
+
+
+def run_evaluation(
+    profile: Profile, reporter: Reporter, *, combining_function: str = "combiner", checkpoint: Path | None = None
+) -> EvaluationResult:
+    """Evaluates the data set's validation protocol."""
+    session = Session.open(profile, reporter)
+    split = session.split("val")
+    model = _query_model(session, combining_function, checkpoint)
+    images, kept = _usable_images(session, split, model.encoder)
+    texts = session.store(model.encoder).texts([validation_caption(kept.dataset, t) for t in kept.triplets])
+    protocol = pruned_protocol(session.protocol, split, kept)
+    figures = evaluate(
+        kept, protocol, images, texts, model.compose, lambda triplet: validation_caption(kept.dataset, triplet)
+    )
+    return EvaluationResult(profile.dataset, protocol.name, model, figures)
+
+
+def submit_cirr(
+    profile: Profile,
+    reporter: Reporter,
+    *,
+    name: str | None = None,
+    combining_function: str = "combiner",
+    checkpoint: Path | None = None,
+) -> SubmissionResult:
+    """Writes both submission files for CIRR test1, checked against the server's rules first.
+
+    A bad image is an error here whatever the profile says: the server wants every query answered.
+    """
+    require_dataset(profile, "cirr", "submit-cirr")
+    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
+        raise UsageError(f"{name!r} cannot be part of a file's name", where="--name", remedy="Use letters and digits")
+    session = Session.open(profile, reporter)
+    split = session.split("test1")
+    model = _query_model(session, combining_function, checkpoint)
+    store = session.store(model.encoder)
+    images = store.images(files_of([split], split.images()))
+    if store.bad:
+        raise BadImagesError(list(store.bad.values()), "Mend them: the server wants every query answered")
+    texts = store.texts([validation_caption("cirr", triplet) for triplet in split.triplets])
+    (part,) = split.sets
+    with torch.no_grad():
+        queries = compose_queries(part, images, texts, model.compose, lambda t: validation_caption("cirr", t))
+        gallery = normalize(images.of(part.gallery), dim=-1)
+    submissions = make_submissions(part.triplets, part.gallery, queries, gallery)
+    label = name or _default_name(model)
+    files = write_submissions(profile.workspace / "submissions" / label, label, submissions)
+    return SubmissionResult(len(part.triplets), tuple(files))
+
+
+def _query_model(session: Session, combining_function: str, asked: Path | None) -> QueryModel:
+    profile = session.profile
+    if combining_function != "combiner":
+        if asked is not None:
+            raise UsageError(
+                f"--checkpoint names a combiner, and {combining_function} uses none", where="--combining-function"
+            )
+        choice = choose_clip(session)
+        encoder = load_encoder(session, choice)
+        compose, path = BASELINES[combining_function], None
+    else:
+        checkpoint, why = choose_combiner(session, asked)
+        session.reporter.note(f"Combiner: {checkpoint.path} ({why})")
+        choice = clip_of(session, checkpoint)
+        encoder = load_encoder(session, choice)
+        require_partner(session, checkpoint, encoder)
+        levels = checkpoint.about.get("architecture", {}).get("levels")
+        combiner = Combiner.from_state(checkpoint.state, levels=tuple(levels) if levels else None)
+        compose, path = combiner_query(combiner.to(session.compute.device).eval(), profile), checkpoint.path
+    clip = choice.describe(profile.workspace) | {"fingerprint": encoder.fingerprints()["both"]}
+    return QueryModel(encoder, compose, combining_function, path, clip)
+
+
+def _usable_images(session: Session, split: Split, encoder: Encoder) -> tuple[Table, Split]:
+    store = session.store(encoder)
+    images = store.images(files_of([split], split.images()))
+    return images, session.without_bad(split, store.bad.values())
+
+
+def _default_name(model: QueryModel) -> str:
+    return model.combining_function if model.checkpoint is None else model.checkpoint.parent.name or "combiner"

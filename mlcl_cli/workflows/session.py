@@ -1,0 +1,145 @@
+"""What every command assembles first: device, data, images that can be used."""
+
+import dataclasses
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+
+from mlcl_cli import __version__
+from mlcl_cli.data.dataset import load_split, protocol_of
+from mlcl_cli.data.protocols import Protocol
+from mlcl_cli.data.records import Split
+from mlcl_cli.errors import DataError, UsageError
+from mlcl_cli.features.store import FeatureStore
+from mlcl_cli.files import write_file
+from mlcl_cli.images.decode import BadImage, BadImagesError, find_bad
+from mlcl_cli.images.transforms import Transform
+from mlcl_cli.models.compute import Compute, choose_compute, choose_workers
+from mlcl_cli.models.encoder import Encoder
+from mlcl_cli.profile import Profile
+from mlcl_cli.reporting import Reporter
+
+Files = list[tuple[str, Path]]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A profile on this machine."""
+
+    profile: Profile
+    reporter: Reporter
+    compute: Compute
+    workers: int
+
+    @classmethod
+    def open(cls, profile: Profile, reporter: Reporter) -> "Session":
+        """Chooses the device and makes sure that the workspace can be written (MachineError)."""
+        compute = choose_compute(profile.device, profile.precision)
+        probe = profile.workspace / ".writable"
+        write_file(probe, b"")
+        probe.unlink()
+        reporter.note(f"Device: {compute}. Workspace: {profile.workspace}")
+        return cls(profile, reporter, compute, choose_workers(profile.workers))
+
+    @property
+    def protocol(self) -> Protocol:
+        """The data set's protocol, its deciding metric first."""
+        protocol = protocol_of(self.profile.dataset, self.profile.evaluate.gallery)
+        chosen = self.profile.combiner.select_by
+        if chosen == "auto":
+            return protocol
+        first = f"{chosen}_mean"
+        return dataclasses.replace(protocol, bests=(first, *(best for best in protocol.bests if best != first)))
+
+    def split(self, name: str) -> Split:
+        """Reads a split of the profile's data set (DataError where it is not as it should be)."""
+        profile = self.profile
+        images = profile.shoes.images if profile.dataset == "shoes" else None
+        split = load_split(profile.dataset, profile.root, name, gallery=profile.evaluate.gallery, images=images)
+        queries = sum(len(part.triplets) for part in split.sets)
+        self.reporter.note(f"Data: {profile.dataset} {name}, {queries:,} triplets from {profile.root}")
+        return split
+
+    def transform(self, encoder: Encoder) -> Transform:
+        """The profile's transform at the encoder's resolution."""
+        image = self.profile.image
+        return Transform(image.transform, image.target_ratio, encoder.size)
+
+    def store(self, encoder: Encoder) -> FeatureStore:
+        """Features of this data set by `encoder`."""
+        folder = self.profile.workspace / "features"
+        return FeatureStore(folder, encoder, self.transform(encoder), self.workers, self.reporter, self.profile.dataset)
+
+    def find_bad(self, files: Files) -> dict[str, BadImage]:
+        """Decodes images that no bank will vouch for."""
+        with self.reporter.bar(f"Checking {len(files):,} images", len(files)) as advance:
+            return {bad.name: bad for bad in find_bad(files, self.workers, advance)}
+
+    def without_bad(self, split: Split, bad: Iterable[BadImage]) -> Split:
+        """The split less its bad images, if the profile says `bad_images: drop`.
+
+        Raises BadImagesError by default, and DataError where too little is left.
+        """
+        named = set(split.images())
+        own = [image for image in bad if image.name in named]
+        if not own:
+            return split
+        if self.profile.bad_images == "stop":
+            raise BadImagesError(own, "Mend them, or set bad_images: drop to go on without them")
+        pruned = split.without({image.name for image in own})
+        empty = [part.name for part in pruned.sets if not part.triplets]
+        if empty:
+            raise DataError(f"nothing is left of {empty[0]} without its {len(own):,} bad images", where=split.name)
+        lost = len(split.triplets) - len(pruned.triplets)
+        self.reporter.warn(f"{split.name}: {len(own):,} bad images and {lost:,} triplets are dropped")
+        return pruned
+
+    def about(self) -> dict[str, Any]:
+        """What makes a figure traceable: profile, seed, transform, versions."""
+        profile = self.profile
+        return {
+            "dataset": profile.dataset,
+            "seed": profile.seed,
+            "image": {"transform": profile.image.transform, "target_ratio": profile.image.target_ratio},
+            "device": str(self.compute),
+            "versions": versions(),
+            "profile": profile.model_dump(mode="json"),
+        }
+
+
+def files_of(splits: Sequence[Split], names: Iterable[str]) -> Files:
+    """The distinct names with their files."""
+    paths = {name: path for split in splits for name, path in split.paths.items()}
+    return [(name, paths[name]) for name in dict.fromkeys(names)]
+
+
+def pruned_protocol(protocol: Protocol, before: Split, after: Split) -> Protocol:
+    """`protocol`, its name marked where the gallery or the queries are not whole."""
+    if after == before:
+        return protocol
+    return dataclasses.replace(protocol, name=f"{protocol.name} (pruned gallery)")
+
+
+def require_dataset(profile: Profile, dataset: str, command: str) -> None:
+    """Raises UsageError where `command` is for another data set than the profile's."""
+    if profile.dataset != dataset:
+        raise UsageError(
+            f"{command} is for {dataset}, and this profile's data set is {profile.dataset}",
+            where="dataset",
+            remedy=f"Set dataset: {dataset} and its root",
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a figure."""
+    return {
+        "mlcl": __version__,
+        "torch": torch.__version__,
+        "Pillow": PIL.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,252 @@
+"""`mlcl finetune` and `mlcl train-combiner`: the parts of a training run put together."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlcl_cli.data.captions import training_captions, validation_caption
+from mlcl_cli.data.protocols import Protocol
+from mlcl_cli.data.records import Split, Triplet
+from mlcl_cli.features.bank import Table
+from mlcl_cli.features.store import FeatureStore
+from mlcl_cli.files import to_json, write_file
+from mlcl_cli.images.augment import Augmentation
+from mlcl_cli.images.decode import BadImage, BadImagesError
+from mlcl_cli.models.combiner import Architecture, Combiner
+from mlcl_cli.models.encoder import Encoder, Side
+from mlcl_cli.profile import Profile, dump
+from mlcl_cli.reporting import Reporter
+from mlcl_cli.retrieval.evaluate import Compose, evaluate, sum_query
+from mlcl_cli.seeds import seed_of
+from mlcl_cli.training.checkpoints import Kind
+from mlcl_cli.training.loop import Plan, fit
+from mlcl_cli.training.objectives import (
+    BankedViews,
+    Combining,
+    Finetuning,
+    FreshViews,
+    Views,
+    combiner_optimiser,
+    finetuning_optimiser,
+)
+from mlcl_cli.training.runs import Best, Run
+from mlcl_cli.training.sources import Frozen, LiveImages, LiveTexts, Source
+from mlcl_cli.training.triplets import TripletRows, rows_of
+from mlcl_cli.workflows.choose import ClipChoice, choose_clip, load_encoder
+from mlcl_cli.workflows.session import Files, Session, files_of, pruned_protocol
+
+SIDES: Mapping[str, tuple[Side, ...]] = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What a training command leaves."""
+
+    command: str
+    dataset: str
+    protocol: str
+    run: Path
+    epochs: int
+    best: Best
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of profile.md, "Results of --json"."""
+        checkpoint = str(self.run / self.best.checkpoint)
+        best = {"epoch": self.best.epoch, "score": self.best.score, "checkpoint": checkpoint}
+        return {
+            "command": self.command,
+            "dataset": self.dataset,
+            "protocol": self.protocol,
+            "run": str(self.run),
+            "epochs": self.epochs,
+            "best": best,
+            "metrics": dict(self.best.metrics),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Both splits, less what is bad, with the features that are frozen: `images` is None where their encoder trains."""
+
+    train: Split
+    val: Split
+    protocol: Protocol
+    rows: TripletRows
+    images: Table | None
+    bad: Mapping[str, BadImage]
+
+    def files(self, names: Sequence[str]) -> Files:
+        """Names with their files."""
+        return files_of([self.train, self.val], names)
+
+
+def finetune(profile: Profile, reporter: Reporter, *, encoder: str, start: str | Path | None = None) -> TrainingResult:
+    """Stage 1: tunes CLIP's `encoder` (text, image or both) from `start`, or as the profile says."""
+    session = Session.open(profile, reporter)
+    settings = profile.finetune
+    plan = Plan(settings.epochs, settings.batch_size, settings.validate_every, profile.seed)
+    train, val = session.split("train"), session.split("val")
+    plan.steps(len(train.triplets))
+    choice = choose_clip(session, start)
+    clip = load_encoder(session, choice)
+    store = session.store(clip)
+    sides = SIDES[encoder]
+    data = _training_data(session, train, val, store, banked="image" not in sides)
+    frozen_texts = None if "text" in sides else store.texts([*data.rows.captions, *_captions(data.val)])
+    objective = Finetuning(
+        clip, data.rows, _image_source(session, clip, data), _text_source(store, data.rows, frozen_texts)
+    )
+
+    def validate() -> Mapping[str, float]:
+        images = data.images or _live_images(store, data)
+        texts = frozen_texts or store.texts(_captions(data.val), banked=False)
+        return _evaluate(data, images, texts, sum_query)
+
+    optimiser = finetuning_optimiser(clip, sides, settings.learning_rate)
+    with _run(session, "finetune", "clip", plan, data, choice, clip, {"encoder": encoder}) as run:
+        seconds = _timed(lambda: fit(objective, optimiser, plan, session.compute, run, validate, reporter))
+    return TrainingResult("finetune", profile.dataset, data.protocol.name, run.folder, plan.epochs, run.best, seconds)
+
+
+def train_combiner(profile: Profile, reporter: Reporter) -> TrainingResult:
+    """Stage 2: trains the multi-level combiner on frozen features."""
+    session = Session.open(profile, reporter)
+    settings, device = profile.combiner, session.compute.device
+    plan = Plan(settings.epochs, settings.batch_size, settings.validate_every, profile.seed)
+    train, val = session.split("train"), session.split("val")
+    plan.steps(len(train.triplets))
+    choice = choose_clip(session)
+    clip = load_encoder(session, choice)
+    store = session.store(clip)
+    data = _training_data(session, train, val, store, banked=True)
+    assert data.images is not None
+    images = data.images
+    texts = store.texts([*data.rows.captions, *_captions(data.val)])
+    torch.manual_seed(seed_of(profile.seed, "combiner"))
+    architecture = Architecture(
+        clip.feature_dim,
+        settings.projection_dim,
+        settings.hidden_dim,
+        settings.levels,
+        settings.learned_temperature,
+        bool(settings.sscl),
+    )
+    combiner = Combiner(architecture).to(device)
+    views = _views(session, store, data) if settings.sscl else None
+    pictures, captions = Frozen(images.of(data.rows.images)), Frozen(texts.of(data.rows.captions))
+    objective = Combining(combiner, data.rows, pictures, captions, views, settings.sscl)
+    optimiser = combiner_optimiser(combiner, settings.learning_rate)
+    scheduler = None
+    if settings.schedule == "cosine_restarts":
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=10, eta_min=1e-6)
+
+    def validate() -> Mapping[str, float]:
+        combiner.eval()
+        return _evaluate(data, images, texts, combiner_query(combiner, profile))
+
+    about = {"architecture": architecture.describe()}
+    with _run(session, "combiner", "combiner", plan, data, choice, clip, about) as run:
+        work = lambda: fit(objective, optimiser, plan, session.compute, run, validate, reporter, scheduler)  # noqa: E731
+        seconds = _timed(work)
+    name = data.protocol.name
+    return TrainingResult("train-combiner", profile.dataset, name, run.folder, plan.epochs, run.best, seconds)
+
+
+def combiner_query(combiner: Combiner, profile: Profile) -> Compose:
+    """How `combiner` composes a query under the profile's `inference_weights`."""
+    matched = profile.combiner.inference_weights == "matched"
+    return lambda text, image: combiner.queries(text, image, matched=matched)
+
+
+def _training_data(session: Session, train: Split, val: Split, store: FeatureStore, *, banked: bool) -> TrainingData:
+    files = files_of([train, val], [*train.triplet_images(), *val.images()])
+    images = store.images(files) if banked else None
+    bad = store.bad if banked else session.find_bad(files)
+    # All bad images of both splits are told at once, before the first is dropped.
+    if bad and session.profile.bad_images == "stop":
+        raise BadImagesError(list(bad.values()), "Mend them, or set bad_images: drop to go on without them")
+    kept_train, kept_val = (session.without_bad(split, bad.values()) for split in (train, val))
+    dataset = session.profile.dataset
+    rows = rows_of(kept_train.triplets, lambda triplet: training_captions(dataset, triplet))
+    protocol = pruned_protocol(session.protocol, val, kept_val)
+    return TrainingData(kept_train, kept_val, protocol, rows, images, dict(bad))
+
+
+def _image_source(session: Session, clip: Encoder, data: TrainingData) -> Source:
+    if data.images is not None:
+        return Frozen(data.images.of(data.rows.images))
+    return LiveImages(clip, session.transform(clip), data.files(data.rows.images), session.workers)
+
+
+def _text_source(store: FeatureStore, rows: TripletRows, frozen: Table | None) -> Source:
+    if frozen is not None:
+        return Frozen(frozen.of(rows.captions))
+    return LiveTexts(store.encoder, store.tokens(rows.captions))
+
+
+def _views(session: Session, store: FeatureStore, data: TrainingData) -> Views:
+    rows, seed, count = data.rows, session.profile.seed, session.profile.combiner.augmented_views
+    files = data.files(rows.images)
+    if isinstance(count, int):
+        return BankedViews(store.views(files, count, seed), rows.references, seed)
+    transform = session.transform(store.encoder)
+    return FreshViews(store.encoder, transform, files, rows.references, session.workers, seed, Augmentation())
+
+
+def _live_images(store: FeatureStore, data: TrainingData) -> Table:
+    table = store.images(data.files(data.val.images()), banked=False)
+    if store.bad:
+        raise BadImagesError(list(store.bad.values()), "They were readable when the run began; mend them and go on")
+    return table
+
+
+def _captions(split: Split) -> list[str]:
+    return [validation_caption(split.dataset, triplet) for triplet in split.triplets]
+
+
+def _evaluate(data: TrainingData, images: Table, texts: Table, compose: Compose) -> Mapping[str, float]:
+    def caption_of(triplet: Triplet) -> str:
+        return validation_caption(data.val.dataset, triplet)
+
+    return evaluate(data.val, data.protocol, images, texts, compose, caption_of).metrics
+
+
+def _run(
+    session: Session,
+    stage: str,
+    kind: Kind,
+    plan: Plan,
+    data: TrainingData,
+    choice: ClipChoice,
+    clip: Encoder,
+    extra: Mapping[str, Any],
+) -> Run:
+    profile = session.profile
+    described = choice.describe(profile.workspace) | {"fingerprint": clip.fingerprints()["both"]}
+    about = {"protocol": data.protocol.name, "clip": described, **session.about(), **extra}
+    run = Run.create(
+        profile.workspace / stage,
+        profile.dataset,
+        dump(profile),
+        kind=kind,
+        epochs=plan.epochs,
+        bests=data.protocol.bests,
+        about=about,
+    )
+    session.reporter.note(f"Run: {run.folder}")
+    if data.bad:
+        dropped = [{"image": bad.name, "path": str(bad.path), "reason": bad.reason} for bad in data.bad.values()]
+        write_file(run.folder / "dropped.json", to_json(dropped, indent=2))
+    return run
+
+
+def _timed(work: Callable[[], None]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began

@@ -1,0 +1,216 @@
+"""From the raw Shoes download to the files that the reader takes."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlcl_cli.data.dataset import load_split
+from mlcl_cli.data.prepare import PreparedShoes, prepare_shoes
+from mlcl_cli.data.records import Triplet
+from mlcl_cli.errors import DataError, MachineError
+
+LAYOUTS = ("womens/clogs/{}/", "attributedata/womens_clogs/{}/", "womens_clogs/{}/")
+TRAIN = [f"img_womens_clogs_{number}.jpg" for number in (12, 3, 7)]
+VAL = [f"img_womens_clogs_{number}.jpg" for number in (851, 512)]
+PREPARED = ["split.train.json", "split.val.json", "triplet.train.json", "triplet.val.json"]
+Write = Callable[[Path, object], Path]
+
+
+class Listener:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.advanced = 0
+        self.total = 0
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    @contextmanager
+    def bar(self, _label: str, total: int) -> Iterator[Callable[[int], None]]:
+        self.total = total
+        yield self._advance
+
+    def _advance(self, count: int) -> None:
+        self.advanced += count
+
+
+def raw(target: str, reference: str, caption: str = "is red") -> dict[str, str]:
+    return {"ImageName": target, "ReferenceImageName": reference, "RelativeCaption": caption}
+
+
+TRIPLETS = [
+    raw(VAL[0], VAL[1], "is more of a textured material"),
+    raw(TRAIN[0], TRAIN[1], "has a high heel – “Größe”"),
+    raw(TRAIN[2], TRAIN[2]),
+    raw(TRAIN[0], VAL[0]),
+    raw(TRAIN[0], "img_womens_boots_1.jpg"),
+]
+
+
+@pytest.fixture
+def annotations(tmp_path: Path, write: Write) -> Path:
+    folder = tmp_path / "shoes" / "annotations"
+    write(folder / "relative_captions_shoes.json", TRIPLETS)
+    (folder / "train_im_names.txt").write_bytes("\r\n".join(["", *TRAIN, "", ""]).encode())
+    (folder / "eval_im_names.txt").write_text("\n".join(VAL))
+    return folder
+
+
+def draw_images(folder: Path, layout: str, names: list[str]) -> Path:
+    for number, name in enumerate(names):
+        path = folder / layout.format(number % 2) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def prepare(annotations: Path, reporter: Listener | None = None, output: Path | None = None) -> PreparedShoes:
+    images = annotations.parent / "images"
+    return prepare_shoes(images, annotations, output or annotations, reporter or Listener())
+
+
+def test_every_layout_is_prepared_and_read_back(annotations: Path, layout: str) -> None:
+    draw_images(annotations.parent / "images", layout, TRAIN + VAL)
+    listener = Listener()
+    prepared = prepare(annotations, listener)
+    assert prepared == PreparedShoes(
+        images={"train": 3, "val": 2},
+        triplets={"train": 2, "val": 1, "dropped": 2},
+        target_is_reference=1,
+        files=tuple(annotations / name for name in PREPARED),
+    )
+    assert not listener.warnings
+    assert listener.advanced == listener.total == 5
+    paths = {name: layout.format(number % 2) + name for number, name in enumerate(TRAIN + VAL)}
+    val = load_split("shoes", annotations.parent, "val")
+    assert val.sets[0].gallery == tuple(paths[name] for name in VAL)
+    assert val.triplets == (Triplet(paths[VAL[1]], paths[VAL[0]], ("is more of a textured material",)),)
+    assert all(path.exists() for path in val.paths.values())
+    train = load_split("shoes", annotations.parent, "train")
+    assert [triplet.captions for triplet in train.triplets] == [("has a high heel – “Größe”",), ("is red",)]
+
+
+def test_the_files_are_readable_and_always_the_same(annotations: Path, tmp_path: Path) -> None:
+    draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
+    for output in (tmp_path / "a", tmp_path / "b"):
+        prepare(annotations, output=output)
+        assert sorted(path.name for path in output.iterdir()) == PREPARED
+    for name in PREPARED:
+        content = (tmp_path / "a" / name).read_bytes()
+        assert content == (tmp_path / "b" / name).read_bytes()
+        assert len(content.splitlines()) == len(json.loads(content)) + 2
+    assert "Größe" in (tmp_path / "a" / "triplet.train.json").read_text()
+
+
+def test_a_name_twice_is_the_first_in_path_order(annotations: Path) -> None:
+    images = annotations.parent / "images"
+    draw_images(images, "womens/clogs/9/", TRAIN + VAL)
+    draw_images(images, "attributedata/womens_clogs/9/", [TRAIN[1], VAL[0]])
+    listener = Listener()
+    prepare(annotations, listener)
+    (warning,) = listener.warnings
+    assert warning.startswith(
+        "2 listed images lie in several folders; the first in path order is taken, as attributedata"
+    )
+    train = json.loads((annotations / "split.train.json").read_text())
+    assert [Path(path).parts[0] for path in train] == ["womens", "attributedata", "womens"]
+    assert listener.advanced == 5
+
+
+def test_all_missing_images_are_named_at_once_and_nothing_is_written(annotations: Path, tmp_path: Path) -> None:
+    draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN[:1])
+    with pytest.raises(DataError, match=rf"4 of 5 listed images have no file: {TRAIN[1]}, {TRAIN[2]}, {VAL[0]}"):
+        prepare(annotations, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_links(annotations: Path) -> None:
+    images = draw_images(annotations.parent / "images", LAYOUTS[0], [*TRAIN, VAL[0]])
+    (images / "womens" / "linked").symlink_to(images)
+    (images / "womens" / "itself").symlink_to(images / "womens" / "itself")
+    (images / "womens" / VAL[1]).symlink_to("nowhere")
+    with pytest.raises(DataError, match=f"1 of 5 listed images have no file: {VAL[1]}"):
+        prepare(annotations)
+    (images / "womens" / VAL[1]).unlink()
+    (images / "womens" / VAL[1]).symlink_to(images / "womens" / "clogs" / "0" / TRAIN[0])
+    prepare(annotations)
+    assert json.loads((annotations / "split.val.json").read_text())[1] == f"womens/{VAL[1]}"
+
+
+def test_a_name_listed_twice_counts_once(annotations: Path) -> None:
+    draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
+    (annotations / "eval_im_names.txt").write_text("\n".join([*VAL, VAL[0]]))
+    listener = Listener()
+    assert prepare(annotations, listener).images == {"train": 3, "val": 2}
+    assert ["eval_im_names.txt repeats names (1);" in warning for warning in listener.warnings] == [True]
+
+
+def test_a_name_in_both_lists_is_refused(annotations: Path) -> None:
+    draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
+    (annotations / "eval_im_names.txt").write_text("\n".join([*VAL, TRAIN[0]]))
+    with pytest.raises(DataError, match=rf"eval_im_names\.txt: lists images that .* lists too \(1\): {TRAIN[0]}"):
+        prepare(annotations)
+
+
+@pytest.mark.parametrize("file", ["relative_captions_shoes.json", "train_im_names.txt", "eval_im_names.txt"])
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"\xff", b"../x.jpg", b"[7]"])
+def test_damaged_downloads(annotations: Path, file: str, content: bytes | None, tmp_path: Path) -> None:
+    draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
+    if content is None:
+        (annotations / file).unlink()
+    else:
+        (annotations / file).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        prepare(annotations, output=tmp_path / "out")
+    assert caught.value.remedy
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda rows: rows[1].update(ImageName="../x.jpg"),
+        lambda rows: rows[1].update(ReferenceImageName=3),
+        lambda rows: rows[1].pop("RelativeCaption"),
+    ],
+)
+def test_damaged_triplets(annotations: Path, edit: Callable[[Any], object]) -> None:
+    draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
+    path = annotations / "relative_captions_shoes.json"
+    rows = json.loads(path.read_text())
+    edit(rows)
+    path.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"relative_captions_shoes\.json, record 2"):
+        prepare(annotations)
+
+
+def test_a_split_without_triplets_is_refused(annotations: Path, write: Write) -> None:
+    draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
+    write(annotations / "relative_captions_shoes.json", TRIPLETS[:1])
+    with pytest.raises(DataError, match="no triplet has both of its images in train"):
+        prepare(annotations)
+
+
+def test_no_image_folder(annotations: Path) -> None:
+    with pytest.raises(DataError, match=r"images: does not exist\. Set shoes\.images"):
+        prepare(annotations)
+
+
+def test_an_output_that_cannot_be_written(annotations: Path, tmp_path: Path) -> None:
+    draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
+    (tmp_path / "out").touch()
+    with pytest.raises(MachineError, match="cannot be written"):
+        prepare(annotations, output=tmp_path / "out")

@@ -1,0 +1,97 @@
+"""The figures of --json: names, order and means."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mlcl_cli.data.captions import RULES
+from mlcl_cli.data.dataset import DATASETS, protocol_of
+from mlcl_cli.data.protocols import CIRR_VAL, FASHIONIQ_ORIGINAL, SHOES, summarise
+from mlcl_cli.errors import UsageError
+
+
+def test_fashioniq_averages_its_categories() -> None:
+    recalls = {
+        "dress": {"recall@10": 10.0, "recall@50": 20.0},
+        "shirt": {"recall@10": 20.0, "recall@50": 40.0},
+        "toptee": {"recall@10": 60.0, "recall@50": 90.0},
+    }
+    assert list(summarise(FASHIONIQ_ORIGINAL, recalls).items()) == [
+        ("dress/recall@10", 10.0),
+        ("dress/recall@50", 20.0),
+        ("shirt/recall@10", 20.0),
+        ("shirt/recall@50", 40.0),
+        ("toptee/recall@10", 60.0),
+        ("toptee/recall@50", 90.0),
+        ("average/recall@10", 30.0),
+        ("average/recall@50", 50.0),
+        ("average/recall", 40.0),
+    ]
+
+
+def test_shoes_mean() -> None:
+    figures = summarise(SHOES, {"shoes": {"recall@1": 10.0, "recall@10": 20.0, "recall@50": 60.0}})
+    assert list(figures.items()) == [
+        ("recall@1", 10.0),
+        ("recall@10", 20.0),
+        ("recall@50", 60.0),
+        ("recall_mean", 30.0),
+    ]
+
+
+def cirr_recalls(*values: float) -> dict[str, dict[str, float]]:
+    keys = [f"recall@{k}" for k in (1, 5, 10, 50)] + [f"recall_subset@{k}" for k in (1, 2, 3)]
+    return {"cirr": dict(zip(keys, values, strict=True))}
+
+
+def test_cirr_means() -> None:
+    figures = summarise(CIRR_VAL, cirr_recalls(4, 2, 8, 4, 4, 4, 4))
+    assert list(figures) == [
+        *("recall@1", "recall@5", "recall@10", "recall@50", "recall_subset@1", "recall_subset@2", "recall_subset@3"),
+        *("arithmetic_mean", "harmonic_mean", "geometric_mean", "mean(recall@5,recall_subset@1)"),
+    ]
+    assert figures["arithmetic_mean"] == pytest.approx(30 / 7)
+    assert figures["harmonic_mean"] == pytest.approx(7 / (5 / 4 + 1 / 2 + 1 / 8))
+    assert figures["geometric_mean"] == pytest.approx(4)
+    assert figures["mean(recall@5,recall_subset@1)"] == 3
+
+
+def test_a_mean_with_a_zero_in_it_is_zero() -> None:
+    figures = summarise(CIRR_VAL, cirr_recalls(0, 2, 8, 4, 4, 4, 4))
+    assert figures["harmonic_mean"] == figures["geometric_mean"] == 0
+    assert all(value == 0 for value in summarise(CIRR_VAL, cirr_recalls(*[0] * 7)).values())
+
+
+def test_golden_recalls_have_means_between_their_extremes(golden: Path) -> None:
+    expected = json.loads((golden / "metrics_cirr.json").read_text())["expected"]
+    recalls = [expected[f"recall_at{k}"] for k in (1, 5, 10, 50)] + [expected[f"group_recall_at{k}"] for k in (1, 2, 3)]
+    figures = summarise(CIRR_VAL, cirr_recalls(*recalls))
+    harmonic, geometric, arithmetic = (figures[f"{kind}_mean"] for kind in ("harmonic", "geometric", "arithmetic"))
+    assert min(recalls) < harmonic < geometric < arithmetic < max(recalls)
+
+
+def test_every_best_is_a_figure() -> None:
+    for known in DATASETS.values():
+        for protocol in known.protocols.values():
+            recalls = {f"recall@{k}": 1.0 for k in protocol.recall_at}
+            recalls |= {f"recall_subset@{k}": 1.0 for k in protocol.subset_recall_at}
+            assert set(protocol.bests) <= summarise(protocol, {"set": recalls}).keys()
+
+
+def test_protocols_of_the_data_sets() -> None:
+    assert RULES.keys() == DATASETS.keys()
+    assert protocol_of("fashioniq").name == "fashioniq-original"
+    assert protocol_of("fashioniq", "val").name == "fashioniq-val"
+    assert protocol_of("shoes").name == "shoes"
+    assert protocol_of("cirr").name == "cirr-val"
+    assert protocol_of("cirr", "val") == protocol_of("cirr")
+    assert not protocol_of("fashioniq").exclude_reference
+    assert protocol_of("shoes").exclude_reference
+    assert protocol_of("cirr").exclude_reference
+
+
+@pytest.mark.parametrize("wrong", [("coco", "original"), ("fashioniq", "all")])
+def test_an_unknown_protocol(wrong: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"has no gallery|no data set"):
+        protocol_of(*wrong)

@@ -1,0 +1,159 @@
+"""Every layout of the public downloads."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlcl_cli.data.dataset import DATASETS, load_split
+from mlcl_cli.data.records import Split, Triplet
+
+Write = Callable[[Path, object], Path]
+
+ANNOTATIONS = {
+    "fashioniq": ("captions/cap.dress.val.json", "image_splits/split.dress.val.json"),
+    "shoes": ("annotations/triplet.val.json", "annotations/split.val.json"),
+    "cirr": ("cirr/captions/cap.rc2.val.json", "cirr/image_splits/split.rc2.val.json"),
+}
+FILES = [(dataset, file) for dataset, files in ANNOTATIONS.items() for file in files]
+
+
+def change(path: Path, edit: Callable[[Any], object]) -> None:
+    value = json.loads(path.read_text())
+    edit(value)
+    path.write_text(json.dumps(value))
+
+
+def galleries(split: Split) -> dict[str, tuple[str, ...]]:
+    return {part.name: part.gallery for part in split.sets}
+
+
+# Layouts
+
+
+def test_fashioniq_val(fashioniq: Path) -> None:
+    split = load_split("fashioniq", fashioniq, "val")
+    assert galleries(split) == {
+        category: tuple(f"{category}-val-{end}" for end in ("c", "spare", "b", "a"))
+        for category in ("dress", "shirt", "toptee")
+    }
+    assert split.triplets[0] == Triplet("dress-val-a", "dress-val-b", ("is shiny, ", "fit and Flare."))
+    assert [len(part.triplets) for part in split.sets] == [3, 3, 3]
+    assert set(split.images()) <= split.paths.keys()
+
+
+def test_fashioniq_val_protocols_gallery_is_in_the_split_files_order(fashioniq: Path) -> None:
+    split = load_split("fashioniq", fashioniq, "val", gallery="val")
+    assert galleries(split)["dress"] == ("dress-val-c", "dress-val-b", "dress-val-a", "shared")
+    assert set(split.images()) <= split.paths.keys()
+
+
+def test_fashioniq_train_pools_the_categories(fashioniq: Path) -> None:
+    for gallery in ("original", "val"):
+        split = load_split("fashioniq", fashioniq, "train", gallery=gallery)
+        assert galleries(split) == {"dress": (), "shirt": (), "toptee": ()}
+        assert len(split.triplets) == 9
+        assert set(split.paths) == set(split.triplet_images())
+
+
+def test_fashioniq_test_has_no_target(fashioniq: Path) -> None:
+    split = load_split("fashioniq", fashioniq, "test")
+    assert {triplet.target for triplet in split.triplets} == {None}
+
+
+def test_fashioniq_image_files_of_every_mirror(fashioniq: Path) -> None:
+    images = fashioniq / "images"
+    for file in ("dress-val-a.jpg", "dress/dress-val-b.jpg", "dress-val-c.png", "toptee/shirt-val-a.JPEG"):
+        path = images / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for both in ("shirt-val-b.png", "shirt-val-b.jpg", "shirt-val-b.txt", "shirt/shirt-val-b.jpg"):
+        path = images / both
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    paths = load_split("fashioniq", fashioniq, "val").paths
+    assert paths["dress-val-a"] == images / "dress-val-a.jpg"
+    assert paths["dress-val-b"] == images / "dress" / "dress-val-b.jpg"
+    assert paths["dress-val-c"] == images / "dress-val-c.png"
+    assert paths["shirt-val-a"] == images / "toptee" / "shirt-val-a.JPEG"
+    assert paths["shirt-val-b"] == images / "shirt-val-b.jpg"
+    assert paths["toptee-val-a"] == images / "toptee-val-a.jpg"  # nowhere: where it should be
+
+
+def test_shoes(shoes: Path, tmp_path: Path) -> None:
+    split = load_split("shoes", shoes, "val")
+    names = tuple(f"womens/clogs/{number}/img_womens_clogs_val_{number}.jpg" for number in range(4))
+    assert galleries(split) == {"shoes": names}
+    assert split.triplets == (
+        Triplet(names[0], names[2], ("is more of a textured material",)),
+        Triplet(names[1], names[1], (" ",)),
+    )
+    assert split.paths[names[0]] == shoes / "images" / names[0]
+    elsewhere = load_split("shoes", shoes, "val", images=tmp_path / "raw")
+    assert elsewhere.paths[names[0]] == tmp_path / "raw" / names[0]
+    assert galleries(load_split("shoes", shoes, "train")) == {"shoes": ()}
+
+
+def test_cirr(cirr: Path) -> None:
+    split = load_split("cirr", cirr, "val")
+    names = tuple(f"dev-{number}-0-img{number % 2}" for number in range(8))
+    assert galleries(split) == {"cirr": names}
+    caption = "show three bottles of soft drink"
+    assert split.triplets[0] == Triplet(names[0], names[2], (caption,), 12060, names[:5])
+    assert split.paths[names[0]] == cirr / "dev" / f"{names[0]}.png"
+
+
+def test_a_gallery_that_is_fashioniqs_changes_no_other(cirr: Path) -> None:
+    assert load_split("cirr", cirr, "val", gallery="val") == load_split("cirr", cirr, "val")
+
+
+def test_cirr_test1_has_no_target_and_keeps_the_blank_caption(cirr: Path) -> None:
+    split = load_split("cirr", cirr, "test1")
+    assert [(triplet.pair_id, triplet.target, triplet.captions) for triplet in split.triplets] == [
+        (12060, None, ("show three bottles of soft drink",)),
+        (27098, None, (" ",)),
+    ]
+
+
+def test_cirr_train_has_paths_for_members_too(cirr: Path) -> None:
+    split = load_split("cirr", cirr, "train")
+    assert galleries(split) == {"cirr": ()}
+    assert len(split.paths) == 8
+    assert split.paths["train-5-0-img1"] == cirr / "train" / "34" / "train-5-0-img1.png"
+
+
+@pytest.mark.parametrize("base", ["", "img_raw", "cirr", "cirr/img_raw"])
+def test_cirr_image_folders(cirr: Path, base: str) -> None:
+    (cirr / base / "dev").mkdir(parents=True)
+    assert load_split("cirr", cirr, "val").paths["dev-0-0-img0"] == cirr / base / "dev" / "dev-0-0-img0.png"
+    assert load_split("cirr", cirr, "train").paths["train-0-0-img0"].parts[-4:-1] == (cirr.name, "train", "34")
+
+
+def test_cirr_captions_directly_below_the_root(cirr: Path) -> None:
+    expected = load_split("cirr", cirr, "val")
+    for kind in ("captions", "image_splits"):
+        shutil.move(cirr / "cirr" / kind, cirr / kind)
+    assert load_split("cirr", cirr, "val") == expected
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_data_one_level_down(roots: dict[str, Path], dataset: str) -> None:
+    root = roots[dataset]
+    assert load_split(dataset, root.parent, "val") == load_split(dataset, root, "val")
+
+
+@pytest.mark.parametrize(("dataset", "file"), FILES)
+def test_a_byte_order_mark_is_no_defect(roots: dict[str, Path], dataset: str, file: str) -> None:
+    expected = load_split(dataset, roots[dataset], "val")
+    path = roots[dataset] / file
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_split(dataset, roots[dataset], "val") == expected
+
+
+def test_a_gallery_holds_an_image_once(fashioniq: Path) -> None:
+    expected = load_split("fashioniq", fashioniq, "val")
+    change(fashioniq / ANNOTATIONS["fashioniq"][1], lambda names: names.append(names[0]))
+    assert load_split("fashioniq", fashioniq, "val") == expected

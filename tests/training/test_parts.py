@@ -1,0 +1,160 @@
+"""Checkpoints, banks, sources and captions: what training is made of."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mlcl_cli.data.records import Triplet
+from mlcl_cli.errors import DataError
+from mlcl_cli.features.bank import Bank
+from mlcl_cli.models.compute import choose_compute
+from mlcl_cli.models.encoder import Encoder, tokenise
+from mlcl_cli.models.weights import build_clip, fingerprint, load_clip, load_tuned
+from mlcl_cli.reporting import Silent
+from mlcl_cli.training.checkpoints import export_original, load_checkpoint, save_checkpoint
+from mlcl_cli.training.triplets import rows_of
+from world import SIZES, tiny_clip
+
+KEY = {"kind": "images", "encoder": "abc"}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    path = tiny_clip(tmp_path_factory.mktemp("clip") / "clip.pt")
+    return Encoder(load_clip(path), choose_compute("cpu", "fp32"))
+
+
+def test_tuned_weights_keep_their_full_precision(tmp_path: Path) -> None:
+    path = tiny_clip(tmp_path / "clip.pt")
+    state = torch.load(path, weights_only=True)
+    loaded = load_clip(path).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    assert fingerprint(loaded) == fingerprint(state)
+
+
+def test_a_resnet_clip_loads(tmp_path: Path) -> None:
+    sizes = {"vision_layers": (1, 1, 1, 1), "vision_width": 8, "vision_patch_size": None}
+    path = tiny_clip(tmp_path / "clip.pt", **sizes)
+    assert load_clip(path).visual.input_resolution == SIZES["image_resolution"]
+
+
+def test_a_torchscript_archive_loads_as_openais_do(tmp_path: Path) -> None:
+    state = torch.load(tiny_clip(tmp_path / "clip.pt"), weights_only=True)
+    network = build_clip(state, "here")
+    pixels, tokens = torch.zeros(1, 3, 32, 32), torch.zeros(1, 77, dtype=torch.int64)
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(network, (pixels, tokens), check_trace=False).save(str(tmp_path / "archive.pt"))
+    loaded = load_clip(tmp_path / "archive.pt").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+def test_tuned_weights_of_another_size_are_refused(tmp_path: Path) -> None:
+    network = load_clip(tiny_clip(tmp_path / "a.pt"))
+    other = torch.load(tiny_clip(tmp_path / "b.pt", embed_dim=24), weights_only=True)
+    with pytest.raises(DataError, match="another CLIP"):
+        load_tuned(network, other, "b.pt")
+
+
+def test_texts_cut_to_the_longest_give_the_same_features(encoder: Encoder) -> None:
+    texts = ["is red", "", "has longer sleeves and a much lower neckline than this one", "blue " * 200]
+    tokens = tokenise(texts, encoder.context_length, CPU)
+    assert tokens.truncated == 1
+    whole = encoder.texts(tokens.values)
+    for rows in (torch.tensor([0, 1]), torch.tensor([2, 0]), torch.tensor([3, 1])):
+        torch.testing.assert_close(encoder.texts(tokens.batch(rows)), whole[rows], rtol=0, atol=1e-6)
+    assert tokens.batch(torch.tensor([0, 1])).shape == (2, 4)
+
+
+def test_tokens_equal_clips_own() -> None:
+    import clip
+
+    texts = ["is red", "", "blue " * 75, "blue " * 76, "blue " * 200]
+    tokens = tokenise(texts, 77, CPU)
+    assert torch.equal(tokens.values, clip.tokenize(texts, truncate=True).int())
+    assert tokens.truncated == 2
+
+
+def test_a_bank_grows_and_is_read_back(tmp_path: Path) -> None:
+    bank = Bank.open(tmp_path, KEY, Silent())
+    bank.add({"a": "1", "b": "1"}, torch.tensor([[1.0], [2.0]]))
+    bank.add({"b": "2", "c": "1"}, torch.tensor([[20.0], [30.0]]))
+    bank.save()
+    again = Bank.open(tmp_path, KEY, Silent())
+    assert again.missing({"a": "1", "b": "1", "c": "1", "d": "1"}) == ["b", "d"]
+    assert again.table(["c", "a", "b"], CPU).of(["a", "b", "c"]).flatten().tolist() == [1, 20, 30]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "text"])
+def test_a_bank_that_is_not_sound_is_built_anew(tmp_path: Path, damage: str) -> None:
+    bank = Bank.open(tmp_path, KEY, Silent())
+    bank.add({"a": "1"}, torch.tensor([[1.0, 2.0]]))
+    bank.save()
+    content = bank.path.read_bytes()
+    if damage == "truncated":
+        bank.path.write_bytes(content[:-3])
+    elif damage == "flipped":
+        bank.path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "foreign":
+        save_file({"features": torch.ones(1, 2)}, bank.path)
+    else:
+        bank.path.write_text("not a bank")
+    assert Bank.open(tmp_path, KEY, Silent()).missing({"a": "1"}) == ["a"]
+
+
+def test_checkpoints_are_read_back_and_exported(tmp_path: Path, golden: Path) -> None:
+    state = {"text_projection_layer.weight": torch.randn(3, 2), "combiner_layer.weight": torch.randn(4, 6)}
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, "combiner", state, {"epoch": 7, "score": 1.5})
+    checkpoint = load_checkpoint(path, "combiner")
+    assert checkpoint.about["epoch"] == 7
+    export_original(checkpoint, tmp_path / "old.pt")
+    original = torch.load(tmp_path / "old.pt", weights_only=True)
+    assert original["epoch"] == 7
+    assert torch.equal(original["Combiner"]["combiner_layer.weight"], state["combiner_layer.weight"])
+    assert load_checkpoint(tmp_path / "old.pt", "combiner").about == {"epoch": 7}
+    with pytest.raises(DataError, match="of a combiner, not of a clip"):
+        load_checkpoint(path, "clip")
+
+
+def test_damaged_and_foreign_checkpoints_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, "clip", {"a": torch.ones(4)}, {"epoch": 1})
+    content = path.read_bytes()
+    for wrong in (content[:-1], content[:-1] + b"\x01", b"", b"\0" * 100):
+        path.write_bytes(wrong)
+        with pytest.raises(DataError, match=r"best\.safetensors"):
+            load_checkpoint(path, "clip")
+    with pytest.raises(DataError, match="does not exist"):
+        load_checkpoint(tmp_path / "none.pt", "clip")
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("harm-was-done"),))
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"epoch": 1, "CLIP": Harmful()}, tmp_path / "bad.pt")
+    with pytest.raises(DataError, match="more than weights"):
+        load_checkpoint(tmp_path / "bad.pt", "clip")
+    with pytest.raises(DataError, match="more than weights"):
+        load_clip(tmp_path / "bad.pt")
+    assert not Path("harm-was-done").exists()
+
+
+def test_captions_are_drawn_evenly_and_anew_each_epoch() -> None:
+    triplets = [Triplet("a", "b", ("x", "y"))] * 4000
+    rows = rows_of(triplets, lambda _: ("one", "two", "three", "four"))
+    first, second = rows.drawn(0, 1), rows.drawn(0, 2)
+    assert torch.equal(first, rows.drawn(0, 1))
+    assert not torch.equal(first, second)
+    assert all(900 < int((first == row).sum()) < 1100 for row in range(4))
+    assert rows.captions == ("one", "two", "three", "four")
+    assert (rows.images, len(rows)) == (("a", "b"), 4000)
