@@ -78,9 +78,9 @@ CombiningOption = Annotated[CombiningFunctionName, typer.Option(help="How a quer
 def command(name: str, example: str) -> Callable[[Command], Command]:
     """Registers a command whose errors become one line and an exit code."""
 
-    def register(function: Command) -> Command:
+    def _register(function: Command) -> Command:
         @functools.wraps(function)
-        def guarded(*args: Any, debug: bool = False, **options: Any) -> None:
+        def _guarded(*args: Any, debug: bool = False, **options: Any) -> None:
             try:
                 function(*args, debug=debug, **options)
             except MlclError as error:
@@ -97,9 +97,9 @@ def command(name: str, example: str) -> Callable[[Command], Command]:
                 text = str(error).split(". ")[0]
                 _fail(MachineError(text, remedy="Lower batch_size, or choose a smaller clip.model"), error)
 
-        return app.command(name, epilog=f"Example:  {example}")(guarded)  # type: ignore[return-value]
+        return app.command(name, epilog=f"Example:  {example}")(_guarded)  # type: ignore[return-value]
 
-    return register
+    return _register
 
 
 def main() -> None:
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def about(
+def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:

@@ -34,6 +34,10 @@ class DataError(MlclError):
     exit_code = 3
 
 
+class NotFiniteError(DataError):
+    """Features or scores hold NaN or infinity; they are refused, never ranked."""
+
+
 class MachineError(MlclError):
     """The machine lacks what the command needs: a device, memory, disk space, permission."""
 

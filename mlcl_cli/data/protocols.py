@@ -67,3 +67,19 @@ def summarise(protocol: Protocol, recalls: Mapping[str, Recalls]) -> dict[str, f
     """
     keys = [f"recall@{k}" for k in protocol.recall_at] + [f"recall_subset@{k}" for k in protocol.subset_recall_at]
     return protocol.summary({name: {key: figures[key] for key in keys} for name, figures in recalls.items()})
+
+
+def chance(protocol: Protocol, galleries: Mapping[str, int]) -> dict[str, float]:
+    """The protocol's metrics of a ranking by lot, by the size of each query set's gallery.
+
+    An image set has six members, one of which is the reference.
+    """
+    left_out = 1 if protocol.exclude_reference else 0
+    return summarise(
+        protocol,
+        {
+            name: {f"recall@{k}": 100 * min(1.0, k / (size - left_out)) for k in protocol.recall_at}
+            | {f"recall_subset@{k}": 100 * k / 5 for k in protocol.subset_recall_at}
+            for name, size in galleries.items()
+        },
+    )

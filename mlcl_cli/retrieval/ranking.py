@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlcl_cli.errors import DataError
+from mlcl_cli.errors import NotFiniteError
 
 SCORES_IN_MEMORY = 64_000_000  # fp32 scores held at once: 256 MB
 MISS = torch.iinfo(torch.int64).max
@@ -36,7 +36,7 @@ def rank_targets(
     `queries` (Q, d) and `gallery` (G, d) are unit rows in fp32; `targets` (Q,) are gallery rows, `excluded` (Q,) the
     row that each query must not find (the reference), `members` (Q, M) the distinct rows of its image set; NOBODY
     stands for none in both. The target's score is read from the same product as its rivals', so that equal rows
-    tie exactly. Raises DataError where a feature is not finite.
+    tie exactly. Raises NotFiniteError where a feature is not finite.
     """
     require_finite(queries, gallery)
     chunk = max(1, scores_in_memory // max(1, len(gallery)))
@@ -65,7 +65,7 @@ def best_rows(queries: Tensor, gallery: Tensor, k: int, *, excluded: Tensor, mem
     """The `k` best gallery rows of each query, best first, equal scores in gallery order; int64 (Q, k) on the CPU.
 
     With `members` (Q, M) only those rows are ranked; NOBODY ends each row that has fewer than `k`.
-    Raises DataError where a feature is not finite.
+    Raises NotFiniteError where a feature is not finite.
     """
     require_finite(queries, gallery)
     chunk = max(1, SCORES_IN_MEMORY // max(1, len(gallery)))
@@ -92,7 +92,7 @@ def require_finite(queries: Tensor, gallery: Tensor) -> None:
         finite = torch.isfinite(features).all(dim=1)
         if not bool(finite.all()):
             row = int((~finite).nonzero()[0])
-            raise DataError(
+            raise NotFiniteError(
                 f"features are not finite ({int((~finite).sum()):,} of {len(features):,}, first: {what} {row})",
                 remedy="Use another checkpoint, or precision: fp32; scores of NaN are never ranked",
             )

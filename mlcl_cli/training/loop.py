@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlcl_cli.errors import DivergedError, UsageError
+from mlcl_cli.errors import DivergedError, NotFiniteError, UsageError
 from mlcl_cli.images.decode import in_order
 from mlcl_cli.models.compute import Compute
 from mlcl_cli.reporting import Reporter
@@ -17,6 +17,7 @@ from mlcl_cli.training.objectives import Objective
 from mlcl_cli.training.runs import Run
 
 BATCHES_AHEAD = 2
+REMEDY = "Lower the learning rate, or set precision: fp32; the last checkpoint is good"
 Figures = Mapping[str, float]
 
 
@@ -68,10 +69,11 @@ def fit(
                 if scheduler is not None:
                     scheduler.step()
             figures = _epoch_figures(history, epoch)
+            _require_finite_weights(optimiser, epoch)
             figures |= {name: float(value) for name, value in objective.logging().items()}
             figures["seconds"] = time.monotonic() - began
             validated = epoch % plan.validate_every == 0 or epoch == plan.epochs
-            metrics = validate() if validated else None
+            metrics = _validated(validate, epoch) if validated else None
             run.record(epoch, figures, metrics, objective.weights)
             advance(1, run.status)
 
@@ -103,6 +105,20 @@ def _step(
     return {"loss": total.detach(), **{name: loss.detach().squeeze() for name, loss in losses.items()}}
 
 
+def _validated(validate: Callable[[], Figures], epoch: int) -> Figures:
+    try:
+        return validate()
+    except NotFiniteError as error:
+        raise DivergedError(error.what, where=f"validation of epoch {epoch}", remedy=REMEDY) from error
+
+
+def _require_finite_weights(optimiser: torch.optim.Optimizer, epoch: int) -> None:
+    """The loss of the last step was taken before its update: a step may end in weights that no loss has seen."""
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+    if not bool(torch.stack([weight.detach().isfinite().all() for weight in weights]).all()):
+        raise DivergedError("the weights are not finite", where=f"epoch {epoch}", remedy=REMEDY)
+
+
 def _epoch_figures(history: list[dict[str, Tensor]], epoch: int) -> dict[str, float]:
     """Means over the epoch's steps, brought from the device in one go."""
     columns = {name: torch.stack([figures[name] for figures in history]).double().cpu() for name in history[0]}
@@ -112,6 +128,6 @@ def _epoch_figures(history: list[dict[str, Tensor]], epoch: int) -> dict[str, fl
             raise DivergedError(
                 f"the loss is not finite ({name} is {float(values[step - 1])})",
                 where=f"epoch {epoch}, step {step}",
-                remedy="Lower the learning rate, or set precision: fp32; the last checkpoint is good",
+                remedy=REMEDY,
             )
     return {name: float(values.mean()) for name, values in columns.items()}

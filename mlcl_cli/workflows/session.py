@@ -59,7 +59,9 @@ class Session:
     def split(self, name: str) -> Split:
         """Reads a split of the profile's data set (DataError where it is not as it should be)."""
         profile = self.profile
-        images = profile.shoes.images if profile.dataset == "shoes" else None
+        # Where the raw images are not, the reader looks beside the prepared annotations.
+        raw = profile.shoes.images
+        images = raw if profile.dataset == "shoes" and raw.is_dir() else None
         split = load_split(profile.dataset, profile.root, name, gallery=profile.evaluate.gallery, images=images)
         queries = sum(len(part.triplets) for part in split.sets)
         self.reporter.note(f"Data: {profile.dataset} {name}, {queries:,} triplets from {profile.root}")

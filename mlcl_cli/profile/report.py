@@ -1,0 +1,116 @@
+"""pydantic's errors in plain words, each at its line of the profile or its `--set`."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from mlcl_cli.profile.schema import CONTRADICTION, Profile
+from mlcl_cli.profile.strict_yaml import KeyPath
+from mlcl_cli.profile.words import did_you_mean, listed, printable, shown
+
+
+def _walk(model: type[BaseModel], above: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:
+    for name, info in model.model_fields.items():
+        yield (*above, name), info
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _walk(info.annotation, (*above, name))
+
+
+FIELDS: Mapping[KeyPath, FieldInfo] = dict(_walk(Profile))
+SECTIONS: Mapping[KeyPath, list[str]] = {
+    above: [key[-1] for key in FIELDS if key[:-1] == above] for above in {key[:-1] for key in FIELDS}
+}
+KEYS: tuple[str, ...] = tuple(".".join(key) for key in FIELDS if key not in SECTIONS)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where each key was written: a line of the file, or a `--set`."""
+
+    path: Path
+    lines: Mapping[KeyPath, int]
+    overrides: Mapping[KeyPath, str]
+
+    def at_line(self, line: int | None, what: str) -> tuple[int, str]:
+        """A problem on a line of the file, after its sort key."""
+        return line or 0, f"{self.path}:{line}: {what}" if line else f"{self.path}: {what}"
+
+    def at_key(self, key: KeyPath, what: str) -> tuple[int, str]:
+        """A problem with a key, wherever it was written."""
+        if key in self.overrides:
+            return at_override(self.overrides[key], what)
+        written = next((key[:size] for size in range(len(key), 0, -1) if key[:size] in self.lines), None)
+        line = self.lines[written] if written else None
+        return self.at_line(line, f"{printable('.'.join(key))}: {what}")
+
+    def has(self, key: KeyPath) -> bool:
+        """Whether the key was written at all."""
+        return key in self.lines or key in self.overrides
+
+
+def at_override(text: str, what: str) -> tuple[int, str]:
+    """A problem with a `--set`, after its sort key: they come last."""
+    return 2**31, f"--set {printable(text)}: {what}"
+
+
+def unknown_override(key: str) -> str:
+    """What is wrong with a `--set` whose key is none."""
+    section = tuple(key.split("."))
+    if section in SECTIONS:
+        return f"{key} is a section; set one of its keys, such as {key}.{SECTIONS[section][0]}"
+    return "unknown key" + (did_you_mean(key, KEYS) or _elsewhere(section))
+
+
+def problems(error: ValidationError, source: Source) -> list[tuple[int, str]]:
+    """One problem a key, with what sorts it, in plain words."""
+    found: dict[KeyPath, tuple[int, str]] = {}
+    for detail in error.errors(include_url=False):
+        loc = tuple(str(part) for part in detail["loc"])
+        if detail["type"] == CONTRADICTION:
+            for keys, what in detail["ctx"]["found"].items():
+                paths = [(*loc, name) for name in keys]
+                # The culprit may be a default; then the blame goes to the key that someone wrote.
+                blamed = next((path for path in paths if source.has(path)), paths[0])
+                text = what if blamed == paths[0] else f"{'.'.join(paths[0])} {what}"
+                found[paths[0]] = source.at_key(blamed, text)
+        elif detail["type"] == "extra_forbidden":
+            found[loc] = source.at_key(loc, _unknown(loc))
+        else:
+            # A union's error has a loc for each of its members: one message a field says it all.
+            key = next(loc[:size] for size in range(len(loc), -1, -1) if loc[:size] in FIELDS)
+            found.setdefault(key, source.at_key(key, _wrong(key, dict(detail))))
+    return list(found.values())
+
+
+def _wrong(key: KeyPath, detail: Mapping[str, Any]) -> str:
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    value, wanted, hint = detail["input"], FIELDS[key].description, ""
+    if key in SECTIONS:
+        return f"must be a section with the keys {listed(SECTIONS[key])}, not {shown(value)}"
+    if not wanted:
+        names = get_args(FIELDS[key].annotation)
+        wanted, hint = f"one of {', '.join(names)}", did_you_mean(value, names)
+    if detail["type"] == "missing":
+        return f"is required: {wanted}"
+    if detail["type"] == "less_than_equal":
+        wanted = f"at most {detail['ctx']['le']:,}"
+    return f"must be {wanted}, not {shown(value)}{hint}"
+
+
+def _unknown(key: KeyPath) -> str:
+    names = SECTIONS[key[:-1]]
+    return "unknown key" + (_elsewhere(key, only_exact=True) or did_you_mean(key[-1], names) or _elsewhere(key))
+
+
+def _elsewhere(key: KeyPath, *, only_exact: bool = False) -> str:
+    same = [name for name in KEYS if name.split(".")[-1] == key[-1]]
+    if same:
+        return f"; did you mean {listed([repr(name) for name in same])}?"
+    if only_exact:
+        return ""
+    return f"; the keys here are {listed(SECTIONS.get(key[:-1], SECTIONS[()]))}"

@@ -1,0 +1,73 @@
+"""`mlcl demo`: the main job on a small catalogue that needs no download, by the commands that everybody uses."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlcl_cli.data.dataset import protocol_of
+from mlcl_cli.data.protocols import chance
+from mlcl_cli.demo.catalogue import draw_catalogue
+from mlcl_cli.demo.recipe import profile_text
+from mlcl_cli.demo.small_clip import train_small_clip
+from mlcl_cli.images.decode import open_image
+from mlcl_cli.images.transforms import Transform
+from mlcl_cli.reporting import Reporter
+
+RunCommand = Callable[[Sequence[str]], Mapping[str, Any]]
+COLUMNS = {"image": "image only", "text": "text only", "sum": "element-wise sum", "combiner": "combiner"}
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Scores in percent by data set, and where everything lies."""
+
+    folder: Path
+    scores: Mapping[str, Mapping[str, float]]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """One plain object."""
+        return {"command": "demo", "folder": str(self.folder), "scores": self.scores, "seconds": self.seconds}
+
+
+def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: RunCommand) -> DemoResult:
+    """Draws the catalogue, trains a small CLIP for it, and runs the real commands on each data set.
+
+    `run` takes a command line without its `mlcl` and gives the command's JSON result.
+    """
+    began = time.monotonic()
+    reporter.note(f"Drawing a small catalogue under {folder}")
+    described = draw_catalogue(folder, datasets)
+    train_small_clip(described, folder / "clip.pt", load=_load, reporter=reporter)
+    scores = {}
+    for dataset in datasets:
+        path = folder / f"mlcl.{dataset}.yaml"
+        path.write_text(profile_text(dataset))
+        scores[dataset] = _pipeline(dataset, path, run)
+    return DemoResult(folder, scores, time.monotonic() - began)
+
+
+def _pipeline(dataset: str, profile: Path, run: RunCommand) -> dict[str, float]:
+    def mlcl(*command: str) -> Mapping[str, Any]:
+        return run([*command, "--profile", str(profile)])
+
+    if dataset == "shoes":
+        mlcl("prepare-shoes")
+    mlcl("finetune", "--encoder", "text")
+    mlcl("finetune", "--encoder", "image")
+    mlcl("train-combiner")
+    results = {name: mlcl("evaluate", "--combining-function", name) for name in COLUMNS}
+    if dataset == "cirr":
+        mlcl("submit-cirr")
+    protocol = protocol_of(dataset)
+    gallery = results["combiner"]["gallery"]
+    sizes = gallery if isinstance(gallery, Mapping) else {dataset: gallery}
+    metric = protocol.bests[0]
+    scores = {COLUMNS[name]: float(result["metrics"][metric]) for name, result in results.items()}
+    return {**scores, "chance": chance(protocol, sizes)[metric]}
+
+
+def _load(path: Path) -> Any:
+    return Transform("targetpad", 1.25, 64)(open_image(path))

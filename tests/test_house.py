@@ -1,0 +1,84 @@
+"""The shape of the house: who may import whom, how long files are, what the top level holds."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "mlcl_cli"
+
+BASE = {"errors", "files", "reporting", "seeds"}
+FEATURES = BASE | {"data", "images", "models"}
+MAY_IMPORT = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "errors": set(),
+    "reporting": set(),
+    "seeds": set(),
+    "files": {"errors"},
+    "profile": {"errors"},
+    "console": {"errors", "reporting"},
+    "data": {"errors", "files", "reporting"},
+    "images": {"errors"},
+    "models": {"errors"},
+    "features": FEATURES,
+    "retrieval": FEATURES | {"features"},
+    "training": FEATURES | {"features"},
+    "demo": {"errors", "files", "reporting", "seeds"},
+    "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "__init__"},
+    "cli": {"errors", "files", "profile", "console", "workflows", "__init__"},
+}
+TORCH_FREE = {"__init__", "errors", "files", "reporting", "profile", "console", "data", "cli"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path, *, everywhere: bool = True) -> set[str]:
+    """Modules that a file imports, anywhere or at its top level alone."""
+    tree = ast.parse(path.read_text())
+    names = set()
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names if node.module == "mlcl_cli"}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_table(path: Path) -> None:
+    part = part_of(path)
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("mlcl_cli.")} - {part, "__version__"}
+    assert own <= MAY_IMPORT[part], f"{part} may not import {own - MAY_IMPORT[part]}"
+    if part == "retrieval" and path.stem in ("ranking", "metrics"):
+        assert {name.split(".")[1] for name in imports(path) if name.startswith("mlcl_cli.")} <= {"errors", "retrieval"}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) in TORCH_FREE], ids=str)
+def test_what_starts_every_command_is_light(path: Path) -> None:
+    heavy = {"torch", "torchvision", "clip", "kornia", "numpy", "PIL"}
+    light = part_of(path) in ("cli", "profile", "errors", "console")
+    assert not {name.split(".")[0] for name in imports(path, everywhere=light)} & heavy
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_can_be_understood_without_scrolling(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 320
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= 60, node.name
+            if not node.name.startswith("_") and length > 8:
+                assert ast.get_docstring(node), f"{node.name} is public and says nothing"
+
+
+def test_the_top_level_holds_what_the_design_lists() -> None:
+    visible = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+    known = {"mlcl_cli", "tests", "configs", "pyproject.toml", "README.md", "Makefile"}
+    made = {"mlcl-demo", "build", "dist", "runs", "data"} | {name for name in visible if name.endswith(".egg-info")}
+    assert visible - made <= known
