@@ -1,10 +1,13 @@
 """The command line: each command parses, calls one workflow, and shows its result. Nothing here imports torch."""
 
+import contextlib
 import functools
+import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from json import loads
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -254,12 +257,25 @@ def demo(
     from mlcl_cli.console import Terminal, show_comparison, show_json
     from mlcl_cli.workflows.demo import run_demo
 
-    result = run_demo(output.resolve(), [name.value for name in dataset or DatasetName], Terminal())
+    terminal = Terminal()
+    datasets = [name.value for name in dataset or DatasetName]
+    result = run_demo(output.resolve(), datasets, terminal, functools.partial(_run_command, terminal.note))
     if json:
         show_json(result.as_json())
     else:
-        show_comparison(result.title, result.scores)
-        typer.echo(f"Everything was written to {result.folder}")
+        show_comparison("Recall in percent, mean of the protocol's recalls", result.scores)
+        typer.echo(f"Everything was written to {result.folder} in {result.seconds:.0f} s")
+
+
+def _run_command(say: Callable[[str], None], arguments: Sequence[str]) -> dict[str, Any]:
+    """Runs an mlcl command line in this process and returns its JSON result; ends the demo where it fails."""
+    say(f"$ mlcl {' '.join(arguments)}")
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = app([*arguments, "--json"], standalone_mode=False)
+    if code:
+        raise typer.Exit(code)
+    result: dict[str, Any] = loads(out.getvalue())
+    return result
 
 
 def _open(path: Path | None, overrides: list[str] | None) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from mlcl_cli.profile.words import did_you_mean, nearest, shown
+from mlcl_cli.profile.words import did_you_mean, nearest, printable, shown
 
 LARGEST = 2**31 - 1
 LARGEST_SEED = 2**63 - 1
@@ -73,7 +73,7 @@ def _word_or_path(words: Sequence[str], what: str) -> Callable[[object, Validati
         if text in words:
             return text
         if not _looks_like_file(text, words):
-            hint = did_you_mean(text, words) or ". A file needs a folder or an ending: ./" + text
+            hint = did_you_mean(text, words) or f". A file needs a folder or an ending: {printable('./' + text)}"
             raise ValueError(f"must be {what}, not {shown(text)}{hint}")
         return resolve(text, _folder(value, info))
 

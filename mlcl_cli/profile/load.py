@@ -71,15 +71,18 @@ def dump(profile: Profile) -> str:
 class _Dumper(yaml.SafeDumper):
     """Lists on one line, as people write them."""
 
-    def ignore_aliases(self, _data: Any) -> bool:
-        return True
-
 
 def _flow(dumper: _Dumper, items: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
 
 
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    # PyYAML writes exotic line breaks raw, and reading folds them; only double quotes escape them.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
 _Dumper.add_representer(list, _flow)
+_Dumper.add_representer(str, _text)
 
 
 def _escaped(value: Any) -> Any:

@@ -117,7 +117,7 @@ class Profile(_Section):
         root: Path = getattr(self.roots, self.dataset)
         return root
 
-    @field_validator("roots", "shoes", "clip", "image", "finetune", "combiner", "evaluate", mode="before")
+    @field_validator("roots", "clip", "image", "finetune", "combiner", "evaluate", mode="before")
     @classmethod
     def _empty_section(cls, value: object) -> object:
         return {} if value is None else value
@@ -125,10 +125,11 @@ class Profile(_Section):
     @field_validator("shoes", mode="before")
     @classmethod
     def _beside_root(cls, value: object, info: ValidationInfo) -> object:
-        if not isinstance(value, Mapping) or "roots" not in info.data:
-            return value
+        given = {} if value is None else value
+        if not isinstance(given, Mapping) or "roots" not in info.data:
+            return given
         root: Path = info.data["roots"].shoes
-        return {"images": root / "images", "annotations": root / "annotations", **value}
+        return {"images": root / "images", "annotations": root / "annotations", **given}
 
     @field_validator("finetune", "combiner", mode="after")
     @classmethod

@@ -10,9 +10,9 @@ from mlcl_cli.data.dataset import protocol_of
 from mlcl_cli.data.protocols import chance
 from mlcl_cli.demo.catalogue import draw_catalogue
 from mlcl_cli.demo.recipe import profile_text
-from mlcl_cli.demo.small_clip import train_small_clip
+from mlcl_cli.demo.small_clip import SIZE, train_small_clip
 from mlcl_cli.images.decode import open_image
-from mlcl_cli.images.transforms import Transform
+from mlcl_cli.images.transforms import Transform, normalise
 from mlcl_cli.reporting import Reporter
 
 RunCommand = Callable[[Sequence[str]], Mapping[str, Any]]
@@ -70,4 +70,4 @@ def _pipeline(dataset: str, profile: Path, run: RunCommand) -> dict[str, float]:
 
 
 def _load(path: Path) -> Any:
-    return Transform("targetpad", 1.25, 64)(open_image(path))
+    return normalise(Transform("targetpad", 1.25, SIZE)(open_image(path))[None])[0]

@@ -1,0 +1,29 @@
+"""The demo's profiles: the published recipe scaled down to a catalogue of hundreds."""
+
+ROOTS = {"fashioniq": "data/fashionIQ_dataset", "shoes": "data/shoes", "cirr": "data/cirr_dataset"}
+
+PROFILE = """\
+# The demo's profile: the published recipe, scaled down to a drawn catalogue and a small CLIP.
+dataset: {dataset}
+roots:
+  {dataset}: {root}
+workspace: runs
+device: cpu
+clip:
+  model: clip.pt
+finetune:
+  epochs: 6
+  batch_size: 64
+  learning_rate: 2.0e-4
+combiner:
+  projection_dim: 256
+  hidden_dim: 512
+  epochs: 30
+  batch_size: 128
+  learning_rate: 1.0e-3
+"""
+
+
+def profile_text(dataset: str) -> str:
+    """The profile that `mlcl demo` writes for a data set, relative to its own folder."""
+    return PROFILE.format(dataset=dataset, root=ROOTS[dataset])
