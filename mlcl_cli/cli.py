@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from json import loads
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -15,6 +14,21 @@ import typer
 
 from mlcl_cli import __version__
 from mlcl_cli.errors import MachineError, MlclError, UsageError
+from mlcl_cli.options import (
+    BatchOption,
+    CheckpointOption,
+    CombiningFunctionName,
+    CombiningOption,
+    DatasetName,
+    DebugOption,
+    EncoderName,
+    EpochsOption,
+    GalleryName,
+    JsonOption,
+    ProfileOption,
+    RateOption,
+    SetOption,
+)
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -27,55 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class DatasetName(StrEnum):
-    """The data sets."""
-
-    FASHIONIQ = "fashioniq"
-    SHOES = "shoes"
-    CIRR = "cirr"
-
-
-class EncoderName(StrEnum):
-    """What fine-tuning trains."""
-
-    TEXT = "text"
-    IMAGE = "image"
-    BOTH = "both"
-
-
-class CombiningFunctionName(StrEnum):
-    """How a query is composed."""
-
-    COMBINER = "combiner"
-    SUM = "sum"
-    IMAGE = "image"
-    TEXT = "text"
-
-
-class GalleryName(StrEnum):
-    """FashionIQ's two galleries."""
-
-    ORIGINAL = "original"
-    VAL = "val"
-
-
-ProfileOption = Annotated[
-    Path | None, typer.Option("--profile", "-p", help="The profile; else $MLCL_PROFILE, else ./mlcl.yaml.")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a profile key; repeatable.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-EpochsOption = Annotated[int | None, typer.Option(help="Epochs; else the profile's.")]
-BatchOption = Annotated[int | None, typer.Option(help="Triplets a batch; else the profile's.")]
-RateOption = Annotated[float | None, typer.Option(help="Learning rate; else the profile's.")]
-CheckpointOption = Annotated[
-    Path | None, typer.Option(help="A combiner's checkpoint; else the newest run's best in the workspace.")
-]
-CombiningOption = Annotated[CombiningFunctionName, typer.Option(help="How a query is composed.")]
 
 
 def command(name: str, example: str) -> Callable[[Command], Command]:

@@ -1,5 +1,7 @@
 """Fixtures that many tests share."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,3 +11,11 @@ import pytest
 def golden() -> Path:
     """Figures that the method's original implementation computed."""
     return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True)
+def _keep_denormals() -> Iterator[None]:
+    """A command flushes denormals for the rest of its process; in a test process that would bend Python's own floats."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)

@@ -66,7 +66,7 @@ def _path(value: object, info: ValidationInfo) -> object:
 
 
 def _word_or_path(words: Sequence[str], what: str) -> Callable[[object, ValidationInfo], object]:
-    def validate(value: object, info: ValidationInfo) -> object:
+    def _validate(value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return _path(value, info)
         text = _filled(value)
@@ -77,7 +77,7 @@ def _word_or_path(words: Sequence[str], what: str) -> Callable[[object, Validati
             raise ValueError(f"must be {what}, not {shown(text)}{hint}")
         return resolve(text, _folder(value, info))
 
-    return validate
+    return _validate
 
 
 def _filled(value: str) -> str:
@@ -100,7 +100,7 @@ def _folder(value: object, info: ValidationInfo) -> Path:
 
 
 def _subset(names: Sequence[str]) -> Callable[[object], object]:
-    def validate(value: object) -> object:
+    def _validate(value: object) -> object:
         if not isinstance(value, list | tuple):
             raise ValueError(f"must be a list of {', '.join(names)}, such as [{names[-1]}], not {shown(value)}")
         for item in value:
@@ -110,7 +110,7 @@ def _subset(names: Sequence[str]) -> Callable[[object], object]:
                 raise ValueError(f"has {shown(item)} twice")
         return tuple(name for name in names if name in value)
 
-    return validate
+    return _validate
 
 
 _CLIP = f"one of {', '.join(CLIP_NAMES)}, or a file"

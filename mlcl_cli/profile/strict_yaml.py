@@ -83,6 +83,7 @@ class _Builder:
         self._values = 0
 
     def document(self) -> Document:
+        """The one document of the stream. Raises YamlError."""
         self._next()  # stream start
         if isinstance(self._next(), yaml.StreamEndEvent):
             return Document(None)

@@ -1,5 +1,6 @@
 """`mlcl demo`: the main job on a small catalogue that needs no download, by the commands that everybody uses."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from mlcl_cli.data.protocols import chance
 from mlcl_cli.demo.catalogue import draw_catalogue
 from mlcl_cli.demo.recipe import profile_text
 from mlcl_cli.demo.small_clip import SIZE, train_small_clip
+from mlcl_cli.errors import UsageError
+from mlcl_cli.files import write_file
 from mlcl_cli.images.decode import open_image
 from mlcl_cli.images.transforms import Transform, normalise
 from mlcl_cli.reporting import Reporter
@@ -38,6 +41,7 @@ def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: Run
     `run` takes a command line without its `mlcl` and gives the command's JSON result.
     """
     began = time.monotonic()
+    _make_room(folder)
     reporter.note(f"Drawing a small catalogue under {folder}")
     described = draw_catalogue(folder, datasets)
     train_small_clip(described, folder / "clip.pt", load=_load, reporter=reporter)
@@ -47,6 +51,19 @@ def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: Run
         path.write_text(profile_text(dataset))
         scores[dataset] = _pipeline(dataset, path, run)
     return DemoResult(folder, scores, time.monotonic() - began)
+
+
+def _make_room(folder: Path) -> None:
+    """An earlier demo's files make way: its tuned weights would be the best of this one's workspace."""
+    marker = folder / ".mlcl-demo"
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        raise UsageError("holds other files", where=folder, remedy="Choose a new folder with --output")
+    write_file(marker, b"Made by `mlcl demo`, which empties this folder when it runs again.\n")
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != marker:
+            path.unlink()
 
 
 def _pipeline(dataset: str, profile: Path, run: RunCommand) -> dict[str, float]:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from conftest import Mlcl
 from world import world
 
@@ -28,9 +27,7 @@ def test_the_pipeline_on_a_gpu(mlcl: Mlcl, tmp_path: Path, precision: str) -> No
 
 def test_gpu_and_cpu_agree_in_full_precision(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr", triplets=100)
-    figures = [
-        mlcl("evaluate", "--combining-function", "sum", "--set", f"device={device}", "--set", "precision=fp32", "--json")
-        for device in ("cpu", "cuda")
-    ]
+    sum_only = ("evaluate", "--combining-function", "sum", "--set", "precision=fp32", "--json")
+    figures = [mlcl(*sum_only, "--set", f"device={device}") for device in ("cpu", "cuda")]
     first, second = (figure.json["metrics"] for figure in figures)
     assert first == pytest.approx(second, abs=1.5)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-
 from conftest import Mlcl
 from world import world
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from conftest import Mlcl, Outcome
 from world import tiny_clip, world, write_json
 

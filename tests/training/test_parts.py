@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from world import SIZES, tiny_clip
 
 from mlcl_cli.data.records import Triplet
 from mlcl_cli.errors import DataError
@@ -15,7 +16,6 @@ from mlcl_cli.models.weights import build_clip, fingerprint, load_clip, load_tun
 from mlcl_cli.reporting import Silent
 from mlcl_cli.training.checkpoints import export_original, load_checkpoint, save_checkpoint
 from mlcl_cli.training.triplets import rows_of
-from world import SIZES, tiny_clip
 
 KEY = {"kind": "images", "encoder": "abc"}
 CPU = torch.device("cpu")
@@ -107,7 +107,7 @@ def test_a_bank_that_is_not_sound_is_built_anew(tmp_path: Path, damage: str) -> 
     assert Bank.open(tmp_path, KEY, Silent()).missing({"a": "1"}) == ["a"]
 
 
-def test_checkpoints_are_read_back_and_exported(tmp_path: Path, golden: Path) -> None:
+def test_checkpoints_are_read_back_and_exported(tmp_path: Path) -> None:
     state = {"text_projection_layer.weight": torch.randn(3, 2), "combiner_layer.weight": torch.randn(4, 6)}
     path = tmp_path / "best.safetensors"
     save_checkpoint(path, "combiner", state, {"epoch": 7, "score": 1.5})

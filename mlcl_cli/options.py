@@ -1,0 +1,56 @@
+"""The options that commands share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class DatasetName(StrEnum):
+    """The data sets."""
+
+    FASHIONIQ = "fashioniq"
+    SHOES = "shoes"
+    CIRR = "cirr"
+
+
+class EncoderName(StrEnum):
+    """What fine-tuning trains."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    BOTH = "both"
+
+
+class CombiningFunctionName(StrEnum):
+    """How a query is composed."""
+
+    COMBINER = "combiner"
+    SUM = "sum"
+    IMAGE = "image"
+    TEXT = "text"
+
+
+class GalleryName(StrEnum):
+    """FashionIQ's two galleries."""
+
+    ORIGINAL = "original"
+    VAL = "val"
+
+
+ProfileOption = Annotated[
+    Path | None, typer.Option("--profile", "-p", help="The profile; else $MLCL_PROFILE, else ./mlcl.yaml.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a profile key; repeatable.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+EpochsOption = Annotated[int | None, typer.Option(help="Epochs; else the profile's.")]
+BatchOption = Annotated[int | None, typer.Option(help="Triplets a batch; else the profile's.")]
+RateOption = Annotated[float | None, typer.Option(help="Learning rate; else the profile's.")]
+CheckpointOption = Annotated[
+    Path | None, typer.Option(help="A combiner's checkpoint; else the newest run's best in the workspace.")
+]
+CombiningOption = Annotated[CombiningFunctionName, typer.Option(help="How a query is composed.")]
