@@ -15,7 +15,7 @@ def golden() -> Path:
 
 @pytest.fixture(autouse=True)
 def _keep_denormals() -> Iterator[None]:
-    """A command flushes denormals for the rest of its process; in a test process that would bend Python's own floats."""
+    """A command flushes denormals for its process, which would bend Python's own floats in the tests that follow."""
     yield
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)

@@ -1,4 +1,4 @@
-"""The demo's profiles: the published recipe scaled down to a catalogue of hundreds."""
+"""The demo's profiles: the published recipe scaled down to a drawn catalogue and a small CLIP."""
 
 ROOTS = {"fashioniq": "data/fashionIQ_dataset", "shoes": "data/shoes", "cirr": "data/cirr_dataset"}
 
@@ -12,15 +12,16 @@ device: cpu
 clip:
   model: clip.pt
 finetune:
-  epochs: 6
+  epochs: 2
   batch_size: 64
-  learning_rate: 2.0e-4
+  learning_rate: 1.0e-4
 combiner:
   projection_dim: 256
   hidden_dim: 512
-  epochs: 30
+  epochs: 60
   batch_size: 128
-  learning_rate: 1.0e-3
+  learning_rate: 2.0e-3
+  augmented_views: 2          # encoded once; fresh, the default, encodes 60 an image here
 """
 
 

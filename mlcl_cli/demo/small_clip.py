@@ -1,4 +1,4 @@
-"""A small CLIP for the demo's catalogue: OpenAI's own class, trained contrastively on its training pictures."""
+"""A small CLIP for the demo's catalogue: OpenAI's own class, trained contrastively on the catalogue's training part."""
 
 import math
 import warnings
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from mlcl_cli.demo.catalogue import Described
@@ -19,9 +19,9 @@ SIZE = 64
 SIZES = {
     "embed_dim": 64,
     "image_resolution": SIZE,
-    "vision_layers": 3,
-    "vision_width": 128,
-    "vision_patch_size": 16,
+    "vision_layers": (1, 1, 1, 1),
+    "vision_width": 8,
+    "vision_patch_size": None,
     "context_length": 77,
     "vocab_size": 49408,
     "transformer_width": 64,
@@ -29,8 +29,10 @@ SIZES = {
     "transformer_layers": 2,
 }
 BATCH = 128
-EPOCHS = 24
-WHOLE_SHARE = 0.6
+EPOCHS = 20
+RATE = 2e-3
+WHOLE = 0.6  # how often a picture goes with its whole description; else with a phrase or two
+HOTTEST = math.log(50)
 
 
 def train_small_clip(
@@ -42,57 +44,48 @@ def train_small_clip(
     seed: int = 0,
     epochs: int = EPOCHS,
 ) -> None:
-    """Trains on `pictures` and saves a plain state dict, as OpenAI's files are.
+    """Trains on `pictures` and writes a plain state dict, whose shapes tell the sizes as OpenAI's do.
 
-    `load` gives a picture as CLIP sees it, normalised fp32 (3, 64, 64). Descriptions are whole sentences, or single
-    attributes, which modifiers are made of.
+    `load` gives a picture as CLIP sees it: normalised, fp32, (3, 64, 64). Raises MachineError where `output` cannot
+    be written.
     """
     pixels = torch.stack([load(picture.path) for picture in pictures])
-    texts, first = _texts(pictures)
-    tokens = _clip_module().tokenize(texts, truncate=True)
+    clip = _import_clip()
     torch.manual_seed(seed_of(seed, "small clip"))
-    network: Any = _clip_module().model.CLIP(**SIZES)
-    rates = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
-    steps = epochs * (len(pictures) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(rates, 2e-3, total_steps=steps, pct_start=0.15)
+    network: Any = clip.model.CLIP(**SIZES)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05)
+    steps = max(1, len(pictures) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=epochs * steps, pct_start=0.15)
     with reporter.bar("Training a small CLIP", epochs) as advance:
         for epoch in range(epochs):
             draw = generator_of(seed, "small clip", epoch)
             order = torch.randperm(len(pictures), generator=draw)
-            chosen = _drawn(first, draw)
-            losses = []
-            for rows in order.split(BATCH)[: len(pictures) // BATCH]:
-                loss = _loss(network, pixels[rows], tokens[chosen[rows]])
-                rates.zero_grad()
+            tokens = clip.tokenize([_text(picture, draw) for picture in pictures])
+            for rows in order.split(BATCH)[:steps]:
+                loss = _loss(network, pixels[rows], tokens[rows])
+                optimiser.zero_grad(set_to_none=True)
                 loss.backward()
-                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                rates.step()
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimiser.step()
                 schedule.step()
-                network.logit_scale.data.clamp_(max=math.log(50))
-                losses.append(float(loss.detach()))
-            advance(1, f"loss {sum(losses) / len(losses):.3f}")
+                with torch.no_grad():
+                    network.logit_scale.clamp_(max=HOTTEST)
+            advance(1, f"loss {float(loss.detach()):.2f}")
     write_file(output, lambda path: torch.save(network.state_dict(), path))
 
 
-def _texts(pictures: Sequence[Described]) -> tuple[list[str], list[list[int]]]:
-    """The distinct texts, and for each picture the rows of its own: whole first, then its parts."""
-    rows: dict[str, int] = {}
-    own = [[rows.setdefault(text, len(rows)) for text in (picture.whole, *picture.parts)] for picture in pictures]
-    return list(rows), own
-
-
-def _drawn(own: list[list[int]], draw: torch.Generator) -> Tensor:
-    chance = torch.rand(len(own), 2, generator=draw).tolist()
-    return torch.tensor(
-        [
-            rows[0] if whole < WHOLE_SHARE else rows[1 + int(part * (len(rows) - 1))]
-            for rows, (whole, part) in zip(own, chance, strict=True)
-        ]
-    )
+def _text(picture: Described, draw: torch.Generator) -> str:
+    whole, first, second = torch.rand(3, generator=draw).tolist()
+    if whole < WHOLE:
+        return picture.whole
+    parts = list(picture.parts)
+    one = parts.pop(int(first * len(parts)))
+    # Half of the phrases are alone.
+    return one if second < 0.5 else f"{one} and {parts[int((2 * second - 1) * len(parts))]}"
 
 
 def _loss(network: Any, pixels: Tensor, tokens: Tensor) -> Tensor:
-    """CLIP's symmetric loss; pictures that drew the same text are each other's positives, too."""
+    """CLIP's symmetric loss over a batch; pictures with equal texts are each other's positives, too."""
     longest = int(tokens.argmax(dim=1).max()) + 1
     images = normalize(network.encode_image(pixels), dim=-1)
     texts = normalize(network.encode_text(tokens[:, :longest]), dim=-1)
@@ -102,7 +95,7 @@ def _loss(network: Any, pixels: Tensor, tokens: Tensor) -> Tensor:
     return (cross_entropy(scores, goal) + cross_entropy(scores.T, goal)) / 2
 
 
-def _clip_module() -> Any:
+def _import_clip() -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
         import clip

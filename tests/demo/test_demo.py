@@ -1,0 +1,37 @@
+"""The demo through the real command line, whole: what it promises holds for each data set."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mlcl_cli.cli import app
+
+
+@pytest.mark.timeout(900)
+def test_the_combiner_beats_the_sum_and_the_sum_beats_either_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    result = CliRunner().invoke(app, ["demo", "--output", str(folder), "--json"])
+    assert result.exit_code == 0, result.stderr
+    scores = json.loads(result.stdout)["scores"]
+    assert list(scores) == ["fashioniq", "shoes", "cirr"]
+    for row in scores.values():
+        alone = max(row["image only"], row["text only"])
+        ranked = [row["combiner"], row["element-wise sum"], alone, row["chance"]]
+        assert all(better > worse + 1 for better, worse in itertools.pairwise(ranked)), row
+    assert len(list(folder.glob("runs/submissions/*/*.json"))) == 2
+    assert [path.name for path in sorted(folder.glob("mlcl.*.yaml"))] == [
+        "mlcl.cirr.yaml",
+        "mlcl.fashioniq.yaml",
+        "mlcl.shoes.yaml",
+    ]
+
+
+def test_a_folder_that_holds_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    result = CliRunner().invoke(app, ["demo", "--output", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "holds other files" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
