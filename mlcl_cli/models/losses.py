@@ -13,8 +13,12 @@ SsclTerm = Literal["mid", "high"]
 
 
 def logits(queries: Tensor, targets: Tensor, scale: Tensor | float) -> Tensor:
-    """scale · queries @ targetsᵀ for unit rows (B, d) each; (B, B)."""
-    return scale * (queries @ targets.T)
+    """scale · queries @ targetsᵀ for unit rows (B, d) each; (B, B), in fp32 under mixed precision, too.
+
+    A temperature of 100 would blow half precision's rounding up to whole logits.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        return scale * (queries.float() @ targets.float().T)
 
 
 def contrastive(scores: Tensor) -> Tensor:
