@@ -41,7 +41,8 @@ class FeatureStore:
     bad: dict[str, BadImage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._fingerprints = self.encoder.fingerprints()
+        # Taken once: what a frozen side has banked belongs to the weights as they are now.
+        self.fingerprints = self.encoder.fingerprints()
 
     def images(self, files: Files, *, banked: bool = True) -> Table:
         """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""
@@ -149,7 +150,7 @@ class FeatureStore:
 
     def _key(self, kind: str, side: str, extra: Mapping[str, str]) -> dict[str, str]:
         precision = self.encoder.compute.precision
-        return {"kind": kind, "encoder": self._fingerprints[side], "precision": precision, **extra}
+        return {"kind": kind, "encoder": self.fingerprints[side], "precision": precision, **extra}
 
 
 def _table(parts: Sequence[tuple[Sequence[str], Tensor]], encoder: Encoder) -> Table:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,6 +50,7 @@ class Run:
     _waiting: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     _columns: list[str] = field(default_factory=list)
     _epoch: int = 0
+    _created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
     _saved: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -125,7 +126,14 @@ class Run:
             name: {"epoch": best.epoch, "score": best.score, "checkpoint": best.checkpoint, "metrics": best.metrics}
             for name, best in self.found.items()
         }
-        summary = {"kind": self.kind, "state": state, "epochs": self.epochs, "epoch": self._epoch, "bests": bests}
+        summary = {
+            "kind": self.kind,
+            "created": self._created,
+            "state": state,
+            "epochs": self.epochs,
+            "epoch": self._epoch,
+            "bests": bests,
+        }
         write_file(self.folder / SUMMARY, to_json({**summary, **self.about}, indent=2))
 
     def _log(self, row: Mapping[str, float]) -> None:
@@ -157,17 +165,17 @@ class FinishedRun:
 def find_runs(parent: Path) -> list[FinishedRun]:
     """The runs under `parent` whose summary can be read and that have a best checkpoint, oldest first."""
     runs = []
-    for path in sorted(parent.glob(f"*/{SUMMARY}"), key=lambda path: (path.parent.stat().st_ctime_ns, path)):
+    for path in sorted(parent.glob(f"*/{SUMMARY}")):
         try:
             summary = json.loads(path.read_text())
             run = FinishedRun(path.parent, summary)
-            best = run.checkpoint()
+            best, _created = run.checkpoint(), summary["created"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             remedy = "Delete the run's folder, or mend the file"
             raise DataError(f"is not a run's summary ({error})", where=path, remedy=remedy) from error
         if best is not None and best[0].exists():
             runs.append(run)
-    return runs
+    return sorted(runs, key=lambda run: (run.summary["created"], run.folder))
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, header: bool = False) -> bytes:

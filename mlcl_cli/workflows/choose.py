@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mlcl_cli.errors import DataError
+from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.models.encoder import Encoder
-from mlcl_cli.models.weights import fingerprint, load_clip, load_tuned
+from mlcl_cli.models.weights import load_clip, load_tuned
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.checkpoints import Checkpoint, load_checkpoint
 from mlcl_cli.training.runs import FinishedRun, find_runs
@@ -91,12 +92,12 @@ def clip_of(session: Session, checkpoint: Checkpoint) -> ClipChoice:
     return ClipChoice(profile.clip.model, profile.workspace / path, "the combiner was trained on it")
 
 
-def require_partner(session: Session, checkpoint: Checkpoint, encoder: Encoder) -> None:
+def require_partner(session: Session, checkpoint: Checkpoint, store: FeatureStore) -> None:
     """Raises DataError where a combiner would be used with another CLIP, transform or data set than its own."""
     about = checkpoint.about
     if "clip" not in about:
         session.reporter.warn(f"{checkpoint.path.name} does not say which CLIP it belongs to: that is not checked")
-    elif about["clip"]["fingerprint"] != fingerprint(encoder.state()):
+    elif about["clip"]["fingerprint"] != store.fingerprints["both"]:
         known = about["clip"]
         raise DataError(
             f"was trained on another CLIP ({known['model']}, tuned: {known['checkpoint'] or 'none'})",
@@ -111,9 +112,9 @@ def require_partner(session: Session, checkpoint: Checkpoint, encoder: Encoder) 
             remedy="Set image.transform and image.target_ratio to the checkpoint's",
         )
     size = int(checkpoint.state["text_projection_layer.weight"].shape[1])
-    if size != encoder.feature_dim:
+    if size != store.encoder.feature_dim:
         raise DataError(
-            f"takes features of size {size}, and this CLIP gives {encoder.feature_dim}",
+            f"takes features of size {size}, and this CLIP gives {store.encoder.feature_dim}",
             where=checkpoint.path,
             remedy="Set clip.model to the model that it was trained on",
         )

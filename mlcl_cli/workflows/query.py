@@ -9,12 +9,10 @@ import torch
 from torch.nn.functional import normalize
 
 from mlcl_cli.data.captions import validation_caption
-from mlcl_cli.data.records import Split
 from mlcl_cli.errors import UsageError
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.images.decode import BadImagesError
 from mlcl_cli.models.combiner import Combiner
-from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.retrieval.evaluate import (
@@ -37,9 +35,9 @@ BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "tex
 
 @dataclass(frozen=True)
 class QueryModel:
-    """An encoder, a way to compose queries, and where both come from."""
+    """Features of an encoder, a way to compose queries, and where both come from."""
 
-    encoder: Encoder
+    store: FeatureStore
     compose: Compose
     combining_function: str
     checkpoint: Path | None
@@ -97,8 +95,9 @@ def run_evaluation(
     session = Session.open(profile, reporter)
     split = session.split("val")
     model = _query_model(session, combining_function, checkpoint)
-    images, kept = _usable_images(session, split, model.encoder)
-    texts = session.store(model.encoder).texts([validation_caption(kept.dataset, t) for t in kept.triplets])
+    images = model.store.images(files_of([split], split.images()))
+    kept = session.without_bad(split, model.store.bad.values())
+    texts = model.store.texts([validation_caption(kept.dataset, t) for t in kept.triplets])
     protocol = pruned_protocol(session.protocol, split, kept)
     figures = evaluate(
         kept, protocol, images, texts, model.compose, lambda triplet: validation_caption(kept.dataset, triplet)
@@ -124,7 +123,7 @@ def submit_cirr(
     session = Session.open(profile, reporter)
     split = session.split("test1")
     model = _query_model(session, combining_function, checkpoint)
-    store = session.store(model.encoder)
+    store = model.store
     images = store.images(files_of([split], split.images()))
     if store.bad:
         raise BadImagesError(list(store.bad.values()), "Mend them: the server wants every query answered")
@@ -147,25 +146,19 @@ def _query_model(session: Session, combining_function: str, asked: Path | None) 
                 f"--checkpoint names a combiner, and {combining_function} uses none", where="--combining-function"
             )
         choice = choose_clip(session)
-        encoder = load_encoder(session, choice)
+        store = session.store(load_encoder(session, choice))
         compose, path = BASELINES[combining_function], None
     else:
         checkpoint, why = choose_combiner(session, asked)
         session.reporter.note(f"Combiner: {checkpoint.path} ({why})")
         choice = clip_of(session, checkpoint)
-        encoder = load_encoder(session, choice)
-        require_partner(session, checkpoint, encoder)
+        store = session.store(load_encoder(session, choice))
+        require_partner(session, checkpoint, store)
         levels = checkpoint.about.get("architecture", {}).get("levels")
         combiner = Combiner.from_state(checkpoint.state, levels=tuple(levels) if levels else None)
         compose, path = combiner_query(combiner.to(session.compute.device).eval(), profile), checkpoint.path
-    clip = choice.describe(profile.workspace) | {"fingerprint": encoder.fingerprints()["both"]}
-    return QueryModel(encoder, compose, combining_function, path, clip)
-
-
-def _usable_images(session: Session, split: Split, encoder: Encoder) -> tuple[Table, Split]:
-    store = session.store(encoder)
-    images = store.images(files_of([split], split.images()))
-    return images, session.without_bad(split, store.bad.values())
+    clip = choice.describe(profile.workspace) | {"fingerprint": store.fingerprints["both"]}
+    return QueryModel(store, compose, combining_function, path, clip)
 
 
 def _default_name(model: QueryModel) -> str:

@@ -109,7 +109,7 @@ def finetune(profile: Profile, reporter: Reporter, *, encoder: str, start: str |
         return _evaluate(data, images, texts, sum_query)
 
     optimiser = finetuning_optimiser(clip, sides, settings.learning_rate)
-    with _run(session, "finetune", "clip", plan, data, choice, clip, {"encoder": encoder}) as run:
+    with _run(session, "finetune", "clip", plan, data, choice, store, {"encoder": encoder}) as run:
         seconds = _timed(lambda: fit(objective, optimiser, plan, session.compute, run, validate, reporter))
     return TrainingResult("finetune", profile.dataset, data.protocol.name, run.folder, plan.epochs, run.best, seconds)
 
@@ -151,7 +151,7 @@ def train_combiner(profile: Profile, reporter: Reporter) -> TrainingResult:
         return _evaluate(data, images, texts, combiner_query(combiner, profile))
 
     about = {"architecture": architecture.describe()}
-    with _run(session, "combiner", "combiner", plan, data, choice, clip, about) as run:
+    with _run(session, "combiner", "combiner", plan, data, choice, store, about) as run:
         work = lambda: fit(objective, optimiser, plan, session.compute, run, validate, reporter, scheduler)  # noqa: E731
         seconds = _timed(work)
     name = data.protocol.name
@@ -224,11 +224,11 @@ def _run(
     plan: Plan,
     data: TrainingData,
     choice: ClipChoice,
-    clip: Encoder,
+    store: FeatureStore,
     extra: Mapping[str, Any],
 ) -> Run:
     profile = session.profile
-    described = choice.describe(profile.workspace) | {"fingerprint": clip.fingerprints()["both"]}
+    described = choice.describe(profile.workspace) | {"fingerprint": store.fingerprints["both"]}
     about = {"protocol": data.protocol.name, "clip": described, **session.about(), **extra}
     run = Run.create(
         profile.workspace / stage,

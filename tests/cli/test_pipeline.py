@@ -35,7 +35,7 @@ def test_the_five_commands(mlcl: Mlcl, tmp_path: Path, dataset: str) -> None:
         assert result["best"]["score"] in result["metrics"].values()
         assert yaml.safe_load((run / "profile.yaml").read_text())["dataset"] == dataset
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        rows = list(csv.DictReader((run / "metrics.csv").open()))
+        rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
         assert [line["epoch"] for line in lines] == [int(row["epoch"]) for row in rows] == [1, 2]
         assert float(rows[0]["loss"]) == lines[0]["loss"]
         assert {"best.safetensors", "last.safetensors", "run.json"} <= {path.name for path in run.iterdir()}
