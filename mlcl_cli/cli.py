@@ -74,7 +74,7 @@ def main() -> None:
     """The `mlcl` entry point. Exit codes: 0 done, 1 our bug, 2 usage or profile, 3 data, 4 machine, 5 diverged."""
     if "--debug" not in sys.argv:
         sys.excepthook = _one_line
-    app()
+    typer.main.get_command(app)(prog_name="mlcl")  # app() would put a hook of its own in place of ours
 
 
 @app.callback(invoke_without_command=True)
