@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "features": FEATURES,
     "retrieval": FEATURES | {"features"},
     "training": FEATURES | {"features"},
-    "demo": {"errors", "files", "reporting", "seeds"},
+    "demo": BASE | {"models"},
     "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "__init__"},
     "options": set(),
     "cli": {"errors", "files", "options", "profile", "console", "workflows", "__init__"},

@@ -26,11 +26,11 @@ SIZES = {
 
 def tiny_clip(path: Path, seed: int = 0, **sizes: Any) -> Path:
     """A CLIP with random weights, in OpenAI's plain state-dict format."""
-    from mlcl_cli.models.weights import _import_clip
+    from mlcl_cli.models.weights import import_clip
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = _import_clip().model.CLIP(**{**SIZES, **sizes})
+        network = import_clip().model.CLIP(**{**SIZES, **sizes})
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)
     return path

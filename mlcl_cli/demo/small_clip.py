@@ -1,7 +1,6 @@
 """A small CLIP for the demo's catalogue: OpenAI's own class, trained contrastively on the catalogue's training part."""
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from mlcl_cli.demo.catalogue import Described
 from mlcl_cli.files import write_file
+from mlcl_cli.models.weights import import_clip
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.seeds import generator_of, seed_of
 
@@ -50,7 +50,7 @@ def train_small_clip(
     be written.
     """
     pixels = torch.stack([load(picture.path) for picture in pictures])
-    clip = _import_clip()
+    clip = import_clip()
     torch.manual_seed(seed_of(seed, "small clip"))
     network: Any = clip.model.CLIP(**SIZES)
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05)
@@ -93,10 +93,3 @@ def _loss(network: Any, pixels: Tensor, tokens: Tensor) -> Tensor:
     same = (tokens[:, None] == tokens[None]).all(dim=-1).float()
     goal = same / same.sum(dim=1, keepdim=True)
     return (cross_entropy(scores, goal) + cross_entropy(scores.T, goal)) / 2
-
-
-def _import_clip() -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
-        import clip
-    return clip

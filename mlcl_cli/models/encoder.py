@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mlcl_cli.models.compute import Compute
-from mlcl_cli.models.weights import State, _import_clip, fingerprint
+from mlcl_cli.models.weights import State, fingerprint, import_clip
 
 Side = Literal["text", "image"]
 
@@ -83,7 +83,7 @@ class Tokens:
 
 def tokenise(texts: Sequence[str], context_length: int, device: torch.device) -> Tokens:
     """CLIP's own BPE tokens. Texts that are too long are truncated and counted. A blank text is legal."""
-    tokens = _import_clip().tokenize(list(texts), context_length=context_length + 1, truncate=True)
+    tokens = import_clip().tokenize(list(texts), context_length=context_length + 1, truncate=True)
     too_long = tokens[:, context_length] != 0
     end = tokens.max(dim=1).values
     tokens = tokens[:, :context_length].int()

@@ -57,7 +57,7 @@ def load_clip(model: str | Path) -> nn.Module:
 
 def build_clip(state: State, where: object) -> nn.Module:
     """CLIP with the sizes that `state`'s shapes tell, fp32, eval mode. Raises DataError if they are not CLIP's."""
-    module = _import_clip()
+    module = import_clip()
     state = {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
     try:
         network: nn.Module = module.model.build_model(dict(state)).float()
@@ -105,7 +105,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _download(name: str) -> Path:
-    clip = _import_clip().clip
+    clip = import_clip().clip
     try:
         return Path(clip._download(clip._MODELS[name], str(Path("~/.cache/clip").expanduser())))
     except (URLError, OSError, RuntimeError) as error:
@@ -116,7 +116,8 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _import_clip() -> Any:
+def import_clip() -> Any:
+    """OpenAI's `clip` module, without its warning about pkg_resources."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
         import clip
