@@ -100,7 +100,8 @@ def init(
     if output.exists() and not force:
         raise UsageError("exists already", where=output, remedy="Use --force to overwrite it, or --output")
     write_file(output, template(dataset.value).encode())
-    typer.echo(f"Wrote {output}. Fill in roots.{dataset.value}, then run `mlcl finetune --encoder text`.")
+    first = "prepare-shoes" if dataset is DatasetName.SHOES else "finetune --encoder text"
+    typer.echo(f"Wrote {output}. Fill in roots.{dataset.value}, then run `mlcl {first}`.")
 
 
 @command("prepare-shoes", "mlcl prepare-shoes --json")

@@ -16,6 +16,7 @@ from mlcl_cli.errors import MlclError
 from mlcl_cli.reporting import Advance
 
 SECONDS_BETWEEN_LINES = 30.0
+SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "versions")
 
 
 class Terminal:
@@ -101,7 +102,7 @@ def show_metrics(result: Mapping[str, Any]) -> None:
         table.add_row(name, f"{value:.2f}")
     console = _stdout()
     console.print(table)
-    shown = {key: value for key, value in result.items() if key not in ("metrics", "versions") and value is not None}
+    shown = {key: value for key, value in result.items() if key not in SHOWN_ABOVE and value is not None}
     for key, value in shown.items():
         console.print(f"{key.replace('_', ' ')}: {escape(_in_words(value))}")
 
@@ -110,7 +111,7 @@ def show_facts(result: Mapping[str, Any]) -> None:
     """A result without figures, a line each."""
     for key, value in result.items():
         if key != "command":
-            _stdout().print(f"{key}: {escape(_in_words(value))}")
+            _stdout().print(f"{key.replace('_', ' ')}: {escape(_in_words(value))}")
 
 
 def show_comparison(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
@@ -137,7 +138,7 @@ def _in_words(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_in_words(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_in_words(part) for part in value)
+        return ("\n  " if len(value) > 1 else "") + "\n  ".join(_in_words(part) for part in value)
     if isinstance(value, float):
         return f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -41,7 +41,7 @@ class QueryModel:
     compose: Compose
     combining_function: str
     checkpoint: Path | None
-    clip: Mapping[str, Any]
+    clip: str
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class EvaluationResult:
             "queries": next(iter(queries.values())) if single else queries,
             "gallery": next(iter(gallery.values())) if single else gallery,
             "checkpoint": None if checkpoint is None else str(checkpoint),
-            "clip": self.model.clip["checkpoint"] or self.model.clip["model"],
-            "clip_fingerprint": self.model.clip["fingerprint"],
+            "clip": self.model.clip,
+            "clip_fingerprint": self.model.store.fingerprints["both"],
             "versions": versions(),
             "metrics": self.figures.metrics,
         }
@@ -157,8 +157,7 @@ def _query_model(session: Session, combining_function: str, asked: Path | None) 
         levels = checkpoint.about.get("architecture", {}).get("levels")
         combiner = Combiner.from_state(checkpoint.state, levels=tuple(levels) if levels else None)
         compose, path = combiner_query(combiner.to(session.compute.device).eval(), profile), checkpoint.path
-    clip = choice.describe(profile.workspace) | {"fingerprint": store.fingerprints["both"]}
-    return QueryModel(store, compose, combining_function, path, clip)
+    return QueryModel(store, compose, combining_function, path, str(choice.checkpoint or choice.model))
 
 
 def _default_name(model: QueryModel) -> str:
