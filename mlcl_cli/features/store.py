@@ -12,6 +12,7 @@ from torch import Tensor
 from mlcl_cli.features.bank import Bank, Table
 from mlcl_cli.images.augment import Augmentation, random_crop
 from mlcl_cli.images.decode import BadImage, read_images
+from mlcl_cli.images.pictures import Pictures
 from mlcl_cli.images.transforms import Transform, normalise
 from mlcl_cli.models.encoder import Encoder, Tokens, tokenise
 from mlcl_cli.reporting import Reporter
@@ -44,11 +45,15 @@ class FeatureStore:
         # Taken once: what a frozen side has banked belongs to the weights as they are now.
         self.fingerprints = self.encoder.fingerprints()
 
-    def images(self, files: Files, *, banked: bool = True) -> Table:
+    def images(self, files: Files) -> Table:
         """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""
-        if not banked:
-            return _table(list(self._encode(files, self._plain, self._encode_plain)), self.encoder)
         return self._banked("images", files, self._plain, self._encode_plain, {})
+
+    @torch.no_grad()
+    def live_images(self, pictures: Pictures, names: Sequence[str]) -> Table:
+        """Features of pictures by the encoder as it is now; nothing is banked."""
+        parts = [names[start : start + IMAGES_AT_ONCE] for start in range(0, len(names), IMAGES_AT_ONCE)]
+        return _table([(part, self._encode_plain(pictures.read(part), 0)) for part in parts], self.encoder)
 
     def views(self, files: Files, count: int, seed: int) -> Tensor:
         """`count` augmented views of each readable picture: (count, len(files), d)."""

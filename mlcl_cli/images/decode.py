@@ -74,16 +74,6 @@ def read_images(
     return in_order(read, range(len(files)), workers)
 
 
-def find_bad(files: Sequence[tuple[str, Path]], workers: int, advance: Callable[[int], None]) -> list[BadImage]:
-    """Decodes every file and returns those that cannot be used."""
-    bad = []
-    for result in read_images(files, lambda _image, _position: None, workers):
-        advance(1)
-        if isinstance(result, BadImage):
-            bad.append(result)
-    return bad
-
-
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int | None = None
 ) -> Iterator[Result]:

@@ -49,13 +49,14 @@ def fit(
     validate: Callable[[], Figures],
     reporter: Reporter,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-) -> None:
-    """Trains `objective` and leaves logs and checkpoints in `run`.
+) -> float:
+    """Trains `objective` and leaves logs and checkpoints in `run`; returns the seconds it took.
 
     Every epoch's order, captions and dropout have seeds of their own. Validates every `plan.validate_every` epochs
     and after the last. Raises DivergedError at the first loss that is not finite, before anything of that epoch
     is saved, and UsageError where the batch is larger than the data set.
     """
+    started = time.monotonic()
     steps = plan.steps(len(objective.triplets))
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
     with reporter.bar("Training", plan.epochs) as advance:
@@ -76,6 +77,7 @@ def fit(
             metrics = _validated(validate, epoch) if validated else None
             run.record(epoch, figures, metrics, objective.weights)
             advance(1, run.status)
+    return time.monotonic() - started
 
 
 def _batches(objective: Objective, plan: Plan, epoch: int, steps: int) -> Iterator[Any]:

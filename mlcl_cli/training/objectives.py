@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from mlcl_cli.images.augment import Augmentation, random_crop
 from mlcl_cli.images.decode import read_images
+from mlcl_cli.images.pictures import readable
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.models.encoder import Encoder, Side
 from mlcl_cli.models.losses import SsclTerm, combiner_logits, combiner_losses, finetune_loss
 from mlcl_cli.seeds import seed_of
-from mlcl_cli.training.sources import Source, read_all
+from mlcl_cli.training.sources import Source
 from mlcl_cli.training.triplets import TripletRows
 
 VIEWS_AT_ONCE = 256
@@ -104,7 +105,7 @@ class FreshViews:
         def crop(image: Any, position: int) -> Tensor:
             return random_crop(image, self.transform, seed_of(self.seed, "crop", epoch, numbers[position]))
 
-        crops = read_all(read_images(files, crop, self.workers))
+        crops = torch.stack([readable(result) for result in read_images(files, crop, self.workers)])
         return crops, seed_of(self.seed, "augment", epoch, numbers[0])
 
     @torch.no_grad()

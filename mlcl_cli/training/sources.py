@@ -3,16 +3,14 @@
 A source prepares a batch on the CPU (in a thread, ahead of the step) and turns it into features in the step.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from mlcl_cli.images.decode import BadImage, BadImagesError, read_images
-from mlcl_cli.images.transforms import Transform, normalise
+from mlcl_cli.images.pictures import Pictures
+from mlcl_cli.images.transforms import normalise
 from mlcl_cli.models.encoder import Encoder, Tokens
 
 
@@ -61,31 +59,19 @@ class LiveTexts:
 
 @dataclass(frozen=True)
 class LiveImages:
-    """Pictures through an image encoder that trains."""
+    """Pictures through an image encoder that trains; `names` are those of the rows."""
 
     encoder: Encoder
-    transform: Transform
-    files: Sequence[tuple[str, Path]]
-    workers: int
+    pictures: Pictures
+    names: Sequence[str]
 
     def prepare(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The distinct pictures, uint8 (D, 3, S, S), and which of them each row is."""
         distinct, inverse = rows.unique(return_inverse=True)
-        files = [self.files[row] for row in distinct.tolist()]
-        return read_all(read_images(files, lambda image, _: self.transform(image), self.workers)), inverse
+        return self.pictures.read([self.names[row] for row in distinct.tolist()]), inverse
 
     def features(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """One forward pass over the distinct pictures."""
         pixels, inverse = batch
         device = self.encoder.compute.device
         return self.encoder.images(normalise(pixels.to(device)))[inverse.to(device)]
-
-
-def read_all(results: Iterable[Tensor | BadImage]) -> Tensor:
-    """Stacks pictures; one that went bad since it was checked stops the run (BadImagesError)."""
-    pixels: list[Tensor] = []
-    for result in results:
-        if isinstance(result, BadImage):
-            raise BadImagesError([result], "It was readable when the run began; mend it and start again")
-        pixels.append(result)
-    return torch.stack(pixels)

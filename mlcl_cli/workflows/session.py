@@ -17,7 +17,8 @@ from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.files import write_file
-from mlcl_cli.images.decode import BadImage, BadImagesError, find_bad
+from mlcl_cli.images.decode import BadImage, BadImagesError
+from mlcl_cli.images.pictures import Pictures
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import Compute, choose_compute, choose_workers
 from mlcl_cli.models.encoder import Encoder
@@ -77,10 +78,10 @@ class Session:
         folder = self.profile.workspace / "features"
         return FeatureStore(folder, encoder, self.transform(encoder), self.workers, self.reporter, self.profile.dataset)
 
-    def find_bad(self, files: Files) -> dict[str, BadImage]:
+    def find_bad(self, pictures: Pictures) -> dict[str, BadImage]:
         """Decodes images that no bank will vouch for."""
-        with self.reporter.bar(f"Checking {len(files):,} images", len(files)) as advance:
-            return {bad.name: bad for bad in find_bad(files, self.workers, advance)}
+        with self.reporter.bar(f"Reading {len(pictures):,} images", len(pictures)) as advance:
+            return {bad.name: bad for bad in pictures.find_bad(advance)}
 
     def without_bad(self, split: Split, bad: Iterable[BadImage]) -> Split:
         """The split less its bad images, if the profile says `bad_images: drop`.

@@ -1,7 +1,6 @@
 """`mlcl finetune` and `mlcl train-combiner`: the parts of a training run put together."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.files import to_json, write_file
 from mlcl_cli.images.augment import Augmentation
 from mlcl_cli.images.decode import BadImage, BadImagesError
+from mlcl_cli.images.pictures import Pictures
 from mlcl_cli.models.combiner import Architecture, Combiner
 from mlcl_cli.models.encoder import Encoder, Side
 from mlcl_cli.profile import Profile, dump
@@ -72,13 +72,13 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Both splits, less what is bad, with the features that are frozen: `images` is None where their encoder trains."""
+    """Both splits, less what is bad, with frozen image features, or the pictures where the image encoder trains."""
 
     train: Split
     val: Split
     protocol: Protocol
     rows: TripletRows
-    images: Table | None
+    images: Table | Pictures
     bad: Mapping[str, BadImage]
 
     def files(self, names: Sequence[str]) -> Files:
@@ -99,18 +99,18 @@ def finetune(profile: Profile, reporter: Reporter, *, encoder: str, start: str |
     sides = SIDES[encoder]
     data = _training_data(session, train, val, store, banked="image" not in sides)
     frozen_texts = None if "text" in sides else store.texts([*data.rows.captions, *_captions(data.val)])
-    objective = Finetuning(
-        clip, data.rows, _image_source(session, clip, data), _text_source(store, data.rows, frozen_texts)
-    )
+    objective = Finetuning(clip, data.rows, _image_source(clip, data), _text_source(store, data.rows, frozen_texts))
 
     def validate() -> Mapping[str, float]:
-        images = data.images or _live_images(store, data)
+        images = data.images
+        if isinstance(images, Pictures):
+            images = store.live_images(images, data.val.images())
         texts = frozen_texts or store.texts(_captions(data.val), banked=False)
         return _evaluate(data, images, texts, sum_query)
 
     optimiser = finetuning_optimiser(clip, sides, settings.learning_rate)
     with _run(session, "finetune", "clip", plan, data, choice, store, {"encoder": encoder}) as run:
-        seconds = _timed(lambda: fit(objective, optimiser, plan, session.compute, run, validate, reporter))
+        seconds = fit(objective, optimiser, plan, session.compute, run, validate, reporter)
     return TrainingResult("finetune", profile.dataset, data.protocol.name, run.folder, plan.epochs, run.best, seconds)
 
 
@@ -125,7 +125,7 @@ def train_combiner(profile: Profile, reporter: Reporter) -> TrainingResult:
     clip = load_encoder(session, choice)
     store = session.store(clip)
     data = _training_data(session, train, val, store, banked=True)
-    assert data.images is not None
+    assert isinstance(data.images, Table)
     images = data.images
     texts = store.texts([*data.rows.captions, *_captions(data.val)])
     torch.manual_seed(seed_of(profile.seed, "combiner"))
@@ -152,8 +152,7 @@ def train_combiner(profile: Profile, reporter: Reporter) -> TrainingResult:
 
     about = {"architecture": architecture.describe()}
     with _run(session, "combiner", "combiner", plan, data, choice, store, about) as run:
-        work = lambda: fit(objective, optimiser, plan, session.compute, run, validate, reporter, scheduler)  # noqa: E731
-        seconds = _timed(work)
+        seconds = fit(objective, optimiser, plan, session.compute, run, validate, reporter, scheduler)
     name = data.protocol.name
     return TrainingResult("train-combiner", profile.dataset, name, run.folder, plan.epochs, run.best, seconds)
 
@@ -166,8 +165,8 @@ def combiner_query(combiner: Combiner, profile: Profile) -> Compose:
 
 def _training_data(session: Session, train: Split, val: Split, store: FeatureStore, *, banked: bool) -> TrainingData:
     files = files_of([train, val], [*train.triplet_images(), *val.images()])
-    images = store.images(files) if banked else None
-    bad = store.bad if banked else session.find_bad(files)
+    images = store.images(files) if banked else Pictures(files, store.transform, session.workers)
+    bad = session.find_bad(images) if isinstance(images, Pictures) else store.bad
     # All bad images of both splits are told at once, before the first is dropped.
     if bad and session.profile.bad_images == "stop":
         raise BadImagesError(list(bad.values()), "Mend them, or set bad_images: drop to go on without them")
@@ -178,10 +177,10 @@ def _training_data(session: Session, train: Split, val: Split, store: FeatureSto
     return TrainingData(kept_train, kept_val, protocol, rows, images, dict(bad))
 
 
-def _image_source(session: Session, clip: Encoder, data: TrainingData) -> Source:
-    if data.images is not None:
+def _image_source(clip: Encoder, data: TrainingData) -> Source:
+    if isinstance(data.images, Table):
         return Frozen(data.images.of(data.rows.images))
-    return LiveImages(clip, session.transform(clip), data.files(data.rows.images), session.workers)
+    return LiveImages(clip, data.images, data.rows.images)
 
 
 def _text_source(store: FeatureStore, rows: TripletRows, frozen: Table | None) -> Source:
@@ -195,15 +194,7 @@ def _views(session: Session, store: FeatureStore, data: TrainingData) -> Views:
     files = data.files(rows.images)
     if isinstance(count, int):
         return BankedViews(store.views(files, count, seed), rows.references, seed)
-    transform = session.transform(store.encoder)
-    return FreshViews(store.encoder, transform, files, rows.references, session.workers, seed, Augmentation())
-
-
-def _live_images(store: FeatureStore, data: TrainingData) -> Table:
-    table = store.images(data.files(data.val.images()), banked=False)
-    if store.bad:
-        raise BadImagesError(list(store.bad.values()), "They were readable when the run began; mend them and go on")
-    return table
+    return FreshViews(store.encoder, store.transform, files, rows.references, session.workers, seed, Augmentation())
 
 
 def _captions(split: Split) -> list[str]:
@@ -244,9 +235,3 @@ def _run(
         dropped = [{"image": bad.name, "path": str(bad.path), "reason": bad.reason} for bad in data.bad.values()]
         write_file(run.folder / "dropped.json", to_json(dropped, indent=2))
     return run
-
-
-def _timed(work: Callable[[], None]) -> float:
-    began = time.monotonic()
-    work()
-    return time.monotonic() - began

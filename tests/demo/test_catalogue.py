@@ -11,7 +11,8 @@ from mlcl_cli.data.prepare import prepare_shoes
 from mlcl_cli.demo.catalogue import Described, draw_catalogue
 from mlcl_cli.demo.recipe import profile_text
 from mlcl_cli.demo.small_clip import SIZE, train_small_clip
-from mlcl_cli.images.decode import find_bad
+from mlcl_cli.images.pictures import Pictures
+from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.weights import load_clip
 from mlcl_cli.profile import load_profile
 from mlcl_cli.reporting import Silent
@@ -38,7 +39,7 @@ def test_every_split_reads_and_every_picture_opens(drawn: tuple[Path, list[Descr
     for split in splits.values():
         files = [(name, split.paths[name]) for name in split.images()]
         assert len(files) >= 40
-        assert find_bad(files, 2, lambda _: None) == []
+        assert Pictures(files, Transform("clip", 1.25, 8), 2, 0).find_bad(lambda _: None) == []
     assert not set(splits["train"].triplet_images()) & set(splits["val"].images())
     assert len(splits["train"].triplets) >= 1500
     assert all(len(part.gallery) >= 200 for part in splits["val"].sets)

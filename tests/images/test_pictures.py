@@ -1,0 +1,51 @@
+"""Pictures are decoded once where memory allows, and each read gives the same as a fresh decode."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from world import picture
+
+from mlcl_cli.images import pictures as module
+from mlcl_cli.images.decode import BadImagesError, open_image
+from mlcl_cli.images.pictures import Pictures
+from mlcl_cli.images.transforms import Transform
+
+TRANSFORM = Transform("targetpad", 1.25, 16)
+BYTES = 3 * 16 * 16
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[tuple[str, Path]]:
+    return [(str(seed), picture(tmp_path / f"{seed}.png", seed)) for seed in range(6)]
+
+
+@pytest.mark.parametrize("budget", [0, 2 * BYTES, 100 * BYTES])
+def test_reads_equal_a_fresh_decode(files: list[tuple[str, Path]], budget: int) -> None:
+    kept = Pictures(files, TRANSFORM, 2, budget)
+    names = ["4", "0", "0", "5"]
+    expected = torch.stack([TRANSFORM(open_image(files[int(name)][1])) for name in names])
+    for _ in range(2):
+        assert torch.equal(kept.read(names), expected)
+
+
+def test_what_fits_is_decoded_once(files: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Pictures(files, TRANSFORM, 2, 3 * BYTES)
+    assert kept.find_bad(lambda _: None) == []
+    decoded: list[str] = []
+    real = module.read_images
+    monkeypatch.setattr(
+        module, "read_images", lambda some, *rest: (decoded.extend(name for name, _ in some), real(some, *rest))[1]
+    )
+    kept.read(["0", "1", "2"])
+    assert decoded == []
+    kept.read(["2", "3"])
+    assert decoded == ["3"]
+
+
+def test_bad_pictures_are_found_and_never_read(files: list[tuple[str, Path]]) -> None:
+    files[1][1].write_text("no picture")
+    kept = Pictures(files, TRANSFORM, 2)
+    assert [bad.name for bad in kept.find_bad(lambda _: None)] == ["1"]
+    with pytest.raises(BadImagesError, match="not a picture"):
+        kept.read(["0", "1"])
