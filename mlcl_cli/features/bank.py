@@ -26,12 +26,12 @@ class Table:
     values: Tensor
 
     def index(self, names: Sequence[str]) -> Tensor:
-        """Row numbers of `names`, int64 on the CPU."""
-        return torch.tensor([self.rows[name] for name in names], dtype=torch.int64)
+        """Row numbers of `names`, int64, on the device."""
+        return torch.tensor([self.rows[name] for name in names], dtype=torch.int64).to(self.values.device)
 
     def of(self, names: Sequence[str]) -> Tensor:
         """Features of `names`, (len(names), d)."""
-        return self.values[self.index(names).to(self.values.device)]
+        return self.values.index_select(0, self.index(names))
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, normalize, relu
+from torch.nn.functional import dropout, linear, normalize, relu
 
 from mlcl_cli.errors import DataError
 
@@ -19,13 +19,15 @@ FIXED_TEMPERATURE = 100.0
 class Levels(NamedTuple):
     """What the combiner computes. V = 1 view (the reference), or 2 (the reference, then its augmented view).
 
-    joint   r, raw, (V, B, 2p)
+    text    t, the half of r that all views share, raw, (B, p)
+    images  i and i', the other half, raw, (V, B, p)
     low     f_s "SimSum", unit rows, (B, d); None without level `sum`
     mid     f_c "CatCombined", unit rows, (B, d); None without level `cat`
     high    f_h "HybridFusion", unit rows, (V, B, d); None without level `hybrid`
     """
 
-    joint: Tensor
+    text: Tensor
+    images: Tensor
     low: Tensor | None
     mid: Tensor | None
     high: Tensor | None
@@ -110,22 +112,24 @@ class Combiner(nn.Module):
     def forward(self, text: Tensor, images: Tensor) -> Levels:
         """Combines raw features: `text` (B, d), `images` (V, B, d), in one batched pass for all views.
 
-        The text projection and its dropout mask are shared by the views; every other mask is a view's own.
+        The text projection, its dropout mask and what the next layers make of it are shared by the views; every other
+        mask is a view's own.
         """
         shared = self._drop(relu(self.text_projection_layer(text)))
         own = self._drop(relu(self.image_projection_layer(images)))
-        joint = torch.cat([shared.expand(len(images), -1, -1), own], dim=-1)
-        combined = self._drop(relu(self.combiner_layer(joint)))
+        combined = self._drop(relu(_of_halves(self.combiner_layer, shared, own)))
         levels = self.architecture.levels
         low = normalize(images[0].float() + text.float(), dim=-1) if "sum" in levels else None
         # c is never negative, so method.md's second relu before combiner_proj changes nothing.
         mid = normalize(self.combiner_proj(combined[0]).float(), dim=-1) if "cat" in levels else None
         high = None
         if "hybrid" in levels:
-            share = torch.sigmoid(self.dynamic_scalar(joint).float())
+            first, second = self.dynamic_scalar[0], self.dynamic_scalar[3]
+            assert isinstance(first, nn.Linear)
+            share = torch.sigmoid(second(self._drop(relu(_of_halves(first, shared, own)))).float())
             mixed = share * text.float() + (1 - share) * images.float()
             high = normalize(self.output_layer(combined).float() + mixed, dim=-1)
-        return Levels(joint, low, mid, high)
+        return Levels(shared, own, low, mid, high)
 
     @torch.no_grad()
     def queries(self, text: Tensor, images: Tensor, *, matched: bool = False) -> Tensor:
@@ -155,6 +159,12 @@ class Combiner(nn.Module):
 
     def _scale(self, logarithm: Tensor | None) -> Tensor:
         return self.combiner_layer.bias.new_tensor([FIXED_TEMPERATURE]) if logarithm is None else logarithm.exp()
+
+
+def _of_halves(layer: nn.Linear, shared: Tensor, own: Tensor) -> Tensor:
+    """`layer` of r = [t ; i] for every view: the product with t (B, p), which serves them all, is taken once."""
+    of_text, of_image = layer.weight.split(shared.shape[-1], dim=1)
+    return linear(shared, of_text, layer.bias) + linear(own, of_image)
 
 
 def level_weights(weight: Tensor | None, *, matched: bool) -> tuple[Tensor | float, Tensor | float]:

@@ -1,7 +1,8 @@
 """The device and the arithmetic that a command runs on."""
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,21 @@ class Compute:
     def autocast(self) -> AbstractContextManager[object]:
         """Mixed precision where it is on."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Where mixed precision is on, a training step's fp32 products run as TF32; ranking never does.
+
+        Logits keep fp32's range and as many digits as fp16 has, at several times the rate of fp32 on a GPU.
+        """
+        matmul = torch.backends.cuda.matmul
+        before = matmul.fp32_precision
+        if self.device.type == "cuda" and self.dtype is not None:
+            matmul.fp32_precision = "tf32"
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = before
 
     @property
     def precision(self) -> str:

@@ -48,7 +48,8 @@ def combiner_logits(
     if levels.low is not None:
         terms["sum"] = logits(levels.low, goal, scale)
     if "mid" in sscl:
-        plain, augmented = normalize(levels.joint.float(), dim=-1)
+        joint = torch.cat([levels.text.expand_as(levels.images), levels.images], dim=-1)
+        plain, augmented = normalize(joint.float(), dim=-1)
         terms["sscl_mid"] = logits(plain, augmented, sscl_scale)
     if "high" in sscl and levels.high is not None:
         terms["sscl_high"] = logits(levels.high[0], levels.high[1], sscl_scale)

@@ -1,7 +1,8 @@
 """One evaluation for all data sets and stages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from mlcl_cli.data.protocols import Protocol, summarise
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.features.bank import Table
 from mlcl_cli.retrieval.metrics import recalls
-from mlcl_cli.retrieval.ranking import NOBODY, Ranks, rank_targets
+from mlcl_cli.retrieval.ranking import NOBODY, rank_targets
 
 Compose = Callable[[Tensor, Tensor], Tensor]
 QUERIES_AT_ONCE = 4096
@@ -41,65 +42,88 @@ def text_query(text: Tensor, image: Tensor) -> Tensor:  # noqa: ARG001
     return normalize(text, dim=-1)
 
 
-@torch.no_grad()
-def evaluate(
-    split: Split,
-    protocol: Protocol,
-    images: Table,
-    texts: Table,
-    compose: Compose,
-    caption_of: Callable[[Triplet], str],
-) -> Figures:
-    """Ranks every query of every set and summarises by `protocol` (method.md, "Validation protocols").
+class IndexedSet(NamedTuple):
+    """A query set as int64 rows on the device.
 
-    Raises DataError where a score would not be finite.
+    `gallery` (G,) and `references` (Q,) are rows of the image table, `captions` (Q,) of the text table; `targets`,
+    `excluded` and `members` are what `rank_targets` takes.
     """
-    figures = {part.name: set_recalls(part, protocol, images, texts, compose, caption_of) for part in split.sets}
-    return Figures(
-        summarise(protocol, figures),
-        {part.name: len(part.triplets) for part in split.sets},
-        {part.name: len(part.gallery) for part in split.sets},
+
+    gallery: Tensor
+    references: Tensor
+    captions: Tensor
+    targets: Tensor
+    excluded: Tensor | None
+    members: Tensor | None
+
+
+class Evaluation:
+    """A split's protocol (method.md, "Validation protocols"), for any number of features and queries.
+
+    The names are looked up once: a validation after every epoch is gathers and products.
+    """
+
+    def __init__(self, split: Split, protocol: Protocol, caption_of: Callable[[Triplet], str]) -> None:
+        self._split, self._protocol, self._caption_of = split, protocol, caption_of
+        self._rows: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
+        self._sets: list[IndexedSet] = []
+
+    @torch.no_grad()
+    def __call__(self, images: Table, texts: Table, compose: Compose) -> Figures:
+        """Ranks every query of every set and summarises. Raises DataError where a score would not be finite."""
+        if (images.rows, texts.rows) != self._rows:
+            self._rows = (images.rows, texts.rows)
+            self._sets = [
+                index_set(part, self._protocol, images, texts, self._caption_of) for part in self._split.sets
+            ]
+        parts = self._split.sets
+        recalls_of = {
+            part.name: self._recalls(indexed, images.values, texts.values, compose)
+            for part, indexed in zip(parts, self._sets, strict=True)
+        }
+        return Figures(
+            summarise(self._protocol, recalls_of),
+            {part.name: len(part.triplets) for part in parts},
+            {part.name: len(part.gallery) for part in parts},
+        )
+
+    def _recalls(self, part: IndexedSet, images: Tensor, texts: Tensor, compose: Compose) -> dict[str, float]:
+        gallery = normalize(images.index_select(0, part.gallery), dim=-1)
+        queries = compose_queries(part.captions, part.references, images, texts, compose)
+        ranks = rank_targets(queries, gallery, part.targets, excluded=part.excluded, members=part.members)
+        return recalls(ranks, self._protocol.recall_at, self._protocol.subset_recall_at)
+
+
+def compose_queries(captions: Tensor, references: Tensor, images: Tensor, texts: Tensor, compose: Compose) -> Tensor:
+    """Unit queries (Q, d) in fp32 from rows (Q,) of the text and the image table, composed in chunks."""
+    chunks = zip(captions.split(QUERIES_AT_ONCE), references.split(QUERIES_AT_ONCE), strict=True)
+    return torch.cat(
+        [compose(texts.index_select(0, text), images.index_select(0, image)).float() for text, image in chunks]
     )
 
 
-def set_recalls(
-    part: QuerySet,
-    protocol: Protocol,
-    images: Table,
-    texts: Table,
-    compose: Compose,
-    caption_of: Callable[[Triplet], str],
-) -> dict[str, float]:
-    """Recalls of one set."""
-    gallery = normalize(images.of(part.gallery), dim=-1)
-    queries = compose_queries(part, images, texts, compose, caption_of)
-    ranks = rank_set(part, protocol, queries, gallery)
-    return recalls(ranks, protocol.recall_at, protocol.subset_recall_at)
-
-
-def compose_queries(
-    part: QuerySet, images: Table, texts: Table, compose: Compose, caption_of: Callable[[Triplet], str]
-) -> Tensor:
-    """Unit queries (Q, d) in fp32, one for each triplet of the set."""
-    queries = []
-    for start in range(0, len(part.triplets), QUERIES_AT_ONCE):
-        triplets = part.triplets[start : start + QUERIES_AT_ONCE]
-        text = texts.of([caption_of(triplet) for triplet in triplets])
-        queries.append(compose(text, images.of([triplet.reference for triplet in triplets])).float())
-    return torch.cat(queries)
-
-
-def rank_set(part: QuerySet, protocol: Protocol, queries: Tensor, gallery: Tensor) -> Ranks:
-    """Ranks of the targets of one set, by the protocol's rules."""
+def index_set(
+    part: QuerySet, protocol: Protocol, images: Table, texts: Table, caption_of: Callable[[Triplet], str]
+) -> IndexedSet:
+    """Looks up the rows of a set whose triplets have targets."""
+    device = images.values.device
     row = {name: number for number, name in enumerate(part.gallery)}
     targets = torch.tensor([row[triplet.target] for triplet in part.triplets if triplet.target is not None])
     excluded = members = None
     if protocol.exclude_reference:
-        excluded = torch.tensor([row.get(triplet.reference, NOBODY) for triplet in part.triplets])
+        excluded = torch.tensor([row.get(triplet.reference, NOBODY) for triplet in part.triplets]).to(device)
     if protocol.subset_recall_at:
         widest = max(len(triplet.members) for triplet in part.triplets)
         members = torch.full((len(part.triplets), widest), NOBODY)
         for number, triplet in enumerate(part.triplets):
             own = [row[name] for name in triplet.members if name in row]
             members[number, : len(own)] = torch.tensor(own, dtype=torch.int64)
-    return rank_targets(queries, gallery, targets, excluded=excluded, members=members)
+        members = members.to(device)
+    return IndexedSet(
+        images.index(part.gallery),
+        images.index([triplet.reference for triplet in part.triplets]),
+        texts.index([caption_of(triplet) for triplet in part.triplets]),
+        targets.to(device),
+        excluded,
+        members,
+    )

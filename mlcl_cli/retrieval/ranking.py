@@ -7,7 +7,9 @@ from torch import Tensor
 
 from mlcl_cli.errors import NotFiniteError
 
-SCORES_IN_MEMORY = 64_000_000  # fp32 scores held at once: 256 MB
+MOST_SCORES = 120_000_000  # held at once, with their comparisons five to seven bytes each: at most 840 MB
+USUAL_SCORES = 16_000_000
+FULL_PRODUCT = 256  # queries that a matrix product needs to run at its full rate
 MISS = torch.iinfo(torch.int64).max
 NOBODY = -1
 
@@ -29,7 +31,7 @@ def rank_targets(
     *,
     excluded: Tensor | None = None,
     members: Tensor | None = None,
-    scores_in_memory: int = SCORES_IN_MEMORY,
+    most_scores: int = MOST_SCORES,
 ) -> Ranks:
     """Ranks each query's target: 1 + how many gallery rows score higher, equal scores in gallery order.
 
@@ -39,8 +41,7 @@ def rank_targets(
     tie exactly. Raises NotFiniteError where a feature is not finite.
     """
     require_finite(queries, gallery)
-    chunk = max(1, scores_in_memory // max(1, len(gallery)))
-    order = torch.arange(len(gallery), device=gallery.device)
+    chunk = _queries_at_once(len(gallery), most_scores)
     ranks, subset = [], []
     for start in range(0, len(queries), chunk):
         part = slice(start, start + chunk)
@@ -54,9 +55,7 @@ def rank_targets(
         if excluded is not None:
             missed = (rival == target).squeeze(1)
             scores.scatter_(1, rival.clamp(min=0), _excluded_scores(scores, rival))
-        above = (scores > own).sum(dim=1)
-        tied = (scores == own) & (order < target)
-        ranks.append(torch.where(missed, MISS, 1 + above + tied.sum(dim=1)).cpu())
+        ranks.append(torch.where(missed, MISS, 1 + _rivals_before(scores, own, target)).cpu())
     empty = torch.empty(0, dtype=torch.int64)
     return Ranks(torch.cat([empty, *ranks]), torch.cat([empty, *subset]) if members is not None else None)
 
@@ -68,7 +67,7 @@ def best_rows(queries: Tensor, gallery: Tensor, k: int, *, excluded: Tensor, mem
     Raises NotFiniteError where a feature is not finite.
     """
     require_finite(queries, gallery)
-    chunk = max(1, SCORES_IN_MEMORY // max(1, len(gallery)))
+    chunk = _queries_at_once(len(gallery), MOST_SCORES // 4)
     best = []
     for start in range(0, len(queries), chunk):
         part = slice(start, start + chunk)
@@ -89,13 +88,29 @@ def best_rows(queries: Tensor, gallery: Tensor, k: int, *, excluded: Tensor, mem
 def require_finite(queries: Tensor, gallery: Tensor) -> None:
     """Refuses features that would make scores no number; a metric of NaNs reads as a small honest figure."""
     for what, features in (("query", queries), ("gallery", gallery)):
-        finite = torch.isfinite(features).all(dim=1)
-        if not bool(finite.all()):
+        # A sum with an infinity or a NaN in it is never finite, and costs one pass instead of three.
+        if not bool(features.sum(dim=1).isfinite().all()):
+            finite = torch.isfinite(features).all(dim=1)
             row = int((~finite).nonzero()[0])
             raise NotFiniteError(
                 f"features are not finite ({int((~finite).sum()):,} of {len(features):,}, first: {what} {row})",
                 remedy="Use another checkpoint, or precision: fp32; scores of NaN are never ranked",
             )
+
+
+def _queries_at_once(gallery: int, most_scores: int) -> int:
+    """Few enough that their scores stay in the processor's reach, enough for the product; never above the bound."""
+    return max(1, min(max(USUAL_SCORES // max(1, gallery), FULL_PRODUCT), most_scores // max(1, gallery)))
+
+
+def _rivals_before(scores: Tensor, own: Tensor, target: Tensor) -> Tensor:
+    """How many of `scores` (Q, G) stand before the target's `own` (Q, 1): the higher ones, and ties above its row."""
+    above = (scores > own).sum(dim=1, dtype=torch.int32)
+    level = (scores >= own).sum(dim=1, dtype=torch.int32) - above
+    if bool((level <= 1).all()):  # the target itself, and no other
+        return above.long()
+    order = torch.arange(scores.shape[1], device=scores.device)
+    return above + ((scores == own) & (order < target)).sum(dim=1)
 
 
 def _subset_ranks(scores: Tensor, own: Tensor, target: Tensor, rival: Tensor, members: Tensor) -> Tensor:

@@ -97,11 +97,12 @@ def _step(
     compute: Compute,
     batch: Any,
 ) -> dict[str, Tensor]:
-    with compute.autocast():
-        losses = objective.losses(batch)
-    total = torch.stack([loss.squeeze() for loss in losses.values()]).sum()
-    optimiser.zero_grad(set_to_none=True)
-    scaler.scale(total).backward()
+    with compute.training():
+        with compute.autocast():
+            losses = objective.losses(batch)
+        total = torch.stack([loss.squeeze() for loss in losses.values()]).sum()
+        optimiser.zero_grad(set_to_none=True)
+        scaler.scale(total).backward()
     scaler.step(optimiser)
     scaler.update()
     return {"loss": total.detach(), **{name: loss.detach().squeeze() for name, loss in losses.items()}}

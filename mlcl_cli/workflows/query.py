@@ -17,9 +17,9 @@ from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.retrieval.evaluate import (
     Compose,
+    Evaluation,
     Figures,
     compose_queries,
-    evaluate,
     image_query,
     sum_query,
     text_query,
@@ -99,9 +99,8 @@ def run_evaluation(
     kept = session.without_bad(split, model.store.bad.values())
     texts = model.store.texts([validation_caption(kept.dataset, t) for t in kept.triplets])
     protocol = pruned_protocol(session.protocol, split, kept)
-    figures = evaluate(
-        kept, protocol, images, texts, model.compose, lambda triplet: validation_caption(kept.dataset, triplet)
-    )
+    evaluation = Evaluation(kept, protocol, lambda triplet: validation_caption(kept.dataset, triplet))
+    figures = evaluation(images, texts, model.compose)
     return EvaluationResult(profile.dataset, protocol.name, model, figures)
 
 
@@ -130,7 +129,9 @@ def submit_cirr(
     texts = store.texts([validation_caption("cirr", triplet) for triplet in split.triplets])
     (part,) = split.sets
     with torch.no_grad():
-        queries = compose_queries(part, images, texts, model.compose, lambda t: validation_caption("cirr", t))
+        captions = texts.index([validation_caption("cirr", triplet) for triplet in part.triplets])
+        references = images.index([triplet.reference for triplet in part.triplets])
+        queries = compose_queries(captions, references, images.values, texts.values, model.compose)
         gallery = normalize(images.of(part.gallery), dim=-1)
     submissions = make_submissions(part.triplets, part.gallery, queries, gallery)
     label = name or _default_name(model)

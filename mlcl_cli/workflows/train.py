@@ -9,7 +9,7 @@ import torch
 
 from mlcl_cli.data.captions import training_captions, validation_caption
 from mlcl_cli.data.protocols import Protocol
-from mlcl_cli.data.records import Split, Triplet
+from mlcl_cli.data.records import Split
 from mlcl_cli.features.bank import Table
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.files import to_json, write_file
@@ -20,7 +20,7 @@ from mlcl_cli.models.combiner import Architecture, Combiner
 from mlcl_cli.models.encoder import Encoder, Side
 from mlcl_cli.profile import Profile, dump
 from mlcl_cli.reporting import Reporter
-from mlcl_cli.retrieval.evaluate import Compose, evaluate, sum_query
+from mlcl_cli.retrieval.evaluate import Compose, Evaluation, sum_query
 from mlcl_cli.seeds import seed_of
 from mlcl_cli.training.checkpoints import Kind
 from mlcl_cli.training.loop import Plan, fit
@@ -101,12 +101,14 @@ def finetune(profile: Profile, reporter: Reporter, *, encoder: str, start: str |
     frozen_texts = None if "text" in sides else store.texts([*data.rows.captions, *_captions(data.val)])
     objective = Finetuning(clip, data.rows, _image_source(clip, data), _text_source(store, data.rows, frozen_texts))
 
+    evaluation = _evaluation(data)
+
     def validate() -> Mapping[str, float]:
         images = data.images
         if isinstance(images, Pictures):
             images = store.live_images(images, data.val.images())
         texts = frozen_texts or store.texts(_captions(data.val), banked=False)
-        return _evaluate(data, images, texts, sum_query)
+        return evaluation(images, texts, sum_query).metrics
 
     optimiser = finetuning_optimiser(clip, sides, settings.learning_rate)
     with _run(session, "finetune", "clip", plan, data, choice, store, {"encoder": encoder}) as run:
@@ -146,9 +148,11 @@ def train_combiner(profile: Profile, reporter: Reporter) -> TrainingResult:
     if settings.schedule == "cosine_restarts":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=10, eta_min=1e-6)
 
+    evaluation = _evaluation(data)
+
     def validate() -> Mapping[str, float]:
         combiner.eval()
-        return _evaluate(data, images, texts, combiner_query(combiner, profile))
+        return evaluation(images, texts, combiner_query(combiner, profile)).metrics
 
     about = {"architecture": architecture.describe()}
     with _run(session, "combiner", "combiner", plan, data, choice, store, about) as run:
@@ -201,11 +205,8 @@ def _captions(split: Split) -> list[str]:
     return [validation_caption(split.dataset, triplet) for triplet in split.triplets]
 
 
-def _evaluate(data: TrainingData, images: Table, texts: Table, compose: Compose) -> Mapping[str, float]:
-    def caption_of(triplet: Triplet) -> str:
-        return validation_caption(data.val.dataset, triplet)
-
-    return evaluate(data.val, data.protocol, images, texts, compose, caption_of).metrics
+def _evaluation(data: TrainingData) -> Evaluation:
+    return Evaluation(data.val, data.protocol, lambda triplet: validation_caption(data.val.dataset, triplet))
 
 
 def _run(

@@ -24,7 +24,9 @@ def part(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+    """1e-5 relative; where a sum has cancelled, 1e-6 of the tensor's largest value."""
+    largest = float(expected.detach().abs().max())
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6 * max(1.0, largest))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -45,7 +47,7 @@ def test_logits_losses_and_gradients(golden: Path, name: str) -> None:
     assert set(own) == set(gradients)
     for key, gradient in gradients.items():
         assert own[key] is not None
-        torch.testing.assert_close(own[key], gradient, rtol=1e-5, atol=2e-6)
+        close(own[key], gradient)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -91,7 +93,8 @@ def test_dropout_is_shared_by_the_text_half_and_drawn_apart_elsewhere(golden: Pa
     arrays = read(golden / "combiner_learned_temperature.npz")
     combiner = Combiner.from_state(part(arrays, "state/")).train()
     inputs = part(arrays, "in/")
-    joint = combiner(inputs["text"], torch.stack([inputs["image"], inputs["image"]])).joint
-    text_half, image_half = joint.chunk(2, dim=-1)
-    assert torch.equal(text_half[0], text_half[1])
-    assert not torch.equal(image_half[0], image_half[1])
+    levels = combiner(inputs["text"], torch.stack([inputs["image"], inputs["image"]]))
+    assert levels.text.shape == inputs["text"].shape[:1] + levels.images.shape[2:]
+    assert not torch.equal(levels.images[0], levels.images[1])
+    assert levels.high is not None
+    assert not torch.equal(levels.high[0], levels.high[1])

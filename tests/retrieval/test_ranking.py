@@ -36,8 +36,8 @@ def rows_of(names: list[str], wanted: list[str]) -> Tensor:
 
 
 @pytest.mark.parametrize("dataset", CASES)
-@pytest.mark.parametrize("scores_in_memory", [1, 1000, 10**8])
-def test_golden_recalls(golden: Path, dataset: str, scores_in_memory: int) -> None:
+@pytest.mark.parametrize("most_scores", [1, 1000, 10**8])
+def test_golden_recalls(golden: Path, dataset: str, most_scores: int) -> None:
     at, exclude, subset_at = CASES[dataset]
     case, queries, gallery = golden_case(golden, dataset)
     names = case["index_names"]
@@ -54,7 +54,7 @@ def test_golden_recalls(golden: Path, dataset: str, scores_in_memory: int) -> No
         rows_of(names, case["target_names"]),
         excluded=references if exclude else None,
         members=members,
-        scores_in_memory=scores_in_memory,
+        most_scores=most_scores,
     )
     figures = recalls(ranks, at, subset_at)
     expected = {
@@ -103,7 +103,7 @@ def test_ranks_equal_a_naive_sort(data: st.DataObject) -> None:
     for number, group in enumerate(sets):
         members[number, : len(group)] = torch.tensor(sorted(group), dtype=torch.int64)
     memory = data.draw(st.integers(1, 100))
-    ranks = rank_targets(queries, gallery, targets, excluded=excluded, members=members, scores_in_memory=memory)
+    ranks = rank_targets(queries, gallery, targets, excluded=excluded, members=members, most_scores=memory)
     assert ranks.subset is not None
     for number in range(count):
         scores = (queries[number] @ gallery.T).tolist()
@@ -119,7 +119,7 @@ def test_equal_pictures_tie_in_gallery_order_for_any_chunk() -> None:
     queries = normalize(torch.randn(40, 64, generator=generator), dim=-1)
     targets = torch.randint(0, 500, (40,), generator=generator)
     first = rank_targets(queries, gallery, targets).gallery
-    second = rank_targets(queries, gallery, targets + 500, scores_in_memory=7000).gallery
+    second = rank_targets(queries, gallery, targets + 500, most_scores=7000).gallery
     assert torch.equal(second, first + 1)
 
 
