@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mlcl_cli.features.bank import Bank, Table
 from mlcl_cli.images.augment import Augmentation, random_crop
-from mlcl_cli.images.decode import BadImage, read_images
-from mlcl_cli.images.pictures import Pictures
+from mlcl_cli.images.decode import BadImage, open_image, read_images
+from mlcl_cli.images.pictures import PaddedPictures, Pictures
 from mlcl_cli.images.transforms import Transform, normalise
 from mlcl_cli.models.encoder import Encoder, Tokens, tokenise
 from mlcl_cli.reporting import Reporter
@@ -22,6 +22,7 @@ IMAGES_AT_ONCE = 128
 TEXTS_AT_ONCE = 512
 SECONDS_BETWEEN_SAVES = 60.0
 Convert = Callable[[Image.Image, int], Tensor]
+Opener = Callable[[Path], Image.Image]
 Encode = Callable[[Tensor, int], Tensor]
 Files = Sequence[tuple[str, Path]]
 
@@ -47,7 +48,7 @@ class FeatureStore:
 
     def images(self, files: Files) -> Table:
         """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""
-        return self._banked("images", files, self._plain, self._encode_plain, {})
+        return self._banked("images", files, self._plain, self._encode_plain, {}, open_image)
 
     @torch.no_grad()
     def live_images(self, pictures: Pictures, names: Sequence[str]) -> Table:
@@ -56,20 +57,21 @@ class FeatureStore:
         return _table([(part, self._encode_plain(pictures.read(part), 0)) for part in parts], self.encoder)
 
     def views(self, files: Files, count: int, seed: int) -> Tensor:
-        """`count` augmented views of each readable picture: (count, len(files), d)."""
+        """`count` augmented views of each readable picture, decoded once for all: (count, len(files), d)."""
+        opener = PaddedPictures(self.transform)
         augment = Augmentation()
         device = self.encoder.compute.device
         tables = []
         for view in range(count):
 
             def crop(image: Image.Image, position: int, view: int = view) -> Tensor:
-                return random_crop(image, self.transform, seed_of(seed, "view", view, files[position][0]))
+                return random_crop(image, self.transform.size, seed_of(seed, "view", view, files[position][0]))
 
             def encode(crops: Tensor, number: int, view: int = view) -> Tensor:
                 return self.encoder.images(augment(crops.to(device), seed_of(seed, "augment", view, number)))
 
             key = {"view": str(view), "seed": str(seed)}
-            tables.append(self._banked("views", files, crop, encode, key).of([name for name, _ in files]))
+            tables.append(self._banked("views", files, crop, encode, key, opener).of([name for name, _ in files]))
         return torch.stack(tables)
 
     def texts(self, captions: Sequence[str], *, banked: bool = True) -> Table:
@@ -101,7 +103,9 @@ class FeatureStore:
             features[rows] = self.encoder.texts(tokens.batch(rows)).cpu()
         return features
 
-    def _banked(self, kind: str, files: Files, convert: Convert, encode: Encode, extra: Mapping[str, str]) -> Table:
+    def _banked(
+        self, kind: str, files: Files, convert: Convert, encode: Encode, extra: Mapping[str, str], opener: Opener
+    ) -> Table:
         key = {"dataset": self.dataset, "transform": repr(self.transform)} | dict(extra)
         bank = Bank.open(self.folder, self._key(kind, "image", key), self.reporter)
         stamps = {name: stamp for name, path in files if (stamp := _stamp(path)) is not None}
@@ -118,7 +122,7 @@ class FeatureStore:
                 fresh.clear()
 
         try:
-            for part in self._encode(wanted, convert, encode):
+            for part in self._encode(wanted, convert, encode, opener):
                 fresh.append(part)
                 if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                     save()
@@ -129,10 +133,14 @@ class FeatureStore:
         return bank.table(names, self.encoder.compute.device)
 
     @torch.no_grad()
-    def _encode(self, files: Files, convert: Convert, encode: Encode) -> Iterator[tuple[list[str], Tensor]]:
+    def _encode(
+        self, files: Files, convert: Convert, encode: Encode, opener: Opener
+    ) -> Iterator[tuple[list[str], Tensor]]:
         if not files:
             return
-        results = zip(files, read_images(files, convert, self.workers), strict=True)
+        # While a batch is encoded the next one is read.
+        read = read_images(files, convert, self.workers, opener=opener, ahead=2 * IMAGES_AT_ONCE)
+        results = zip(files, read, strict=True)
         with self.reporter.bar(f"Encoding {len(files):,} images", len(files)) as advance:
             for number, start in enumerate(range(0, len(files), IMAGES_AT_ONCE)):
                 names, pixels = [], []

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from mlcl_cli.images.transforms import Transform, normalise, to_uint8
+from mlcl_cli.images.transforms import normalise, to_uint8
 
 JITTERS = (
     {"brightness": 0.5},
@@ -22,15 +22,13 @@ JITTERS = (
 )
 
 
-def random_crop(image: Image.Image, transform: Transform, seed: int) -> Tensor:
-    """Pads, crops a random part (8 to 100 % of the area, ratio 3/4 to 4/3) and resizes it to S: uint8 (3, S, S).
+def random_crop(padded: Image.Image, size: int, seed: int) -> Tensor:
+    """Crops a random part (8 to 100 % of the area, ratio 3/4 to 4/3) and resizes it to S = `size`: uint8 (3, S, S).
 
     The draw depends on `seed` alone, so the order in which threads finish is of no account.
     """
-    padded = transform.pad(image)
     top, left, height, width = _crop_box(*padded.size, random.Random(seed))
-    size = [transform.size, transform.size]
-    return to_uint8(tv.resized_crop(padded, top, left, height, width, size, InterpolationMode.BILINEAR))
+    return to_uint8(tv.resized_crop(padded, top, left, height, width, [size, size], InterpolationMode.BILINEAR))
 
 
 def _crop_box(width: int, height: int, draw: random.Random) -> tuple[int, int, int, int]:

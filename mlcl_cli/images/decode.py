@@ -60,18 +60,23 @@ def open_image(path: Path) -> Image.Image:
 
 
 def read_images(
-    files: Sequence[tuple[str, Path]], convert: Callable[[Image.Image, int], Result], workers: int
+    files: Sequence[tuple[str, Path]],
+    convert: Callable[[Image.Image, int], Result],
+    workers: int,
+    *,
+    opener: Callable[[Path], Image.Image] = open_image,
+    ahead: int | None = None,
 ) -> Iterator[Result | BadImage]:
-    """`convert(picture, position)` of every (name, path), in order, read by `workers` threads a little ahead."""
+    """`convert(picture, position)` of every (name, path), in order, read by `workers` threads a little `ahead`."""
 
     def read(position: int) -> Result | BadImage:
         name, path = files[position]
         try:
-            return convert(open_image(path), position)
+            return convert(opener(path), position)
         except (OSError, ValueError) as error:
             return BadImage(name, path, str(error))
 
-    return in_order(read, range(len(files)), workers)
+    return in_order(read, range(len(files)), workers, ahead)
 
 
 def in_order(

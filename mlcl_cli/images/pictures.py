@@ -1,18 +1,20 @@
-"""Pictures that are needed in every epoch, as the encoder sees them: decoded once, kept where memory allows."""
+"""Pictures that are needed in every epoch: decoded once, kept where memory allows."""
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from mlcl_cli.images.decode import BadImage, BadImagesError, read_images
+from mlcl_cli.images.decode import BadImage, BadImagesError, open_image, read_images
 from mlcl_cli.images.transforms import Transform
 
 
 class Pictures:
-    """Pictures by name, transformed, uint8. The first of them that fit into `budget` bytes stay in memory."""
+    """Pictures by name as the encoder sees them, uint8. The first that fit into `budget` bytes stay in memory."""
 
     def __init__(
         self, files: Sequence[tuple[str, Path]], transform: Transform, workers: int, budget: int | None = None
@@ -60,6 +62,30 @@ class Pictures:
         if row < len(self._pixels):
             self._pixels[row] = pixels
             self._known[row] = True
+
+
+class PaddedPictures:
+    """Opens pictures in full size, padded: what random crops come from. Those that fit into `budget` bytes stay."""
+
+    def __init__(self, transform: Transform, budget: int | None = None) -> None:
+        self._transform = transform
+        self._left = half_of_free_memory() if budget is None else budget
+        self._kept: dict[Path, Image.Image] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, path: Path) -> Image.Image:
+        """The padded picture in its file's own mode. Raises what `open_image` raises; any thread may call."""
+        kept = self._kept.get(path)
+        if kept is not None:
+            return kept
+        padded = self._transform.pad(open_image(path))
+        # As Pillow keeps them: a byte a pixel in one band, four in several.
+        size = padded.width * padded.height * (1 if len(padded.getbands()) == 1 else 4)
+        with self._lock:
+            if path not in self._kept and size <= self._left:
+                self._kept[path] = padded
+                self._left -= size
+        return padded
 
 
 def readable(result: Tensor | BadImage) -> Tensor:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mlcl_cli.models.compute import Compute
 from mlcl_cli.models.weights import State, fingerprint, import_clip
@@ -23,6 +24,7 @@ class Encoder:
         self.size = int(clip.visual.input_resolution)
         self.feature_dim = int(clip.text_projection.shape[1])
         self.context_length = int(clip.context_length)
+        clip.visual.to(memory_format=torch.channels_last)  # convolutions are half as fast again on either device
         for block in clip.transformer.resblocks:
             block.attn_mask = block.attn_mask.to(compute.device)  # else it is copied there in every forward pass
 
@@ -34,10 +36,18 @@ class Encoder:
             if name.startswith("visual.") == (side == "image")
         ]
 
+    def checkpoint_blocks(self) -> None:
+        """From now on every block of both sides keeps its input alone and is computed again in the backward pass."""
+        visual = self.clip.visual
+        stages = [visual.layer1, visual.layer2, visual.layer3, visual.layer4] if hasattr(visual, "layer1") else []
+        stages += [visual.transformer.resblocks] if hasattr(visual, "transformer") else []
+        for block in (block for stage in [*stages, self.clip.transformer.resblocks] for block in stage):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+
     def images(self, pixels: Tensor) -> Tensor:
         """Raw features (B, d) in fp32 of normalised pictures (B, 3, S, S)."""
         with self.compute.autocast():
-            features: Tensor = self.clip.encode_image(pixels)
+            features: Tensor = self.clip.encode_image(pixels.contiguous(memory_format=torch.channels_last))
         return features.float()
 
     def texts(self, tokens: Tensor) -> Tensor:

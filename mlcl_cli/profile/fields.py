@@ -124,6 +124,9 @@ Switch: TypeAlias = Annotated[bool, Field(description="true or false")]
 AutoOrWhole: TypeAlias = Annotated[
     Literal["auto"] | WholeFrom1, Field(description="auto or a whole number of at least 1")
 ]
+NoneOrWhole: TypeAlias = Annotated[
+    Literal["none"] | WholeFrom1, Field(description="none or a whole number of at least 1")
+]
 FreshOrWhole: TypeAlias = Annotated[
     Literal["fresh"] | WholeFrom1, Field(description="fresh or a whole number of at least 1")
 ]

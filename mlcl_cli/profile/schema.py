@@ -14,6 +14,7 @@ from mlcl_cli.profile.fields import (
     FilePath,
     FreshOrWhole,
     Levels,
+    NoneOrWhole,
     Rate,
     Ratio,
     Seed,
@@ -67,6 +68,8 @@ class Finetune(_Section):
     batch_size: WholeFrom2 = 128
     learning_rate: Rate = 2e-6
     validate_every: WholeFrom1 = 1
+    chunk_size: NoneOrWhole = "none"
+    checkpoint_blocks: Switch = False
 
 
 class Combiner(_Section):

@@ -73,9 +73,7 @@ class Evaluation:
         """Ranks every query of every set and summarises. Raises DataError where a score would not be finite."""
         if (images.rows, texts.rows) != self._rows:
             self._rows = (images.rows, texts.rows)
-            self._sets = [
-                index_set(part, self._protocol, images, texts, self._caption_of) for part in self._split.sets
-            ]
+            self._sets = [index_set(part, self._protocol, images, texts, self._caption_of) for part in self._split.sets]
         parts = self._split.sets
         recalls_of = {
             part.name: self._recalls(indexed, images.values, texts.values, compose)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from mlcl_cli.images.augment import Augmentation, random_crop
 from mlcl_cli.images.decode import read_images
-from mlcl_cli.images.pictures import readable
-from mlcl_cli.images.transforms import Transform
+from mlcl_cli.images.pictures import PaddedPictures, readable
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.models.encoder import Encoder, Side
 from mlcl_cli.models.losses import SsclTerm, combiner_logits, combiner_losses, finetune_loss
@@ -87,10 +86,10 @@ class Views(Protocol):
 
 @dataclass(frozen=True)
 class FreshViews:
-    """Views drawn anew for each triplet in each epoch, through the frozen image encoder."""
+    """Views drawn anew for each triplet in each epoch, through the frozen image encoder; `opener` keeps pictures."""
 
     encoder: Encoder
-    transform: Transform
+    opener: PaddedPictures
     files: Sequence[tuple[str, Path]]
     references: Tensor
     workers: int
@@ -103,9 +102,10 @@ class FreshViews:
         files = [self.files[row] for row in self.references[rows].tolist()]
 
         def crop(image: Any, position: int) -> Tensor:
-            return random_crop(image, self.transform, seed_of(self.seed, "crop", epoch, numbers[position]))
+            return random_crop(image, self.encoder.size, seed_of(self.seed, "crop", epoch, numbers[position]))
 
-        crops = torch.stack([readable(result) for result in read_images(files, crop, self.workers)])
+        results = read_images(files, crop, self.workers, opener=self.opener)
+        crops = torch.stack([readable(result) for result in results])
         return crops, seed_of(self.seed, "augment", epoch, numbers[0])
 
     @torch.no_grad()

@@ -3,15 +3,19 @@
 A source prepares a batch on the CPU (in a thread, ahead of the step) and turns it into features in the step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mlcl_cli.images.pictures import Pictures
 from mlcl_cli.images.transforms import normalise
 from mlcl_cli.models.encoder import Encoder, Tokens
+
+LIKE_LENGTHS = 32
 
 
 class Source(Protocol):
@@ -41,20 +45,30 @@ class Frozen:
 
 @dataclass(frozen=True)
 class LiveTexts:
-    """Captions through a text encoder that trains."""
+    """Captions through a text encoder that trains; `chunk_size` as `encoded` takes it."""
 
     encoder: Encoder
     tokens: Tokens
+    chunk_size: int | None = None
 
-    def prepare(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens of the distinct captions, cut behind the longest, and which of them each row is."""
+    def prepare(self, rows: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Tokens of the distinct captions, in chunks of like length, and which of them each row is."""
         distinct, inverse = rows.unique(return_inverse=True)
-        return self.tokens.batch(distinct), inverse.to(self.tokens.values.device)
+        by_length = self.tokens.lengths[distinct].argsort(stable=True)
+        place = torch.empty_like(by_length).scatter_(0, by_length, torch.arange(len(by_length)))
+        chunks = distinct[by_length].split(self._texts_at_once(len(distinct)))
+        return [self.tokens.batch(chunk) for chunk in chunks], place[inverse].to(self.tokens.values.device)
 
-    def features(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """One forward pass over the distinct captions."""
-        tokens, inverse = batch
-        return self.encoder.texts(tokens)[inverse]
+    def features(self, batch: tuple[list[Tensor], Tensor]) -> Tensor:
+        """Each distinct caption is encoded once."""
+        chunks, inverse = batch
+        return encoded(self.encoder.texts, chunks, cached=self.chunk_size is not None)[inverse]
+
+    def _texts_at_once(self, texts: int) -> int:
+        if self.chunk_size is not None:
+            return self.chunk_size
+        # Padding costs a CPU more than further products do, a GPU less.
+        return LIKE_LENGTHS if self.encoder.compute.device.type == "cpu" else texts
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class LiveImages:
     encoder: Encoder
     pictures: Pictures
     names: Sequence[str]
+    chunk_size: int | None = None
 
     def prepare(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The distinct pictures, uint8 (D, 3, S, S), and which of them each row is."""
@@ -71,7 +86,24 @@ class LiveImages:
         return self.pictures.read([self.names[row] for row in distinct.tolist()]), inverse
 
     def features(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """One forward pass over the distinct pictures."""
+        """Each distinct picture is encoded once."""
         pixels, inverse = batch
         device = self.encoder.compute.device
-        return self.encoder.images(normalise(pixels.to(device)))[inverse.to(device)]
+        chunks = pixels.split(self.chunk_size or len(pixels))
+
+        def encode(part: Tensor) -> Tensor:
+            return self.encoder.images(normalise(part.to(device)))
+
+        return encoded(encode, chunks, cached=self.chunk_size is not None)[inverse.to(device)]
+
+
+def encoded(encode: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], *, cached: bool) -> Tensor:
+    """Features of all `chunks` with their gradients; `cached`: in the memory of one chunk, for one more forward pass.
+
+    Gradient caching: the forward pass keeps a chunk's input alone, and the backward pass, which by then has the loss's
+    gradient by every feature, encodes chunk after chunk again. The gradients are those of one large batch.
+    """
+    if not cached:
+        return torch.cat([encode(chunk) for chunk in chunks])
+    parts = [checkpoint(encode, chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+    return torch.cat(parts)

@@ -15,7 +15,7 @@ from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.files import to_json, write_file
 from mlcl_cli.images.augment import Augmentation
 from mlcl_cli.images.decode import BadImage, BadImagesError
-from mlcl_cli.images.pictures import Pictures
+from mlcl_cli.images.pictures import PaddedPictures, Pictures
 from mlcl_cli.models.combiner import Architecture, Combiner
 from mlcl_cli.models.encoder import Encoder, Side
 from mlcl_cli.profile import Profile, dump
@@ -99,7 +99,12 @@ def finetune(profile: Profile, reporter: Reporter, *, encoder: str, start: str |
     sides = SIDES[encoder]
     data = _training_data(session, train, val, store, banked="image" not in sides)
     frozen_texts = None if "text" in sides else store.texts([*data.rows.captions, *_captions(data.val)])
-    objective = Finetuning(clip, data.rows, _image_source(clip, data), _text_source(store, data.rows, frozen_texts))
+    chunk_size = settings.chunk_size if isinstance(settings.chunk_size, int) else None
+    pictures = _image_source(clip, data, chunk_size)
+    captions = _text_source(store, data.rows, frozen_texts, chunk_size)
+    objective = Finetuning(clip, data.rows, pictures, captions)
+    if settings.checkpoint_blocks:
+        clip.checkpoint_blocks()
 
     evaluation = _evaluation(data)
 
@@ -181,16 +186,16 @@ def _training_data(session: Session, train: Split, val: Split, store: FeatureSto
     return TrainingData(kept_train, kept_val, protocol, rows, images, dict(bad))
 
 
-def _image_source(clip: Encoder, data: TrainingData) -> Source:
+def _image_source(clip: Encoder, data: TrainingData, chunk_size: int | None) -> Source:
     if isinstance(data.images, Table):
         return Frozen(data.images.of(data.rows.images))
-    return LiveImages(clip, data.images, data.rows.images)
+    return LiveImages(clip, data.images, data.rows.images, chunk_size)
 
 
-def _text_source(store: FeatureStore, rows: TripletRows, frozen: Table | None) -> Source:
+def _text_source(store: FeatureStore, rows: TripletRows, frozen: Table | None, chunk_size: int | None) -> Source:
     if frozen is not None:
         return Frozen(frozen.of(rows.captions))
-    return LiveTexts(store.encoder, store.tokens(rows.captions))
+    return LiveTexts(store.encoder, store.tokens(rows.captions), chunk_size)
 
 
 def _views(session: Session, store: FeatureStore, data: TrainingData) -> Views:
@@ -198,7 +203,8 @@ def _views(session: Session, store: FeatureStore, data: TrainingData) -> Views:
     files = data.files(rows.images)
     if isinstance(count, int):
         return BankedViews(store.views(files, count, seed), rows.references, seed)
-    return FreshViews(store.encoder, store.transform, files, rows.references, session.workers, seed, Augmentation())
+    opener = PaddedPictures(store.transform)
+    return FreshViews(store.encoder, opener, files, rows.references, session.workers, seed, Augmentation())
 
 
 def _captions(split: Split) -> list[str]:

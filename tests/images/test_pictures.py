@@ -8,7 +8,7 @@ from world import picture
 
 from mlcl_cli.images import pictures as module
 from mlcl_cli.images.decode import BadImagesError, open_image
-from mlcl_cli.images.pictures import Pictures
+from mlcl_cli.images.pictures import PaddedPictures, Pictures
 from mlcl_cli.images.transforms import Transform
 
 TRANSFORM = Transform("targetpad", 1.25, 16)
@@ -49,3 +49,18 @@ def test_bad_pictures_are_found_and_never_read(files: list[tuple[str, Path]]) ->
     assert [bad.name for bad in kept.find_bad(lambda _: None)] == ["1"]
     with pytest.raises(BadImagesError, match="not a picture"):
         kept.read(["0", "1"])
+
+
+@pytest.mark.parametrize("kept", [0, 2, 6])
+def test_padded_pictures_are_those_of_the_file_and_what_fits_is_decoded_once(
+    files: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    side = 32  # 40 by 30 pixels, padded to 1.25 times the shorter side
+    opener = PaddedPictures(TRANSFORM, kept * 40 * side * 4)
+    expected = [TRANSFORM.pad(open_image(path)) for _, path in files]
+    assert expected[0].size == (40, side)
+    opened: list[Path] = []
+    monkeypatch.setattr(module, "open_image", lambda path: (opened.append(path), open_image(path))[1])
+    for _ in range(2):
+        assert [opener(path).tobytes() for _, path in files] == [picture.tobytes() for picture in expected]
+    assert len(opened) == 6 + (6 - kept)

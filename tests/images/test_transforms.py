@@ -76,8 +76,8 @@ def test_crops_follow_torchvisions_defaults() -> None:
 
 def test_crop_is_uint8_of_the_size() -> None:
     image = Image.new("RGBA", (50, 90), (200, 10, 10, 255))
-    crop = random_crop(image, Transform("targetpad", 1.25, 32), 4)
+    crop = random_crop(image, 32, 4)
     assert crop.shape == (3, 32, 32)
     assert crop.dtype == torch.uint8
-    assert torch.equal(crop, random_crop(image, Transform("targetpad", 1.25, 32), 4))
+    assert torch.equal(crop, random_crop(image, 32, 4))
     assert Counter(crop[0].flatten().tolist()).keys() <= set(range(201))

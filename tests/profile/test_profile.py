@@ -46,6 +46,8 @@ finetune:
   batch_size: 128
   learning_rate: 2.0e-6
   validate_every: 1
+  chunk_size: none
+  checkpoint_blocks: false
 combiner:
   projection_dim: 2560
   hidden_dim: 5120

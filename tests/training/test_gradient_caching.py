@@ -1,0 +1,81 @@
+"""Encoding in chunks, or block by block again, changes the memory that a step takes and not its gradients."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from world import picture, tiny_clip
+
+from mlcl_cli.images.pictures import Pictures
+from mlcl_cli.images.transforms import Transform
+from mlcl_cli.models.compute import choose_compute
+from mlcl_cli.models.encoder import Encoder, tokenise
+from mlcl_cli.models.weights import load_clip
+from mlcl_cli.training.objectives import Finetuning, finetuning_optimiser
+from mlcl_cli.training.sources import LiveImages, LiveTexts
+from mlcl_cli.training.triplets import TripletRows
+
+CAPTIONS = tuple("is red " * (1 + number % 7) + str(number) for number in range(40))
+RESNET = {"vision_layers": (1, 1, 1, 1), "vision_width": 8, "vision_patch_size": None}
+
+
+def step(
+    folder: Path, clip: Path, chunk_size: int | None, *, checkpoint_blocks: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    encoder = Encoder(load_clip(clip), choose_compute("cpu", "fp32"))
+    finetuning_optimiser(encoder, ("text", "image"), 1e-3)
+    if checkpoint_blocks:
+        encoder.checkpoint_blocks()
+    files = [(str(seed), picture(folder / f"{seed}.png", seed)) for seed in range(20)]
+    names = tuple(name for name, _ in files)
+    draw = torch.Generator().manual_seed(0)
+    references, targets = torch.randint(20, (2, 40), generator=draw)
+    triplets = TripletRows(names, CAPTIONS, references, targets, torch.arange(40)[:, None])
+    images = LiveImages(encoder, Pictures(files, Transform("targetpad", 1.25, encoder.size), 2), names, chunk_size)
+    texts = LiveTexts(encoder, tokenise(CAPTIONS, encoder.context_length, torch.device("cpu")), chunk_size)
+    objective = Finetuning(encoder, triplets, images, texts)
+    rows = torch.randperm(40, generator=draw)[:32]
+    (loss,) = objective.losses(objective.prepare(rows, rows, 1)).values()
+    loss.backward()
+    return loss.detach(), {
+        name: weight.grad for name, weight in encoder.clip.named_parameters() if weight.grad is not None
+    }
+
+
+# The features of a ResNet without training nearly coincide, which makes much of the rounding of fp32.
+@pytest.mark.parametrize(("sizes", "tolerance"), [({}, 1e-5), (RESNET, 2e-4)], ids=["vit", "resnet"])
+@pytest.mark.parametrize(
+    ("chunk_size", "checkpoint_blocks"), [(1, False), (5, False), (100, False), (None, True), (5, True)]
+)
+def test_gradients_are_those_of_one_batch(
+    tmp_path: Path, sizes: dict[str, object], tolerance: float, chunk_size: int | None, checkpoint_blocks: bool
+) -> None:
+    clip = tiny_clip(tmp_path / "clip.pt", **sizes)
+    loss, expected = step(tmp_path, clip, None, checkpoint_blocks=False)
+    other, gradients = step(tmp_path, clip, chunk_size, checkpoint_blocks=checkpoint_blocks)
+    torch.testing.assert_close(other, loss, rtol=1e-6, atol=0)
+    assert gradients.keys() == expected.keys()
+    assert len(gradients) > 20
+    nothing = 1e-7 * max(float(gradient.norm()) for gradient in expected.values())  # a key's bias has no gradient
+    for name, gradient in expected.items():
+        assert (gradients[name] - gradient).norm() <= tolerance * gradient.norm() + nothing, name
+
+
+def test_what_is_kept_for_the_backward_pass_is_a_chunks_input(tmp_path: Path) -> None:
+    kept = {}
+    for chunk_size in (None, 4):
+        total = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal total
+            total += tensor.numel() * tensor.element_size()
+            return tensor
+
+        encoder = Encoder(load_clip(tiny_clip(tmp_path / "clip.pt")), choose_compute("cpu", "fp32"))
+        finetuning_optimiser(encoder, ("text",), 1e-3)
+        texts = LiveTexts(encoder, tokenise(CAPTIONS, encoder.context_length, torch.device("cpu")), chunk_size)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            texts.features(texts.prepare(torch.arange(32)))
+        kept[chunk_size] = total
+    assert kept[4] < kept[None] / 20
