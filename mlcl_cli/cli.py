@@ -21,6 +21,7 @@ from mlcl_cli.options import (
     CombiningOption,
     DatasetName,
     DebugOption,
+    DeviceName,
     EncoderName,
     EpochsOption,
     GalleryName,
@@ -231,6 +232,23 @@ def demo(
     else:
         show_comparison("Recall in percent, mean of the protocol's recalls", result.scores)
         typer.echo(f"Everything was written to {result.folder} in {result.seconds:.0f} s")
+
+
+@command("bench", "mlcl bench --only combiner-epochs --only validations")
+def bench(
+    only: Annotated[list[str] | None, typer.Option(help="Measure only this group of rows; repeatable.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Counted runs of each side.")] = 5,
+    device: Annotated[DeviceName, typer.Option(help="Where to measure.")] = DeviceName.AUTO,
+    smallest: Annotated[bool, typer.Option("--smallest", help="A trial in seconds; its figures mean nothing.")] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Measure speed and memory beside the plain way, both in one run on this machine."""
+    from mlcl_cli.console import Terminal, show_bench, show_json
+    from mlcl_cli.workflows.bench import run_bench
+
+    result = run_bench(Terminal(), device=device.value, only=only or (), repeats=repeats, smallest=smallest)
+    (show_json if json else show_bench)(result.as_json())
 
 
 def _run_command(say: Callable[[str], None], arguments: Sequence[str]) -> dict[str, Any]:

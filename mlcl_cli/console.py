@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +17,7 @@ from mlcl_cli.errors import MlclError
 from mlcl_cli.reporting import Advance
 
 SECONDS_BETWEEN_LINES = 30.0
+NOISY = 1.5
 SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "versions")
 
 
@@ -128,6 +130,42 @@ def show_comparison(title: str, rows: Mapping[str, Mapping[str, float]]) -> None
         ]
         table.add_row(name, *cells)
     _stdout().print(table)
+
+
+def show_bench(result: Mapping[str, Any]) -> None:
+    """The benchmark's table: medians an item, ratios, peak memory, the floor's share of our time; then its notes."""
+    rate, copied = result["product_flops"] / 1e9, result["copy_bytes_per_s"] / 1e9
+    where = f"{result['device']}, {result['threads']} threads, {rate:,.0f} GFLOP/s, copies {copied:,.0f} GB/s"
+    table = Table(
+        title=f"Medians of {result['repeats']} runs; {where}", title_justify="left", box=box.SIMPLE, padding=0
+    )
+    for name in ("", "ours", "plain", "ratio", "memory, plain's", "floor"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    notes = []
+    for row in result["rows"]:
+        sides = row["ours"], row["plain"]
+        each = (_seconds(side["median_s"] / count) for side, count in zip(sides, row["items"], strict=True))
+        ratio = "–" if row["ratio"] is None else f"{row['ratio']:,.{2 if row['ratio'] < 10 else 0}f}"
+        memory = " / ".join("–" if (used := side["memory_bytes"]) is None else f"{used / 2**20:,.0f}" for side in sides)
+        share = "" if row["share_of_floor"] is None else f"{row['share_of_floor']:.0%}"
+        table.add_row(escape(row["name"]), *each, ratio, f"{memory} MB", share)
+        if row["disagreement"]:
+            notes.append(f"{row['name']}: no ratio, the sides disagree: {row['disagreement']}")
+        if row["floor"]:
+            notes.append(f"{row['name']}: the floor is {row['floor']}")
+        if (spread := max(side["most_s"] / side["least_s"] for side in sides)) > NOISY:
+            notes.append(f"{row['name']}: noisy, the slowest run took {spread:.1f} times the fastest")
+    console = _stdout()
+    console.print(table)
+    for note in notes:
+        console.print(escape(note))
+
+
+def _seconds(value: float) -> str:
+    size, unit = next(
+        (size, unit) for size, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")) if value >= size or size < 1e-5
+    )
+    return f"{value / size:.3g} {unit}"
 
 
 def _stdout() -> Console:

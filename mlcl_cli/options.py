@@ -39,6 +39,14 @@ class GalleryName(StrEnum):
     VAL = "val"
 
 
+class DeviceName(StrEnum):
+    """Where to compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 ProfileOption = Annotated[
     Path | None, typer.Option("--profile", "-p", help="The profile; else $MLCL_PROFILE, else ./mlcl.yaml.")
 ]

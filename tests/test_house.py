@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "retrieval": FEATURES | {"features"},
     "training": FEATURES | {"features"},
     "demo": BASE | {"models"},
-    "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "__init__"},
+    "bench": FEATURES | {"features", "retrieval", "training"},
+    "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "__init__"},
     "options": set(),
     "cli": {"errors", "files", "options", "profile", "console", "workflows", "__init__"},
 }

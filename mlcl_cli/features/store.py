@@ -18,12 +18,11 @@ from mlcl_cli.models.encoder import Encoder, Tokens, tokenise
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.seeds import seed_of
 
-IMAGES_AT_ONCE = 128
-TEXTS_AT_ONCE = 512
+AT_ONCE = {"cpu": 64, "cuda": 256}  # more does not fit a CPU's caches
 SECONDS_BETWEEN_SAVES = 60.0
-Convert = Callable[[Image.Image, int], Tensor]
+Convert = Callable[[Image.Image, str], Tensor]
 Opener = Callable[[Path], Image.Image]
-Encode = Callable[[Tensor, int], Tensor]
+Encode = Callable[[Tensor, Sequence[str]], Tensor]
 Files = Sequence[tuple[str, Path]]
 
 
@@ -45,6 +44,7 @@ class FeatureStore:
     def __post_init__(self) -> None:
         # Taken once: what a frozen side has banked belongs to the weights as they are now.
         self.fingerprints = self.encoder.fingerprints()
+        self.at_once = AT_ONCE[self.encoder.compute.device.type]
 
     def images(self, files: Files) -> Table:
         """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""
@@ -53,8 +53,8 @@ class FeatureStore:
     @torch.no_grad()
     def live_images(self, pictures: Pictures, names: Sequence[str]) -> Table:
         """Features of pictures by the encoder as it is now; nothing is banked."""
-        parts = [names[start : start + IMAGES_AT_ONCE] for start in range(0, len(names), IMAGES_AT_ONCE)]
-        return _table([(part, self._encode_plain(pictures.read(part), 0)) for part in parts], self.encoder)
+        parts = [names[start : start + self.at_once] for start in range(0, len(names), self.at_once)]
+        return _table([(part, self._encode_plain(pictures.read(part), part)) for part in parts], self.encoder)
 
     def views(self, files: Files, count: int, seed: int) -> Tensor:
         """`count` augmented views of each readable picture, decoded once for all: (count, len(files), d)."""
@@ -64,11 +64,11 @@ class FeatureStore:
         tables = []
         for view in range(count):
 
-            def crop(image: Image.Image, position: int, view: int = view) -> Tensor:
-                return random_crop(image, self.transform.size, seed_of(seed, "view", view, files[position][0]))
+            def crop(image: Image.Image, name: str, view: int = view) -> Tensor:
+                return random_crop(image, self.transform.size, seed_of(seed, "view", view, name))
 
-            def encode(crops: Tensor, number: int, view: int = view) -> Tensor:
-                return self.encoder.images(augment(crops.to(device), seed_of(seed, "augment", view, number)))
+            def encode(crops: Tensor, names: Sequence[str], view: int = view) -> Tensor:
+                return self.encoder.images(augment(crops.to(device), seed_of(seed, "augment", view, names[0])))
 
             key = {"view": str(view), "seed": str(seed)}
             tables.append(self._banked("views", files, crop, encode, key, opener).of([name for name, _ in files]))
@@ -79,7 +79,7 @@ class FeatureStore:
         distinct = list(dict.fromkeys(captions))
         bank = Bank.open(self.folder, self._key("texts", "text", {}), self.reporter) if banked else None
         missing = bank.missing(dict.fromkeys(distinct, "")) if bank else distinct
-        features = self._encode_texts(missing) if missing else None
+        features = self.encode_tokens(self.tokens(missing)) if missing else None
         if bank is None:
             return _table([] if features is None else [(missing, features)], self.encoder)
         if features is not None:
@@ -96,11 +96,12 @@ class FeatureStore:
         return tokens
 
     @torch.no_grad()
-    def _encode_texts(self, captions: Sequence[str]) -> Tensor:
-        tokens = self.tokens(captions)
-        features = torch.empty(len(captions), self.encoder.feature_dim)
-        for rows in tokens.by_length.split(TEXTS_AT_ONCE):
-            features[rows] = self.encoder.texts(tokens.batch(rows)).cpu()
+    def encode_tokens(self, tokens: Tokens) -> Tensor:
+        """Features (N, d); each text is encoded among texts of about its length."""
+        device = self.encoder.compute.device
+        features = torch.empty(len(tokens.lengths), self.encoder.feature_dim, device=device)
+        for rows in tokens.by_length.split(self.at_once):
+            features[rows.to(device)] = self.encoder.texts(tokens.batch(rows))
         return features
 
     def _banked(
@@ -138,27 +139,38 @@ class FeatureStore:
     ) -> Iterator[tuple[list[str], Tensor]]:
         if not files:
             return
-        # While a batch is encoded the next one is read.
-        read = read_images(files, convert, self.workers, opener=opener, ahead=2 * IMAGES_AT_ONCE)
-        results = zip(files, read, strict=True)
+        results = self._read(files, convert, opener)
         with self.reporter.bar(f"Encoding {len(files):,} images", len(files)) as advance:
-            for number, start in enumerate(range(0, len(files), IMAGES_AT_ONCE)):
+            for start in range(0, len(files), self.at_once):
                 names, pixels = [], []
-                count = min(IMAGES_AT_ONCE, len(files) - start)
-                for (name, _path), result in (next(results) for _ in range(count)):
+                part = files[start : start + self.at_once]
+                for (name, _path), result in zip(part, results, strict=False):
                     if isinstance(result, BadImage):
                         self.bad[name] = result
                     else:
                         names.append(name)
                         pixels.append(result)
                 if names:
-                    yield names, encode(torch.stack(pixels), number)
-                advance(count)
+                    yield names, encode(torch.stack(pixels), names)
+                advance(len(part))
 
-    def _plain(self, image: Image.Image, _position: int) -> Tensor:
+    def _read(self, files: Files, convert: Convert, opener: Opener) -> Iterator[Tensor | BadImage]:
+        """A GPU encodes while the next batch is read; on a CPU the two would only wait for each other's threads."""
+        cpu = self.encoder.compute.device.type == "cpu"
+        portion = self.at_once if cpu else len(files)
+        for start in range(0, len(files), portion):
+            part = files[start : start + portion]
+
+            def converted(image: Image.Image, position: int, part: Files = part) -> Tensor:
+                return convert(image, part[position][0])
+
+            results = read_images(part, converted, self.workers, opener=opener, ahead=2 * self.at_once)
+            yield from list(results) if cpu else results
+
+    def _plain(self, image: Image.Image, _name: str) -> Tensor:
         return self.transform(image)
 
-    def _encode_plain(self, pixels: Tensor, _number: int) -> Tensor:
+    def _encode_plain(self, pixels: Tensor, _names: Sequence[str]) -> Tensor:
         return self.encoder.images(normalise(pixels.to(self.encoder.compute.device)))
 
     def _key(self, kind: str, side: str, extra: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from mlcl_cli.retrieval.metrics import recalls
 from mlcl_cli.retrieval.ranking import NOBODY, rank_targets
 
 Compose = Callable[[Tensor, Tensor], Tensor]
-QUERIES_AT_ONCE = 4096
+QUERIES_AT_ONCE = 512
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from mlcl_cli.errors import NotFiniteError
 
-MOST_SCORES = 120_000_000  # held at once, with their comparisons five to seven bytes each: at most 840 MB
-USUAL_SCORES = 16_000_000
+MOST_SCORES = 200_000_000  # fp32 scores held at once: at most 800 MB
 FULL_PRODUCT = 256  # queries that a matrix product needs to run at its full rate
+IN_REACH = {"cpu": 2**20, "cuda": 2**26}  # scores that are compared at once: on a CPU, what its caches hold
 MISS = torch.iinfo(torch.int64).max
 NOBODY = -1
 
@@ -41,20 +41,24 @@ def rank_targets(
     tie exactly. Raises NotFiniteError where a feature is not finite.
     """
     require_finite(queries, gallery)
-    chunk = _queries_at_once(len(gallery), most_scores)
+    device = gallery.device
+    chunk = _queries_at_once(gallery, most_scores)
+    # One piece of memory for all chunks: fresh pages for each would cost as much as the counting.
+    memory = gallery.new_empty(len(gallery) * min(chunk, len(queries)))
     ranks, subset = [], []
     for start in range(0, len(queries), chunk):
         part = slice(start, start + chunk)
-        scores = queries[part] @ gallery.T
-        target = targets[part].to(gallery.device)[:, None]
-        own = scores.gather(1, target)
-        missed = torch.zeros(len(scores), dtype=torch.bool, device=gallery.device)
-        rival = excluded[part].to(gallery.device)[:, None] if excluded is not None else torch.full_like(target, NOBODY)
+        few = queries[part]
+        # (G, Q) and not (Q, G): for a few queries and a large gallery the product is half as fast again.
+        scores = torch.mm(gallery, few.T, out=memory[: len(gallery) * len(few)].view(len(gallery), len(few)))
+        target = targets[part].to(device)[None]
+        own = scores.gather(0, target)
+        rival = excluded[part].to(device)[None] if excluded is not None else torch.full_like(target, NOBODY)
         if members is not None:
-            subset.append(_subset_ranks(scores, own, target, rival, members[part].to(gallery.device)).cpu())
+            subset.append(_subset_ranks(scores, own, target, rival, members[part].to(device).T).cpu())
         if excluded is not None:
-            missed = (rival == target).squeeze(1)
-            scores.scatter_(1, rival.clamp(min=0), _excluded_scores(scores, rival))
+            scores.scatter_(0, rival.clamp(min=0), _excluded_scores(scores, rival))
+        missed = (rival == target).squeeze(0)
         ranks.append(torch.where(missed, MISS, 1 + _rivals_before(scores, own, target)).cpu())
     empty = torch.empty(0, dtype=torch.int64)
     return Ranks(torch.cat([empty, *ranks]), torch.cat([empty, *subset]) if members is not None else None)
@@ -67,7 +71,7 @@ def best_rows(queries: Tensor, gallery: Tensor, k: int, *, excluded: Tensor, mem
     Raises NotFiniteError where a feature is not finite.
     """
     require_finite(queries, gallery)
-    chunk = _queries_at_once(len(gallery), MOST_SCORES // 4)
+    chunk = _queries_at_once(gallery, MOST_SCORES // 4)
     best = []
     for start in range(0, len(queries), chunk):
         part = slice(start, start + chunk)
@@ -98,30 +102,37 @@ def require_finite(queries: Tensor, gallery: Tensor) -> None:
             )
 
 
-def _queries_at_once(gallery: int, most_scores: int) -> int:
+def _queries_at_once(gallery: Tensor, most_scores: int) -> int:
     """Few enough that their scores stay in the processor's reach, enough for the product; never above the bound."""
-    return max(1, min(max(USUAL_SCORES // max(1, gallery), FULL_PRODUCT), most_scores // max(1, gallery)))
+    rows = max(1, len(gallery))
+    return max(1, min(max(IN_REACH[gallery.device.type] // rows, FULL_PRODUCT), most_scores // rows))
 
 
 def _rivals_before(scores: Tensor, own: Tensor, target: Tensor) -> Tensor:
-    """How many of `scores` (Q, G) stand before the target's `own` (Q, 1): the higher ones, and ties above its row."""
-    above = (scores > own).sum(dim=1, dtype=torch.int32)
-    level = (scores >= own).sum(dim=1, dtype=torch.int32) - above
+    """How many of `scores` (G, Q) stand before the target's `own` (1, Q): the higher ones, and ties above its row."""
+    rows = max(1, IN_REACH[scores.device.type] // scores.shape[1])
+    above, level = (torch.zeros(scores.shape[1], dtype=torch.int64, device=scores.device) for _ in range(2))
+    for block in scores.split(rows):
+        higher = (block > own).sum(dim=0, dtype=torch.int32)
+        above += higher
+        level += (block >= own).sum(dim=0, dtype=torch.int32) - higher
     if bool((level <= 1).all()):  # the target itself, and no other
-        return above.long()
-    order = torch.arange(scores.shape[1], device=scores.device)
-    return above + ((scores == own) & (order < target)).sum(dim=1)
+        return above
+    order = torch.arange(len(scores), device=scores.device)[:, None]
+    for block, numbers in zip(scores.split(rows), order.split(rows), strict=True):
+        above += ((block == own) & (numbers < target)).sum(dim=0)
+    return above
 
 
 def _subset_ranks(scores: Tensor, own: Tensor, target: Tensor, rival: Tensor, members: Tensor) -> Tensor:
-    """Ranks among `members` (Q, M) less the reference, by the same rule; MISS where the target is not of them."""
-    theirs = scores.gather(1, members.clamp(min=0))
+    """Ranks among `members` (M, Q) less the reference, by the same rule; MISS where the target is not of them."""
+    theirs = scores.gather(0, members.clamp(min=0))
     counted = (members != NOBODY) & (members != rival)
     better = (theirs > own) | ((theirs == own) & (members < target))
-    found = ((members == target) & counted).any(dim=1)
-    return torch.where(found, 1 + (better & counted).sum(dim=1), MISS)
+    found = ((members == target) & counted).any(dim=0)
+    return torch.where(found, 1 + (better & counted).sum(dim=0), MISS)
 
 
 def _excluded_scores(scores: Tensor, rival: Tensor) -> Tensor:
     """−inf for a reference that is in the gallery, the score as it was where NOBODY is excluded."""
-    return torch.where(rival == NOBODY, scores.gather(1, rival.clamp(min=0)), -torch.inf)
+    return torch.where(rival == NOBODY, scores.gather(0, rival.clamp(min=0)), -torch.inf)

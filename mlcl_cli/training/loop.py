@@ -57,20 +57,11 @@ def fit(
     is saved, and UsageError where the batch is larger than the data set.
     """
     started = time.monotonic()
-    steps = plan.steps(len(objective.triplets))
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
     with reporter.bar("Training", plan.epochs) as advance:
         for epoch in range(1, plan.epochs + 1):
             began = time.monotonic()
-            objective.train()
-            torch.manual_seed(seed_of(plan.seed, "dropout", epoch))
-            history: list[dict[str, Tensor]] = []
-            for batch in _batches(objective, plan, epoch, steps):
-                history.append(_step(objective, optimiser, scaler, compute, batch))
-                if scheduler is not None:
-                    scheduler.step()
-            figures = _epoch_figures(history, epoch)
-            _require_finite_weights(optimiser, epoch)
+            figures = train_epoch(objective, optimiser, plan, compute, epoch, scaler, scheduler)
             figures |= {name: float(value) for name, value in objective.logging().items()}
             figures["seconds"] = time.monotonic() - began
             validated = epoch % plan.validate_every == 0 or epoch == plan.epochs
@@ -80,7 +71,33 @@ def fit(
     return time.monotonic() - started
 
 
-def _batches(objective: Objective, plan: Plan, epoch: int, steps: int) -> Iterator[Any]:
+def train_epoch(
+    objective: Objective,
+    optimiser: torch.optim.Optimizer,
+    plan: Plan,
+    compute: Compute,
+    epoch: int,
+    scaler: torch.amp.GradScaler,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+) -> dict[str, float]:
+    """One epoch over all triplets; returns the means of its losses, for which alone the host waits for the device.
+
+    Raises DivergedError at the first loss, or at weights, that are not finite; UsageError as `Plan.steps` does.
+    """
+    objective.train()
+    torch.manual_seed(seed_of(plan.seed, "dropout", epoch))
+    history: list[dict[str, Tensor]] = []
+    for batch in _batches(objective, plan, epoch):
+        history.append(_step(objective, optimiser, scaler, compute, batch))
+        if scheduler is not None:
+            scheduler.step()
+    figures = _epoch_figures(history, epoch)
+    _require_finite_weights(optimiser, epoch)
+    return figures
+
+
+def _batches(objective: Objective, plan: Plan, epoch: int) -> Iterator[Any]:
+    steps = plan.steps(len(objective.triplets))
     order = torch.randperm(len(objective.triplets), generator=generator_of(plan.seed, "order", epoch))
     captions = objective.triplets.drawn(plan.seed, epoch)
 

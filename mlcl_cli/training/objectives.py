@@ -192,7 +192,7 @@ def finetuning_optimiser(encoder: Encoder, sides: Sequence[Side], learning_rate:
     parameters = [parameter for side in sides for parameter in encoder.parameters(side)]
     for parameter in parameters:
         parameter.requires_grad_()
-    return torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.999), eps=1e-7, fused=_fused(encoder))
+    return torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.999), eps=1e-7, fused=True)
 
 
 def combiner_optimiser(combiner: Combiner, learning_rate: float) -> torch.optim.Optimizer:
@@ -202,8 +202,4 @@ def combiner_optimiser(combiner: Combiner, learning_rate: float) -> torch.optim.
     groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]
     if level_weight:
         groups.append({"params": level_weight, "lr": 1e-3})
-    return torch.optim.Adam(groups, fused=rest[0].is_cuda)
-
-
-def _fused(encoder: Encoder) -> bool:
-    return encoder.compute.device.type == "cuda"
+    return torch.optim.Adam(groups, fused=True)

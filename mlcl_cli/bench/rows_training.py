@@ -1,0 +1,274 @@
+"""Rows of training: epochs of both stages, and gradient caching."""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from mlcl_cli.bench import plain
+from mlcl_cli.bench.material import Material
+from mlcl_cli.bench.measure import Machine, Row
+from mlcl_cli.bench.rows_data import closeness, difference, plain_encoder
+from mlcl_cli.images.augment import Augmentation
+from mlcl_cli.images.pictures import PaddedPictures, Pictures
+from mlcl_cli.images.transforms import normalise
+from mlcl_cli.models.combiner import Combiner
+from mlcl_cli.models.encoder import Encoder, Side
+from mlcl_cli.models.losses import combiner_logits, combiner_losses, finetune_loss
+from mlcl_cli.training.loop import Plan, train_epoch
+from mlcl_cli.training.objectives import (
+    BankedViews,
+    Combining,
+    Finetuning,
+    FreshViews,
+    Objective,
+    Views,
+    combiner_optimiser,
+    finetuning_optimiser,
+)
+from mlcl_cli.training.sources import Frozen, LiveImages, LiveTexts, encoded
+from mlcl_cli.training.triplets import TripletRows
+
+ADAM_BYTES = 28  # read and written for each parameter
+CACHED_TIMES = 16
+BANKED_TIMES = 10  # epochs a run: one takes milliseconds
+
+
+def combiner_epochs(material: Material, repeats: int) -> Iterator[Row]:
+    """An epoch of stage 2: banked views, then fresh ones, beside the same plain epoch."""
+    machine, rows, batch = material.machine, material.triplets, material.sizes.combiner_batch
+    store, device = material.store(), machine.compute.device
+    images, texts = store.images(material.files), store.texts(rows.captions)
+    torch.manual_seed(0)
+    combiner = Combiner(material.architecture).to(device)
+    banked = BankedViews(store.views(material.files, 2, 0), rows.references, 0)
+    opener = PaddedPictures(material.transform)
+    fresh = FreshViews(material.encoder, opener, material.files, rows.references, material.workers, 0, Augmentation())
+    pictures, captions = Frozen(images.of(rows.images)), Frozen(texts.of(rows.captions))
+
+    def combining(views: Views) -> Combining:
+        return Combining(deepcopy(combiner), rows, pictures, captions, views, ("mid", "high"))
+
+    other = PlainCombining(material, deepcopy(combiner))
+    ours = [_epochs(combining(banked), machine, batch, times=BANKED_TIMES), _epochs(combining(fresh), machine, batch)]
+    timings = machine.alternate([*ours, other.epoch], repeats)
+    problem = other.disagreement(combining(banked))
+    count = len(rows) // batch * batch
+    many = count * BANKED_TIMES
+    floor = _step_floor(combining(banked), batch, machine) * (many // batch)
+    of = "operations of the steps at the rate of a bare product, and Adam at the bandwidth of a copy"
+    yield Row("combiner epoch, banked", "triplet", (many, count), timings[0], timings[2], problem, floor, of)
+    problem = problem or _views_differ(material, other.dataset)
+    yield Row("combiner epoch, fresh", "triplet", (count, count), timings[1], timings[2], problem)
+
+
+class PlainCombining:
+    """The original epoch of stage 2: three pictures and a text through CLIP in every step."""
+
+    def __init__(self, material: Material, combiner: Combiner) -> None:
+        self.machine, self.batch = material.machine, material.sizes.combiner_batch
+        self.encoder, self.combiner = plain_encoder(material), combiner.train()
+        self.dataset = plain.Triplets(material.files, material.transform, material.triplets)
+        self.optimiser = torch.optim.Adam(combiner.parameters(), lr=2e-5)
+
+    def epoch(self) -> None:
+        """Trains on every batch, and reads every loss."""
+        compute = self.machine.compute
+        for reference, augmented, target, texts in plain.batches(self.dataset, self.batch, training=True):
+            with torch.no_grad():
+                images = [self.encoder.images(pixels) for pixels in (reference, augmented, target)]
+                text = self.encoder.texts(texts)
+            with compute.autocast():
+                loss = plain.combiner_loss(self.combiner, text, *images)
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+            loss.item()
+
+    @torch.no_grad()
+    def disagreement(self, ours: Combining) -> str | None:
+        """Whether features of a few triplets, and the loss that follows from them, are the same on both sides."""
+        rows = torch.arange(min(32, len(ours.triplets)))
+        reference = torch.stack([self.dataset[row][0] for row in rows.tolist()])
+        target = torch.stack([self.dataset[row][2] for row in rows.tolist()])
+        drawn = ours.triplets.variants[rows, 0]
+        text = self.encoder.texts([ours.triplets.captions[row] for row in drawn.tolist()])
+        image, goal = self.encoder.images(reference), self.encoder.images(target)
+        batch = ours.prepare(rows, drawn, 1)
+        own = [ours.images.features(batch[0]), ours.images.features(batch[1]), ours.texts.features(batch[2])]
+        for mine, theirs in zip(own, (image, goal, text), strict=True):
+            if problem := difference(mine, theirs, closeness(self.machine), "features"):
+                return problem
+        combiner = deepcopy(ours.combiner).eval()
+        levels = combiner(text, torch.stack([image, goal]))
+        losses = combiner_losses(combiner, combiner_logits(combiner, levels, goal))
+        mine = torch.stack([loss.squeeze() for loss in losses.values()]).sum()
+        return difference(mine, plain.combiner_loss(combiner, text, image, goal, goal), 1e-4, "losses")
+
+
+def finetuning_epochs(material: Material, repeats: int) -> Iterator[Row]:
+    """An epoch of stage 1 for either encoder."""
+    machine, sizes = material.machine, material.sizes
+    rows = first(material.triplets, sizes.finetune_triplets)
+    for side in ("text", "image"):
+        mine, other = Encoder(deepcopy(material.encoder.clip), machine.compute), plain_encoder(material)
+        objective = _finetuning(material, mine, rows, side)
+        optimiser = finetuning_optimiser(mine, (side,), 2e-6)
+        theirs = PlainFinetuning(material, other, rows, side)
+        problem = _gradients_differ(objective, theirs, mine, side, closeness(machine))
+        ours = _epochs(objective, machine, sizes.finetune_batch, optimiser)
+        timings = machine.beside(ours, theirs.epoch, repeats)
+        count = len(rows) // sizes.finetune_batch * sizes.finetune_batch
+        yield Row(f"{side} fine-tuning epoch", "triplet", (count, count), *timings, disagreement=problem)
+
+
+class PlainFinetuning:
+    """The original epoch of stage 1: what is frozen is encoded again, and the view that nobody needs is augmented."""
+
+    def __init__(self, material: Material, encoder: plain.PlainEncoder, rows: TripletRows, side: Side) -> None:
+        self.machine, self.batch, self.encoder = material.machine, material.sizes.finetune_batch, encoder
+        self.dataset = plain.Triplets(material.files, material.transform, rows)
+        encoder.clip.requires_grad_(False)
+        parameters = dict(encoder.clip.named_parameters())
+        self.trained = {name: p for name, p in parameters.items() if name.startswith("visual.") == (side == "image")}
+        for parameter in self.trained.values():
+            parameter.requires_grad_()
+        self.optimiser = torch.optim.AdamW(self.trained.values(), lr=2e-6, eps=1e-7)
+
+    def loss(self, reference: Tensor, target: Tensor, texts: list[str]) -> Tensor:
+        """method.md's stage-1 loss."""
+        image, goal = self.encoder.images(reference), self.encoder.images(target)
+        return finetune_loss(image, self.encoder.texts(texts), goal)
+
+    def epoch(self) -> None:
+        """Trains on every batch, and reads every loss."""
+        for reference, _, target, texts in plain.batches(self.dataset, self.batch, training=True):
+            loss = self.loss(reference, target, texts)
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+            loss.item()
+
+
+def gradient_caching(material: Material, repeats: int) -> Iterator[Row]:
+    """A step on 16 times the batch in chunks of the batch, beside a step on the batch; the image encoder trains."""
+    machine, batch = material.machine, material.sizes.finetune_batch
+    encoder = Encoder(deepcopy(material.encoder.clip), machine.compute)
+    finetuning_optimiser(encoder, ("image",), 2e-6)
+    shape = (CACHED_TIMES * batch, 3, encoder.size, encoder.size)
+    references, targets = (torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(2))
+    texts = torch.randn(len(references), encoder.feature_dim, device=machine.compute.device)
+
+    def encode(part: Tensor) -> Tensor:
+        return encoder.images(normalise(part.to(machine.compute.device)))
+
+    def gradients(rows: slice, chunk: int | None, turn: Callable[[Tensor], Tensor] = lambda it: it) -> Tensor:
+        encoder.clip.zero_grad(set_to_none=True)
+        sides = [turn(side[rows]) for side in (references, targets)]
+        chunks = [part for side in sides for part in side.split(chunk or len(side))]
+        reference, target = encoded(encode, chunks, cached=chunk is not None).chunk(2)
+        finetune_loss(reference, turn(texts[rows]), target).backward()
+        return torch.cat([p.grad.flatten() for p in encoder.parameters("image") if p.grad is not None])
+
+    few = slice(0, 2 * batch)
+    one, cached = gradients(few, None), gradients(few, max(1, batch // 4))
+    turned = gradients(few, None, lambda it: it.flip(0))
+    # What the order of a batch changes is the rounding of fp32, and no more than that may chunks change.
+    worst, rounding = (float((other - one).norm() / one.norm()) for other in (cached, turned))
+    problem = None if worst <= max(1e-5, 3 * rounding) else f"gradients differ by {worst:.1e}"
+    timings = machine.beside(lambda: gradients(slice(None), batch), lambda: gradients(slice(0, batch), None), repeats)
+    name = f"gradient caching, {CACHED_TIMES} times"
+    yield Row(name, "triplet", (len(texts), batch), *timings, disagreement=problem)
+
+
+def first(rows: TripletRows, count: int) -> TripletRows:
+    """The first `count` triplets, all images and captions kept."""
+    part = slice(0, count)
+    return TripletRows(rows.images, rows.captions, rows.references[part], rows.targets[part], rows.variants[part])
+
+
+def _epochs(
+    objective: Objective,
+    machine: Machine,
+    batch: int,
+    optimiser: torch.optim.Optimizer | None = None,
+    times: int = 1,
+) -> Callable[[], None]:
+    if optimiser is None:
+        assert isinstance(objective, Combining)
+        optimiser = combiner_optimiser(objective.combiner, 2e-5)
+    compute = machine.compute
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
+    plan, epoch = Plan(1, batch, 1, 0), 0
+
+    def run() -> None:
+        nonlocal epoch
+        for _ in range(times):
+            epoch += 1
+            train_epoch(objective, optimiser, plan, compute, epoch, scaler)
+
+    return run
+
+
+def _finetuning(material: Material, encoder: Encoder, rows: TripletRows, side: Side) -> Finetuning:
+    store = material.store()
+    if side == "text":
+        images = Frozen(store.images(material.files).of(rows.images))
+        return Finetuning(encoder, rows, images, LiveTexts(encoder, store.tokens(rows.captions)))
+    pictures = Pictures(material.files, material.transform, material.workers)
+    texts = Frozen(store.texts(rows.captions).of(rows.captions))
+    return Finetuning(encoder, rows, LiveImages(encoder, pictures, rows.images), texts)
+
+
+def _gradients_differ(
+    ours: Finetuning, other: PlainFinetuning, encoder: Encoder, side: Side, limit: float
+) -> str | None:
+    rows = torch.arange(min(8, len(ours.triplets)))
+    drawn = ours.triplets.variants[rows, 0]
+    with ours.encoder.compute.autocast():
+        (loss,) = ours.losses(ours.prepare(rows, drawn, 1)).values()
+    loss.backward()
+    pictures = [other.dataset[row] for row in rows.tolist()]
+    reference, target = torch.stack([it[0] for it in pictures]), torch.stack([it[2] for it in pictures])
+    other.loss(reference, target, [ours.triplets.captions[row] for row in drawn.tolist()]).backward()
+    mine = torch.cat([p.grad.flatten() for p in encoder.parameters(side) if p.grad is not None])
+    theirs = torch.cat([p.grad.flatten() for p in other.trained.values() if p.grad is not None])
+    encoder.clip.zero_grad(set_to_none=True)
+    worst = float((mine - theirs).norm() / theirs.norm())
+    return None if worst <= limit else f"gradients differ by {worst:.1e}"
+
+
+def _views_differ(material: Material, dataset: plain.Triplets) -> str | None:
+    """Both sides draw their own views: their pixels must be alike on the whole."""
+    count = min(128, len(dataset))
+    fresh = FreshViews(
+        material.encoder,
+        PaddedPictures(material.transform),
+        material.files,
+        material.triplets.references,
+        material.workers,
+        0,
+        Augmentation(),
+    )
+    crops, seed = fresh.prepare(torch.arange(count), 1)
+    ours = fresh.augment(crops, seed)
+    theirs = torch.stack([dataset[row][1] for row in range(count)])
+    for what, mine, other in (("means", ours.mean(), theirs.mean()), ("deviations", ours.std(), theirs.std())):
+        if abs(float(mine - other)) > 0.25:
+            return f"{what} of augmented pixels are {float(mine):.2f} and {float(other):.2f}"
+    return None
+
+
+def _step_floor(objective: Combining, batch: int, machine: Machine) -> float:
+    rows = torch.arange(batch)
+    with FlopCounterMode(display=False) as counter:
+        losses = objective.losses(objective.prepare(rows, objective.triplets.variants[rows, 0], 1))
+        torch.stack([loss.squeeze() for loss in losses.values()]).sum().backward()
+    parameters = sum(parameter.numel() for parameter in objective.combiner.parameters())
+    operations = float(counter.get_total_flops())
+    return operations / machine.product_rate() + ADAM_BYTES * parameters / machine.bandwidth()
+
+
+ROWS: tuple[Callable[[Material, int], Iterator[Row]], ...] = (combiner_epochs, finetuning_epochs, gradient_caching)
