@@ -237,7 +237,7 @@ def demo(
 @command("bench", "mlcl bench --only combiner-epochs --only validations")
 def bench(
     only: Annotated[list[str] | None, typer.Option(help="Measure only this group of rows; repeatable.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Counted runs of each side.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Counted runs of each side.")] = 3,
     device: Annotated[DeviceName, typer.Option(help="Where to measure.")] = DeviceName.AUTO,
     smallest: Annotated[bool, typer.Option("--smallest", help="A trial in seconds; its figures mean nothing.")] = False,
     json: JsonOption = False,

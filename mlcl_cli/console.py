@@ -143,12 +143,12 @@ def show_bench(result: Mapping[str, Any]) -> None:
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     notes = []
     for row in result["rows"]:
-        sides = row["ours"], row["plain"]
-        each = (_seconds(side["median_s"] / count) for side, count in zip(sides, row["items"], strict=True))
+        sides = [side for side in (row["ours"], row["plain"]) if side is not None]
+        each = [_seconds(side["median_s"] / count) for side, count in zip(sides, row["items"], strict=False)]
         ratio = "–" if row["ratio"] is None else f"{row['ratio']:,.{2 if row['ratio'] < 10 else 0}f}"
         memory = " / ".join("–" if (used := side["memory_bytes"]) is None else f"{used / 2**20:,.0f}" for side in sides)
         share = "" if row["share_of_floor"] is None else f"{row['share_of_floor']:.0%}"
-        table.add_row(escape(row["name"]), *each, ratio, f"{memory} MB", share)
+        table.add_row(escape(row["name"]), each[0], each[1] if len(each) > 1 else "", ratio, f"{memory} MB", share)
         if row["disagreement"]:
             notes.append(f"{row['name']}: no ratio, the sides disagree: {row['disagreement']}")
         if row["floor"]:

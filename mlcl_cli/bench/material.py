@@ -52,8 +52,22 @@ RN50X4 = TINY | {
 
 
 @dataclass(frozen=True)
+class FullRun:
+    """A whole run of stage 2: FashionIQ's sizes, unless said otherwise."""
+
+    epochs: int = 1000
+    batch: int = 2048
+    triplets: int = 18_000
+    images: int = 25_136
+    captions: int = 60_124
+    validated: Mapping[str, tuple[int, int]] = field(
+        default_factory=lambda: {"dress": (2017, 3817), "shirt": (2038, 6346), "toptee": (1961, 5373)}
+    )
+
+
+@dataclass(frozen=True)
 class Sizes:
-    """How much of everything is measured."""
+    """How much of everything is measured; `validated` are queries and gallery of real validation splits."""
 
     clip: Mapping[str, Any]
     photographs: int
@@ -63,12 +77,26 @@ class Sizes:
     finetune_triplets: int
     finetune_batch: int
     ranked: tuple[int, ...]
-    epochs_in_full: int = 0
+    validated: Mapping[str, tuple[int, int]] = field(
+        default_factory=lambda: {"cirr": (4181, 2297), "fashioniq": (2017, 3817), "shoes": (1761, 4658)}
+    )
+    fashioniq: FullRun | None = None
 
 
 REDUCED = Sizes(TINY, 256, 1024, 512, 128, 256, 64, (1_000_000,))
-FULL = Sizes(RN50X4, 2048, 8192, 4096, 2048, 512, 128, (1_000_000, 10_000_000), epochs_in_full=1000)
-SMALLEST = Sizes(TINY | {"image_resolution": 32, "vision_width": 8}, 16, 64, 32, 16, 16, 8, (2000,))
+FULL = Sizes(RN50X4, 2048, 8192, 4096, 2048, 512, 128, (1_000_000, 10_000_000), fashioniq=FullRun())
+SMALLEST = Sizes(
+    TINY | {"image_resolution": 32, "vision_width": 8},
+    photographs=16,
+    texts=64,
+    triplets=32,
+    combiner_batch=16,
+    finetune_triplets=16,
+    finetune_batch=8,
+    ranked=(2000,),
+    validated={"cirr": (80, 90), "fashioniq": (60, 70), "shoes": (50, 80)},
+    fashioniq=FullRun(2, 16, 40, 30, 50, {"dress": (20, 60), "shirt": (10, 70)}),
+)
 
 
 @dataclass

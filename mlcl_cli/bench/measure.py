@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,12 @@ class Timing:
 class Machine:
     """Where it is measured: one device, and what it can do at best."""
 
-    def __init__(self, compute: Compute) -> None:
-        self.compute = compute
+    def __init__(self, compute: Compute, *, quick: bool = False) -> None:
+        self.compute, self._quick = compute, quick
 
     def busy(self) -> float:
         """How much of the processors others take now, in percent."""
-        return psutil.cpu_percent(interval=1.0)
+        return psutil.cpu_percent(interval=0.1 if self._quick else 1.0)
 
     def wait(self) -> None:
         """Until the device has done what it was given."""
@@ -67,6 +68,7 @@ class Machine:
         first, second = self.alternate([ours, plain], repeats)
         return first, second
 
+    @cached_property
     def product_rate(self) -> float:
         """Floating-point operations a second of a large matrix product in the arithmetic of training."""
         size = 8192 if self.compute.device.type == "cuda" else 1536
@@ -74,6 +76,7 @@ class Machine:
         left, right = (torch.randn(size, size, device=self.compute.device).to(dtype) for _ in range(2))
         return 2 * size**3 / self._best(lambda: left @ right)
 
+    @cached_property
     def bandwidth(self) -> float:
         """Bytes a second, read and written, of a large copy."""
         count = 2**28 if self.compute.device.type == "cuda" else 2**25
@@ -81,8 +84,8 @@ class Machine:
         target = torch.empty_like(source)
         return 2 * source.nbytes / self._best(lambda: target.copy_(source))
 
-    def _best(self, function: Callable[[], object], repeats: int = 10) -> float:
-        (timing,) = self.alternate([function], repeats)
+    def _best(self, function: Callable[[], object]) -> float:
+        (timing,) = self.alternate([function], 1 if self._quick else 10)
         return min(timing.seconds)
 
     def _seconds(self, side: Callable[[], object]) -> float:
@@ -142,15 +145,15 @@ class Row:
     unit: str
     items: tuple[int, int]
     ours: Timing
-    plain: Timing
+    plain: Timing | None
     disagreement: str | None = None
     floor: float | None = None
     of: str = ""
 
     @property
     def ratio(self) -> float | None:
-        """How many times as fast as the plain way an item is; None where the sides disagree."""
-        if self.disagreement is not None:
+        """How many times as fast as the plain way an item is; None where the sides disagree, or there is one."""
+        if self.disagreement is not None or self.plain is None:
             return None
         return (self.plain.median / self.items[1]) / (self.ours.median / self.items[0])
 
@@ -166,7 +169,7 @@ class Row:
             "unit": self.unit,
             "items": list(self.items),
             "ours": self.ours.as_json(),
-            "plain": self.plain.as_json(),
+            "plain": None if self.plain is None else self.plain.as_json(),
             "ratio": self.ratio,
             "share_of_floor": self.share,
             "floor": self.of,

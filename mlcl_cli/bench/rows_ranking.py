@@ -21,20 +21,18 @@ from mlcl_cli.retrieval.ranking import rank_targets
 
 FEATURES = 640
 RANKED = 1000
-# Queries and gallery of real validation splits.
-REAL = {"cirr": (4181, 2297), "fashioniq": (2017, 3817), "shoes": (1761, 4658)}
 NAMES = {"cirr": "CIRR", "fashioniq": "FashionIQ dress", "shoes": "Shoes"}
 
 
 def validations(material: Material, repeats: int) -> Iterator[Row]:
     """Queries composed, ranked and measured, as after every epoch."""
-    for dataset in REAL:
+    for dataset in material.sizes.validated:
         yield _validation(material, repeats, dataset)
 
 
 def _validation(material: Material, repeats: int, dataset: str) -> Row:
     device = material.machine.compute.device
-    split, protocol = _split(dataset, *REAL[dataset]), protocol_of(dataset)
+    split, protocol = _split(dataset, *material.sizes.validated[dataset]), protocol_of(dataset)
     if dataset == "fashioniq":  # one category of the three
         protocol = dataclasses.replace(protocol, summary=lambda recalls: dict(*recalls.values()))
     evaluation = Evaluation(split, protocol, lambda triplet: triplet.captions[0])

@@ -57,7 +57,7 @@ def combiner_epochs(material: Material, repeats: int) -> Iterator[Row]:
     problem = other.disagreement(combining(banked))
     count = len(rows) // batch * batch
     many = count * BANKED_TIMES
-    floor = _step_floor(combining(banked), batch, machine) * (many // batch)
+    floor = step_floor(combining(banked), batch, machine) * (many // batch)
     of = "operations of the steps at the rate of a bare product, and Adam at the bandwidth of a copy"
     yield Row("combiner epoch, banked", "triplet", (many, count), timings[0], timings[2], problem, floor, of)
     problem = problem or _views_differ(material, other.dataset)
@@ -189,6 +189,17 @@ def first(rows: TripletRows, count: int) -> TripletRows:
     return TripletRows(rows.images, rows.captions, rows.references[part], rows.targets[part], rows.variants[part])
 
 
+def step_floor(objective: Combining, batch: int, machine: Machine) -> float:
+    """Least seconds of a step: its operations at the rate of a bare product, Adam at the bandwidth of a copy."""
+    rows = torch.arange(batch)
+    with FlopCounterMode(display=False) as counter:
+        losses = objective.losses(objective.prepare(rows, objective.triplets.variants[rows, 0], 1))
+        torch.stack([loss.squeeze() for loss in losses.values()]).sum().backward()
+    parameters = sum(parameter.numel() for parameter in objective.combiner.parameters())
+    operations = float(counter.get_total_flops())
+    return operations / machine.product_rate + ADAM_BYTES * parameters / machine.bandwidth
+
+
 def _epochs(
     objective: Objective,
     machine: Machine,
@@ -259,16 +270,6 @@ def _views_differ(material: Material, dataset: plain.Triplets) -> str | None:
         if abs(float(mine - other)) > 0.25:
             return f"{what} of augmented pixels are {float(mine):.2f} and {float(other):.2f}"
     return None
-
-
-def _step_floor(objective: Combining, batch: int, machine: Machine) -> float:
-    rows = torch.arange(batch)
-    with FlopCounterMode(display=False) as counter:
-        losses = objective.losses(objective.prepare(rows, objective.triplets.variants[rows, 0], 1))
-        torch.stack([loss.squeeze() for loss in losses.values()]).sum().backward()
-    parameters = sum(parameter.numel() for parameter in objective.combiner.parameters())
-    operations = float(counter.get_total_flops())
-    return operations / machine.product_rate() + ADAM_BYTES * parameters / machine.bandwidth()
 
 
 ROWS: tuple[Callable[[Material, int], Iterator[Row]], ...] = (combiner_epochs, finetuning_epochs, gradient_caching)

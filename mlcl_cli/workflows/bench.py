@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mlcl_cli.bench import rows_data, rows_ranking, rows_training
+from mlcl_cli.bench import rows_data, rows_full, rows_ranking, rows_training
 from mlcl_cli.bench.material import FULL, REDUCED, SMALLEST, Material
 from mlcl_cli.bench.measure import BUSY, Machine, Row
 from mlcl_cli.errors import UsageError
@@ -16,7 +16,8 @@ from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.workflows.session import versions
 
-ROWS = {make.__name__.replace("_", "-"): make for make in (*rows_data.ROWS, *rows_training.ROWS, *rows_ranking.ROWS)}
+GROUPS = (*rows_data.ROWS, *rows_training.ROWS, *rows_full.ROWS, *rows_ranking.ROWS)
+ROWS = {make.__name__.replace("_", "-"): make for make in GROUPS}
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ def run_bench(
     if unknown := [name for name in only if name not in ROWS]:
         raise UsageError(f"there are no rows {unknown[0]!r}", where="--only", remedy=f"There are {', '.join(ROWS)}")
     compute = choose_compute(device, "auto")
-    machine = Machine(compute)
+    machine = Machine(compute, quick=smallest)
     sizes = SMALLEST if smallest else FULL if compute.device.type == "cuda" else REDUCED
     material = Material(machine, sizes, choose_workers("auto"))
     busy = machine.busy()
     if busy > BUSY:
         reporter.warn(f"others take {busy:.0f} % of this machine's processors: the figures will be noisy")
-    rates = {"product_flops": machine.product_rate(), "copy_bytes_per_s": machine.bandwidth()}
+    rates = {"product_flops": machine.product_rate, "copy_bytes_per_s": machine.bandwidth}
     rows: list[Row] = []
     names = list(only or ROWS)
     try:

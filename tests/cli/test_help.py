@@ -20,6 +20,7 @@ OPTIONS = {
     "evaluate": COMMON | {"--checkpoint", "--combining-function", "--gallery"},
     "submit-cirr": COMMON | {"--name", "--checkpoint", "--combining-function"},
     "export": {"--force", "--json", "--debug", "--help"},
+    "bench": {"--only", "--repeats", "--device", "--smallest", "--json", "--debug", "--help"},
     "demo": {"--output", "--dataset", "--json", "--debug", "--help"},
 }
 

@@ -1,0 +1,54 @@
+"""Whatever is frozen is computed once: an epoch on banked features calls no encoder."""
+
+from pathlib import Path
+
+import pytest
+from world import world
+
+from mlcl_cli.models.encoder import Encoder
+from mlcl_cli.profile import load_profile
+from mlcl_cli.reporting import Silent
+from mlcl_cli.workflows import train
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Encoder calls from the first epoch on."""
+    calls: list[str] = []
+    real = {name: getattr(Encoder, name) for name in ("images", "texts")}
+    for name in real:
+
+        def counted(self: Encoder, inputs: object, name: str = name) -> object:
+            calls.append(name)
+            return real[name](self, inputs)
+
+        monkeypatch.setattr(Encoder, name, counted)
+    fit = train.fit
+
+    def after_banks(*parts: object, **options: object) -> object:
+        calls.clear()
+        return fit(*parts, **options)
+
+    monkeypatch.setattr(train, "fit", after_banks)
+    return calls
+
+
+def profile_of(folder: Path, *overrides: str) -> object:
+    return load_profile(world(folder, "cirr") / "mlcl.yaml", overrides)
+
+
+def test_a_combiners_epochs_on_banked_views_call_no_encoder(tmp_path: Path, calls: list[str]) -> None:
+    train.train_combiner(profile_of(tmp_path, "combiner.epochs=3", "combiner.augmented_views=2"), Silent())
+    assert calls == []
+
+
+def test_fresh_views_encode_the_views_alone(tmp_path: Path, calls: list[str]) -> None:
+    train.train_combiner(profile_of(tmp_path, "combiner.epochs=3"), Silent())
+    assert calls == ["images"] * 3
+
+
+@pytest.mark.parametrize(("side", "frozen"), [("text", "images"), ("image", "texts")])
+def test_fine_tuning_one_side_never_encodes_the_other(tmp_path: Path, calls: list[str], side: str, frozen: str) -> None:
+    train.finetune(profile_of(tmp_path), Silent(), encoder=side)
+    assert calls
+    assert frozen not in calls
