@@ -1,4 +1,25 @@
-from mlcl_cli.cli import main
+"""The `mlcl` entry point: signals are heeded before anything that takes time is imported."""
+
+import sys
+
+from mlcl_cli.interrupts import EXIT_CODE, Interrupted, interruptible, received
+
+
+def main() -> None:
+    """Runs the command line; stopped by a signal at any moment, it ends with exit code 75."""
+    try:
+        with interruptible():
+            from mlcl_cli.cli import main as run
+
+            run()
+    except Interrupted as stopped:
+        sys.stderr.write(f"\n{stopped}\n")
+        sys.exit(EXIT_CODE)
+    except SystemExit:
+        if received():  # click, too, has an opinion on what Ctrl-C exits with
+            sys.exit(EXIT_CODE)
+        raise
+
 
 if __name__ == "__main__":
     main()

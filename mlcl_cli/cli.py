@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from json import loads
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from mlcl_cli import __version__
-from mlcl_cli.errors import MachineError, MlclError, UsageError
+from mlcl_cli.errors import UsageError
+from mlcl_cli.guard import guarded, one_line
 from mlcl_cli.options import (
     BatchOption,
     CheckpointOption,
@@ -28,6 +29,8 @@ from mlcl_cli.options import (
     JsonOption,
     ProfileOption,
     RateOption,
+    ResumeOption,
+    RunOption,
     SetOption,
 )
 
@@ -48,33 +51,15 @@ def command(name: str, example: str) -> Callable[[Command], Command]:
     """Registers a command whose errors become one line and an exit code."""
 
     def _register(function: Command) -> Command:
-        @functools.wraps(function)
-        def _guarded(*args: Any, debug: bool = False, **options: Any) -> None:
-            try:
-                function(*args, debug=debug, **options)
-            except MlclError as error:
-                if debug:
-                    raise
-                _fail(error)
-            except MemoryError as error:  # torch's error for a full GPU is no subclass of it
-                if debug:
-                    raise
-                _fail(MachineError("out of memory", remedy="Lower batch_size or workers"), error)
-            except RuntimeError as error:
-                if debug or type(error).__name__ != "OutOfMemoryError":
-                    raise
-                text = str(error).split(". ")[0]
-                _fail(MachineError(text, remedy="Lower batch_size, or choose a smaller clip.model"), error)
-
-        return app.command(name, epilog=f"Example:  {example}")(_guarded)  # type: ignore[return-value]
+        return app.command(name, epilog=f"Example:  {example}")(guarded(function))  # type: ignore[return-value]
 
     return _register
 
 
 def main() -> None:
-    """The `mlcl` entry point. Exit codes: 0 done, 1 our bug, 2 usage or profile, 3 data, 4 machine, 5 diverged."""
+    """Exit codes: 0 done, 1 our bug, 2 usage or profile, 3 data, 4 machine, 5 diverged, 75 stopped."""
     if "--debug" not in sys.argv:
-        sys.excepthook = _one_line
+        sys.excepthook = one_line
     typer.main.get_command(app)(prog_name="mlcl")  # app() would put a hook of its own in place of ours
 
 
@@ -129,6 +114,8 @@ def finetune(
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
     learning_rate: RateOption = None,
+    resume: ResumeOption = None,
+    run: RunOption = None,
     profile: ProfileOption = None,
     overrides: SetOption = None,
     json: JsonOption = False,
@@ -137,10 +124,13 @@ def finetune(
     """Stage 1: fine-tune CLIP's encoders on the element-wise sum."""
     flags = _flags("finetune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     loaded, terminal = _open(profile, [*(overrides or []), *flags])
-    from mlcl_cli.workflows.train import finetune as run
+    from mlcl_cli.workflows.train import finetune as train
 
     origin = start if start is None or start == "none" else _absolute(Path(start))
-    result = run(loaded, terminal, encoder=encoder or loaded.finetune.encoder, start=origin)
+    if start is not None and (resume or run):
+        raise UsageError("a run that goes on has its start", where="--from", remedy="Leave --from or --resume out")
+    again = _resume(loaded, resume, run)
+    result = train(loaded, terminal, encoder=encoder or loaded.finetune.encoder, start=origin, resume=again)
     _show_metrics(result.as_json(), json=json)
 
 
@@ -149,6 +139,8 @@ def train_combiner(
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
     learning_rate: RateOption = None,
+    resume: ResumeOption = None,
+    run: RunOption = None,
     profile: ProfileOption = None,
     overrides: SetOption = None,
     json: JsonOption = False,
@@ -157,9 +149,9 @@ def train_combiner(
     """Stage 2: train the multi-level combiner on the best tuned CLIP."""
     flags = _flags("combiner", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     loaded, terminal = _open(profile, [*(overrides or []), *flags])
-    from mlcl_cli.workflows.train import train_combiner as run
+    from mlcl_cli.workflows.train import train_combiner as train
 
-    _show_metrics(run(loaded, terminal).as_json(), json=json)
+    _show_metrics(train(loaded, terminal, resume=_resume(loaded, resume, run)).as_json(), json=json)
 
 
 @command("evaluate", "mlcl evaluate --combining-function sum --gallery val")
@@ -273,6 +265,13 @@ def _open(path: Path | None, overrides: list[str] | None) -> tuple[Any, Any]:
     return profile, terminal
 
 
+def _resume(profile: Any, flag: bool | None, run: Path | None) -> Any:
+    from mlcl_cli.workflows.resume import Resume
+
+    automatic = profile.resume == "auto" and flag is None
+    return Resume(wanted=bool(flag) or automatic, optional=automatic, run=_absolute(run))
+
+
 def _flags(section: str, **values: object) -> list[str]:
     return [f"{section}.{key}={value}" for key, value in values.items() if value is not None]
 
@@ -291,17 +290,3 @@ def _show_facts(result: dict[str, Any], *, json: bool) -> None:
     from mlcl_cli.console import show_facts, show_json
 
     (show_json if json else show_facts)(result)
-
-
-def _fail(error: MlclError, cause: BaseException | None = None) -> NoReturn:
-    from mlcl_cli.console import show_error
-
-    show_error(error)
-    raise typer.Exit(error.exit_code) from cause
-
-
-def _one_line(kind: type[BaseException], error: BaseException, _trace: object) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        sys.stderr.write("\ninterrupted\n")
-    else:
-        sys.stderr.write(f"error: {kind.__name__}: {error}. This is a bug of mlcl; --debug shows where\n")

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818
+class Interrupted(KeyboardInterrupt):
     """A command was told to stop. `remedy` says how to go on. No `except Exception` on the way swallows it."""
 
     def __init__(self, remedy: str = "Run the command again: what was done is kept") -> None:

@@ -58,6 +58,12 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 EpochsOption = Annotated[int | None, typer.Option(help="Epochs; else the profile's.")]
 BatchOption = Annotated[int | None, typer.Option(help="Triplets a batch; else the profile's.")]
 RateOption = Annotated[float | None, typer.Option(help="Learning rate; else the profile's.")]
+ResumeOption = Annotated[
+    bool | None, typer.Option("--resume/--no-resume", help="Go on with the newest unfinished run; else the profile's.")
+]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", help="Go on with this run: its folder, or one of its state files.")
+]
 CheckpointOption = Annotated[
     Path | None, typer.Option(help="A combiner's checkpoint; else the newest run's best in the workspace.")
 ]

@@ -8,11 +8,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlcl_cli"
 
-BASE = {"errors", "files", "reporting", "seeds"}
+BASE = {"errors", "files", "interrupts", "reporting", "seeds"}
 FEATURES = BASE | {"data", "images", "models"}
 MAY_IMPORT = {
     "__init__": set(),
-    "__main__": {"cli"},
+    "__main__": {"cli", "interrupts"},
+    "interrupts": set(),
     "errors": set(),
     "reporting": set(),
     "seeds": set(),
@@ -29,7 +30,8 @@ MAY_IMPORT = {
     "bench": FEATURES | {"features", "retrieval", "training"},
     "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "__init__"},
     "options": set(),
-    "cli": {"errors", "files", "options", "profile", "console", "workflows", "__init__"},
+    "guard": {"errors", "interrupts", "console"},
+    "cli": {"errors", "files", "guard", "options", "profile", "console", "workflows", "__init__"},
 }
 TORCH_FREE = {"__init__", "errors", "files", "reporting", "profile", "console", "data", "cli", "options"}
 FILES = sorted(PACKAGE.rglob("*.py"))

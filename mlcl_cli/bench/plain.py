@@ -4,6 +4,7 @@ Everything is encoded anew in every step, four loader workers decode and augment
 both branches of the combiner are computed in full, and metrics compare matrices of strings.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,15 +87,18 @@ class Triplets(Dataset[tuple[Tensor, Tensor, Tensor, str]]):
 
 def batches(dataset: Dataset[Any], batch_size: int, *, training: bool) -> Iterator[Any]:
     """The loader of the original."""
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_size,
-        shuffle=training,
-        drop_last=training,
-        num_workers=WORKERS,
-        pin_memory=torch.cuda.is_available(),
-    )
-    return iter(loader)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # four workers are the recipe
+        warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
+        loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_size,
+            shuffle=training,
+            drop_last=training,
+            num_workers=WORKERS,
+            pin_memory=torch.cuda.is_available(),
+        )
+        return iter(loader)
 
 
 @dataclass(frozen=True)

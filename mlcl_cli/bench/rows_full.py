@@ -16,7 +16,7 @@ from mlcl_cli.features.bank import Table
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.reporting import Silent
 from mlcl_cli.retrieval.evaluate import Evaluation
-from mlcl_cli.training.loop import Plan, fit
+from mlcl_cli.training.loop import Plan, Trainer, fit
 from mlcl_cli.training.objectives import BankedViews, Combining, combiner_optimiser
 from mlcl_cli.training.runs import Run
 from mlcl_cli.training.sources import Frozen
@@ -52,10 +52,10 @@ def full_run(material: Material, repeats: int) -> Iterator[Row]:  # noqa: ARG001
     plan = Plan(sizes.epochs, sizes.batch, 1, 0)
     floor = step_floor(objective, sizes.batch, machine) * plan.steps(len(rows)) * plan.epochs
     folder = Path(tempfile.mkdtemp(dir=material.folder))
-    about = {"kind": "combiner", "epochs": plan.epochs, "bests": FASHIONIQ_ORIGINAL.bests, "about": {}}
+    about = {"kind": "combiner", "epochs": plan.epochs, "bests": FASHIONIQ_ORIGINAL.bests, "about": {}, "command": ""}
     with Run.create(folder, "bench", "", **about) as run:
-        optimiser = combiner_optimiser(combiner, 2e-5)
-        seconds = fit(objective, optimiser, plan, machine.compute, run, validate, Silent())
+        trainer = Trainer(objective, combiner_optimiser(combiner, 2e-5), plan, machine.compute)
+        seconds = fit(trainer, run, validate, Silent())
     of = "operations of the steps alone, and Adam: validation, logs and checkpoints are in our time"
     timing = Timing((seconds,), None)
     yield Row(f"FashionIQ, {plan.epochs:,} epochs", "epoch", (plan.epochs, 1), timing, None, None, floor, of)

@@ -17,7 +17,7 @@ from mlcl_cli.images.transforms import normalise
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.models.encoder import Encoder, Side
 from mlcl_cli.models.losses import combiner_logits, combiner_losses, finetune_loss
-from mlcl_cli.training.loop import Plan, train_epoch
+from mlcl_cli.training.loop import Plan, Trainer
 from mlcl_cli.training.objectives import (
     BankedViews,
     Combining,
@@ -210,15 +210,12 @@ def _epochs(
     if optimiser is None:
         assert isinstance(objective, Combining)
         optimiser = combiner_optimiser(objective.combiner, 2e-5)
-    compute = machine.compute
-    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
-    plan, epoch = Plan(1, batch, 1, 0), 0
+    trainer = Trainer(objective, optimiser, Plan(1, batch, 1, 0), machine.compute)
 
     def run() -> None:
-        nonlocal epoch
         for _ in range(times):
-            epoch += 1
-            train_epoch(objective, optimiser, plan, compute, epoch, scaler)
+            trainer.run_epoch()
+            trainer.next_epoch()
 
     return run
 

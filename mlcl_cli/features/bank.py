@@ -76,8 +76,8 @@ class Bank:
         description = {
             "format": FORMAT,
             "key": json.dumps(dict(self.key), sort_keys=True),
-            "stamps": json.dumps(self.stamps),
-            "sha256": _digest(values),
+            "stamps": (stamps := json.dumps(self.stamps)),
+            "sha256": _digest(values, stamps),
         }
         write_file(self.path, lambda path: save_file({"features": values}, path, metadata=description))
 
@@ -97,12 +97,15 @@ class Bank:
                     return "is the bank of something else"
                 self.values = file.get_tensor("features")
                 self.stamps = json.loads(description["stamps"])
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
+                digest = _digest(self.values, description["stamps"])
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             return f"cannot be read ({error})"
-        if len(self.values) != len(self.stamps) or _digest(self.values) != description["sha256"]:
+        if len(self.values) != len(self.stamps) or digest != description.get("sha256"):
             return "does not match its checksum"
         return None
 
 
-def _digest(values: Tensor) -> str:
-    return hashlib.sha256(values.numpy().data).hexdigest()
+def _digest(values: Tensor, stamps: str) -> str:
+    digest = hashlib.sha256(f"{tuple(values.shape)}{stamps}".encode())
+    digest.update(values.contiguous().numpy().data)
+    return digest.hexdigest()

@@ -14,6 +14,7 @@ from mlcl_cli.profile.fields import (
     FilePath,
     FreshOrWhole,
     Levels,
+    Minutes,
     NoneOrWhole,
     Rate,
     Ratio,
@@ -96,6 +97,13 @@ class Evaluate(_Section):
     gallery: Literal["original", "val"] = "original"
 
 
+class Checkpoints(_Section):
+    """How often a run saves the state that it can go on from."""
+
+    every_epochs: NoneOrWhole = "none"
+    every_minutes: Minutes = 5.0
+
+
 class Profile(_Section):
     """A whole profile. Relative paths start at the validation context's `folder`, else at the working folder."""
 
@@ -108,6 +116,8 @@ class Profile(_Section):
     seed: Seed = 0
     workers: AutoOrWhole = "auto"
     bad_images: Literal["stop", "drop"] = "stop"
+    resume: Literal["none", "auto"] = "none"
+    checkpoints: Checkpoints = Field({}, validate_default=True)
     clip: Clip = Field({}, validate_default=True)
     image: Image = Field({}, validate_default=True)
     finetune: Finetune = Field({}, validate_default=True)
@@ -120,7 +130,7 @@ class Profile(_Section):
         root: Path = getattr(self.roots, self.dataset)
         return root
 
-    @field_validator("roots", "clip", "image", "finetune", "combiner", "evaluate", mode="before")
+    @field_validator("roots", "clip", "image", "finetune", "combiner", "evaluate", "checkpoints", mode="before")
     @classmethod
     def _empty_section(cls, value: object) -> object:
         return {} if value is None else value

@@ -1,5 +1,6 @@
 """Checkpoints that carry their own description: weights in safetensors, and the original `.pt` format in and out."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from mlcl_cli.errors import DataError
 from mlcl_cli.files import write_file
 from mlcl_cli.models.combiner import is_combiner_state
 from mlcl_cli.models.weights import fingerprint, read_torch_file
+from mlcl_cli.training.state import FORMAT as STATE_FORMAT
+from mlcl_cli.training.state import load_state
 
 Kind = Literal["clip", "combiner"]
 ORIGINAL_KEYS: dict[Kind, str] = {"clip": "CLIP", "combiner": "Combiner"}
@@ -36,7 +39,8 @@ def save_checkpoint(path: Path, kind: Kind, state: Mapping[str, Tensor], about: 
     """Writes a checkpoint whole or not at all; what was at `path` before stays until the new one is safe."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     description = {"kind": kind, "fingerprint": fingerprint(tensors), **about}
-    metadata = {"format": FORMAT, "about": json.dumps(description, allow_nan=False)}
+    text = json.dumps(description, allow_nan=False)
+    metadata = {"format": FORMAT, "about": text, "checksum": _checksum(text)}
     write_file(path, lambda stage: save_file(tensors, stage, metadata=metadata))
 
 
@@ -76,15 +80,32 @@ def _load_own(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            if metadata.get("format") == STATE_FORMAT:
+                return _of_state(path)
             if metadata.get("format") != FORMAT:
                 raise DataError("holds no mlcl checkpoint", where=path, remedy="Give a file that mlcl wrote, or a .pt")
+            if metadata.get("checksum") != _checksum(metadata["about"]):
+                raise DataError("its description does not match its checksum", where=path, remedy=remedy)
             about = json.loads(metadata["about"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot be read ({error})", where=path, remedy=remedy) from error
     if about.get("fingerprint") != fingerprint(state):
         raise DataError("its weights do not match their fingerprint", where=path, remedy=remedy)
     return Checkpoint(path, about["kind"], state, about)
+
+
+def _of_state(path: Path) -> Checkpoint:
+    """The weights of a run's last state."""
+    state, about = load_state(path)
+    weights = dict(state.weights)
+    return Checkpoint(
+        path, about["kind"], weights, {**about, "epoch": state.epoch, "fingerprint": fingerprint(weights)}
+    )
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _load_original(path: Path) -> Checkpoint:

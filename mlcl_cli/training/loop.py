@@ -10,11 +10,13 @@ from torch import Tensor
 
 from mlcl_cli.errors import DivergedError, NotFiniteError, UsageError
 from mlcl_cli.images.decode import in_order
+from mlcl_cli.interrupts import Interrupted, unbroken
 from mlcl_cli.models.compute import Compute
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.seeds import generator_of, seed_of
 from mlcl_cli.training.objectives import Objective
 from mlcl_cli.training.runs import Run
+from mlcl_cli.training.state import TrainingState, optimiser_state, restore_optimiser
 
 BATCHES_AHEAD = 2
 REMEDY = "Lower the learning rate, or set precision: fp32; the last checkpoint is good"
@@ -40,89 +42,176 @@ class Plan:
         return triplets // self.batch_size
 
 
+class Trainer:
+    """An objective under way: what a step changes, and how far it has come.
+
+    Every draw has a seed of its own that names epoch and step, so that nothing but what `state` gives is needed to go
+    on as if nothing had happened.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimiser: torch.optim.Optimizer,
+        plan: Plan,
+        compute: Compute,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    ) -> None:
+        self.objective, self.optimiser, self.plan, self.compute = objective, optimiser, plan, compute
+        self.scheduler = scheduler
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
+        self.epoch, self.steps_done = 1, 0
+        self._history: list[dict[str, Tensor]] = []
+        self._parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        self._broken = torch.zeros((), device=compute.device)
+
+    def run_epoch(self, after_step: Callable[[], object] = lambda: None) -> dict[str, float]:
+        """The rest of this epoch's steps; returns the means of its losses, for which alone the host waits.
+
+        Raises DivergedError at the first loss or gradient that is not finite; the weights are then as they were
+        before that step. Raises UsageError as `Plan.steps` does.
+        """
+        self.objective.train()
+        for batch in self._batches():
+            with unbroken():
+                self._step(batch)
+                self.steps_done += 1
+                after_step()
+        figures = self._figures()
+        self._require_finite_weights()
+        return figures
+
+    def next_epoch(self) -> None:
+        """Begins the next epoch."""
+        self.epoch, self.steps_done, self._history = self.epoch + 1, 0, []
+
+    def state(self) -> TrainingState:
+        """All that the rest of the run depends on. Raises DivergedError rather than give what is not finite."""
+        self._require_finite_weights()
+        history = {}
+        if self._history:
+            self._figures()
+            history = {name: torch.stack([step[name] for step in self._history]) for name in self._history[0]}
+        tensors, plain = optimiser_state(self.optimiser)
+        plain["history"] = list(history)
+        plain["scaler"] = self.scaler.state_dict()
+        plain["scheduler"] = None if self.scheduler is None else self.scheduler.state_dict()
+        return TrainingState(self.epoch, self.steps_done, self.objective.weights(), tensors, history, plain)
+
+    def bytes_of_state(self) -> int:
+        """About how large a saved state is: weights, and two moments of those that train."""
+        weights: int = sum(tensor.nbytes for tensor in self.objective.weights().values())
+        moments: int = 2 * sum(parameter.nbytes for parameter in self._parameters)
+        return weights + moments
+
+    def restore(self, state: TrainingState) -> None:
+        """Goes on from `state`."""
+        self.epoch, self.steps_done = state.epoch, state.steps_done
+        self.objective.load(state.weights)
+        restore_optimiser(self.optimiser, state.optimiser, state.plain)
+        self.scaler.load_state_dict(state.plain["scaler"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state.plain["scheduler"])
+        history = {name: state.history[name].to(self.compute.device) for name in state.plain["history"]}
+        self._history = [{name: values[step] for name, values in history.items()} for step in range(state.steps_done)]
+
+    def _batches(self) -> Iterator[Any]:
+        triplets, plan, epoch = self.objective.triplets, self.plan, self.epoch
+        order = torch.randperm(len(triplets), generator=generator_of(plan.seed, "order", epoch))
+        captions = triplets.drawn(plan.seed, epoch)
+
+        def prepare(rows: Tensor) -> Any:
+            return self.objective.prepare(rows, captions[rows], epoch)
+
+        rows = order.split(plan.batch_size)[self.steps_done : plan.steps(len(triplets))]
+        return in_order(prepare, rows, workers=1, ahead=BATCHES_AHEAD)
+
+    def _step(self, batch: Any) -> None:
+        torch.manual_seed(seed_of(self.plan.seed, "dropout", self.epoch, self.steps_done))
+        with self.compute.training():
+            with self.compute.autocast():
+                losses = self.objective.losses(batch)
+            total = torch.stack([loss.squeeze() for loss in losses.values()]).sum()
+            self.optimiser.zero_grad(set_to_none=True)
+            self.scaler.scale(total).backward()
+        figures = {"loss": total.detach(), **{name: loss.detach().squeeze() for name, loss in losses.items()}}
+        figures |= self._guarded_update(total.detach())
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self._history.append(figures)
+
+    def _guarded_update(self, total: Tensor) -> dict[str, Tensor]:
+        """Updates the weights unless loss or gradients are not finite; the device decides, and the host need not wait.
+
+        Once a step was broken none of the epoch's later ones changes anything. A step that the scaler of mixed
+        precision skips is no broken one: it is counted.
+        """
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        if not self.scaler.is_enabled():
+            self._broken = torch.maximum(self._broken, (~(total + norm).isfinite()).float())
+            self.optimiser.found_inf = self._broken  # type: ignore[attr-defined]  # as GradScaler tells a fused one
+            self.optimiser.step()
+            return {"gradient_norm": norm}
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        skipped = (~norm.isfinite()).float()
+        return {"skipped_steps": skipped, "gradient_norm": torch.where(norm.isfinite(), norm, 0.0)}
+
+    def _figures(self) -> dict[str, float]:
+        """Means over the epoch's steps so far (of skipped steps the sum), brought from the device in one go."""
+        history = self._history
+        columns = {name: torch.stack([step[name] for step in history]).double().cpu() for name in history[0]}
+        broken = {name: (~values.isfinite()).nonzero() for name, values in columns.items()}
+        if first := [(int(rows[0]), name) for name, rows in broken.items() if len(rows)]:
+            step, name = min(first)
+            what = "the gradient is" if name == "gradient_norm" else f"the loss is ({name})"
+            where = f"epoch {self.epoch}, step {step + 1}"
+            raise DivergedError(f"{what} not finite: {float(columns[name][step])}", where=where, remedy=REMEDY)
+        return {
+            name: float(values.sum() if name == "skipped_steps" else values.mean()) for name, values in columns.items()
+        }
+
+    def _require_finite_weights(self) -> None:
+        """The last loss was taken before its update: a step may end in weights that no loss has seen."""
+        if not bool(torch.stack([weight.detach().isfinite().all() for weight in self._parameters]).all()):
+            raise DivergedError("the weights are not finite", where=f"epoch {self.epoch}", remedy=REMEDY)
+
+
 def fit(
-    objective: Objective,
-    optimiser: torch.optim.Optimizer,
-    plan: Plan,
-    compute: Compute,
+    trainer: Trainer,
     run: Run,
     validate: Callable[[], Figures],
     reporter: Reporter,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
 ) -> float:
-    """Trains `objective` and leaves logs and checkpoints in `run`; returns the seconds it took.
+    """Trains to the plan's last epoch and leaves logs and checkpoints in `run`; returns the seconds it took.
 
-    Every epoch's order, captions and dropout have seeds of their own. Validates every `plan.validate_every` epochs
-    and after the last. Raises DivergedError at the first loss that is not finite, before anything of that epoch
-    is saved, and UsageError where the batch is larger than the data set.
+    Validates every `plan.validate_every` epochs and after the last. Raises DivergedError at the first loss, gradient
+    or score that is not finite, before anything of it is saved, UsageError where the batch is larger than the data
+    set, and Interrupted, with a checkpoint at the last finished step, where the command is told to stop.
     """
-    started = time.monotonic()
-    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
-    with reporter.bar("Training", plan.epochs) as advance:
-        for epoch in range(1, plan.epochs + 1):
-            began = time.monotonic()
-            figures = train_epoch(objective, optimiser, plan, compute, epoch, scaler, scheduler)
-            figures |= {name: float(value) for name, value in objective.logging().items()}
-            figures["seconds"] = time.monotonic() - began
-            validated = epoch % plan.validate_every == 0 or epoch == plan.epochs
-            metrics = _validated(validate, epoch) if validated else None
-            run.record(epoch, figures, metrics, objective.weights)
-            advance(1, run.status)
+    started, plan = time.monotonic(), trainer.plan
+    try:
+        with reporter.bar("Training", plan.epochs) as advance:
+            advance(trainer.epoch - 1, run.status)
+            while trainer.epoch <= plan.epochs:
+                began, epoch = time.monotonic(), trainer.epoch
+                figures = trainer.run_epoch(after_step=lambda: run.save_if_due(trainer.state))
+                figures |= {name: float(value) for name, value in trainer.objective.logging().items()}
+                seconds = time.monotonic() - began
+                validated = epoch % plan.validate_every == 0 or epoch == plan.epochs
+                metrics = _validated(validate, epoch) if validated else None
+                with unbroken():
+                    run.record(epoch, figures, metrics, trainer.objective.weights, seconds)
+                    trainer.next_epoch()
+                    run.save_if_due(trainer.state, epoch)
+                advance(1, run.status)
+    except Interrupted:
+        with unbroken():
+            run.save(trainer.state())
+        raise Interrupted(f"Go on with `mlcl {run.command} --resume`") from None
     return time.monotonic() - started
-
-
-def train_epoch(
-    objective: Objective,
-    optimiser: torch.optim.Optimizer,
-    plan: Plan,
-    compute: Compute,
-    epoch: int,
-    scaler: torch.amp.GradScaler,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-) -> dict[str, float]:
-    """One epoch over all triplets; returns the means of its losses, for which alone the host waits for the device.
-
-    Raises DivergedError at the first loss, or at weights, that are not finite; UsageError as `Plan.steps` does.
-    """
-    objective.train()
-    torch.manual_seed(seed_of(plan.seed, "dropout", epoch))
-    history: list[dict[str, Tensor]] = []
-    for batch in _batches(objective, plan, epoch):
-        history.append(_step(objective, optimiser, scaler, compute, batch))
-        if scheduler is not None:
-            scheduler.step()
-    figures = _epoch_figures(history, epoch)
-    _require_finite_weights(optimiser, epoch)
-    return figures
-
-
-def _batches(objective: Objective, plan: Plan, epoch: int) -> Iterator[Any]:
-    steps = plan.steps(len(objective.triplets))
-    order = torch.randperm(len(objective.triplets), generator=generator_of(plan.seed, "order", epoch))
-    captions = objective.triplets.drawn(plan.seed, epoch)
-
-    def prepare(rows: Tensor) -> Any:
-        return objective.prepare(rows, captions[rows], epoch)
-
-    return in_order(prepare, order.split(plan.batch_size)[:steps], workers=1, ahead=BATCHES_AHEAD)
-
-
-def _step(
-    objective: Objective,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    compute: Compute,
-    batch: Any,
-) -> dict[str, Tensor]:
-    with compute.training():
-        with compute.autocast():
-            losses = objective.losses(batch)
-        total = torch.stack([loss.squeeze() for loss in losses.values()]).sum()
-        optimiser.zero_grad(set_to_none=True)
-        scaler.scale(total).backward()
-    scaler.step(optimiser)
-    scaler.update()
-    return {"loss": total.detach(), **{name: loss.detach().squeeze() for name, loss in losses.items()}}
 
 
 def _validated(validate: Callable[[], Figures], epoch: int) -> Figures:
@@ -130,24 +219,3 @@ def _validated(validate: Callable[[], Figures], epoch: int) -> Figures:
         return validate()
     except NotFiniteError as error:
         raise DivergedError(error.what, where=f"validation of epoch {epoch}", remedy=REMEDY) from error
-
-
-def _require_finite_weights(optimiser: torch.optim.Optimizer, epoch: int) -> None:
-    """The loss of the last step was taken before its update: a step may end in weights that no loss has seen."""
-    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-    if not bool(torch.stack([weight.detach().isfinite().all() for weight in weights]).all()):
-        raise DivergedError("the weights are not finite", where=f"epoch {epoch}", remedy=REMEDY)
-
-
-def _epoch_figures(history: list[dict[str, Tensor]], epoch: int) -> dict[str, float]:
-    """Means over the epoch's steps, brought from the device in one go."""
-    columns = {name: torch.stack([figures[name] for figures in history]).double().cpu() for name in history[0]}
-    for name, values in columns.items():
-        if not bool(values.isfinite().all()):
-            step = int((~values.isfinite()).nonzero()[0]) + 1
-            raise DivergedError(
-                f"the loss is not finite ({name} is {float(values[step - 1])})",
-                where=f"epoch {epoch}, step {step}",
-                remedy=REMEDY,
-            )
-    return {name: float(values.mean()) for name, values in columns.items()}

@@ -1,6 +1,6 @@
 """What a run minimises: fine-tuning and the combiner, behind one face. The loop never knows the names of losses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +41,9 @@ class Objective(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """What a checkpoint holds."""
 
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes back what `weights` gave."""
+
 
 @dataclass
 class Finetuning:
@@ -72,6 +75,10 @@ class Finetuning:
     def weights(self) -> dict[str, Tensor]:
         """All of CLIP."""
         return dict(self.encoder.state())
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """All of CLIP."""
+        self.encoder.clip.load_state_dict(dict(weights))
 
 
 class Views(Protocol):
@@ -183,8 +190,12 @@ class Combining:
         return {name: value.detach() for name, value in figures.items() if value is not None}
 
     def weights(self) -> dict[str, Tensor]:
+        """The combiner's parameters, on its device."""
+        return {name: tensor.detach() for name, tensor in self.combiner.state_dict().items()}
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
         """The combiner's parameters."""
-        return {name: tensor.detach().cpu() for name, tensor in self.combiner.state_dict().items()}
+        self.combiner.load_state_dict(dict(weights))
 
 
 def finetuning_optimiser(encoder: Encoder, sides: Sequence[Side], learning_rate: float) -> torch.optim.Optimizer:

@@ -1,23 +1,27 @@
 """A run's folder: resolved profile, logs, best and last checkpoints, and a summary that later commands choose by."""
 
-import csv
-import io
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from mlcl_cli.errors import DataError, MachineError
 from mlcl_cli.files import to_json, write_file
+from mlcl_cli.interrupts import unbroken
 from mlcl_cli.training.checkpoints import SUFFIX, Kind, save_checkpoint
+from mlcl_cli.training.logs import Logs
+from mlcl_cli.training.state import TrainingState, load_state, save_state
 
 SUMMARY = "run.json"
-LAST = f"last{SUFFIX}"
+NEXT, LAST, PREVIOUS = (f"{name}{SUFFIX}" for name in ("next", "last", "previous"))
+LOCK = ".lock"
 SECONDS_BETWEEN_SAVES = 30.0
 
 
@@ -31,27 +35,49 @@ class Best:
     metrics: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """How often a run saves its state: every so many epochs (None: by time alone), and every so many minutes."""
+
+    epochs: int | None = None
+    minutes: float = 5.0
+
+
 @dataclass
 class Run:
-    """A training run that is under way in `folder`.
+    """A training run that is under way in `folder`, which no other process may train meanwhile.
 
-    `kind` is what it trains, `about` describes it in every checkpoint, `bests` names the metrics that each keep a
-    best checkpoint of their own; the first of them is the one that the run is judged by. A new best waits in memory
-    for `SECONDS_BETWEEN_SAVES` at most, so that an epoch of milliseconds does not wait for the disk.
+    `kind` is what it trains, `command` how it was started, `about` describes it in every checkpoint, `bests` names the
+    metrics that each keep a best checkpoint of their own; the first of them is the one that the run is judged by. A new
+    best waits in memory for `SECONDS_BETWEEN_SAVES` at most, so that an epoch of milliseconds does not wait for the
+    disk.
     """
 
     folder: Path
     kind: Kind
+    command: str
     epochs: int
     bests: Sequence[str]
     about: Mapping[str, Any]
+    interval: Interval = Interval()
     found: dict[str, Best] = field(default_factory=dict)
     status: str = ""
     _waiting: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    _columns: list[str] = field(default_factory=list)
     _epoch: int = 0
+    _loss: float | None = None
     _created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
+    _bests_saved: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._logs = Logs(self.folder)
+        self._lock = lock(self.folder / LOCK)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise MachineError(
+                "another process is training this run", where=self.folder, remedy="Wait for it, or stop it"
+            ) from None
 
     @classmethod
     def create(cls, parent: Path, name: str, profile: str, **parts: Any) -> Self:
@@ -71,13 +97,35 @@ class Run:
             return cls(folder, **parts)
         raise AssertionError("a thousand runs within a second")
 
+    @classmethod
+    def resume(cls, stored: "StoredRun", state: Path | None, warn: Callable[[str], None], **parts: Any) -> "Resumed":
+        """Takes up a run at `state`, or at its last good one; a damaged one is named by `warn` and passed over.
+
+        Logs go back to where they were then. Raises DataError where there is no good state, MachineError where another
+        process trains the run.
+        """
+        folder = stored.folder
+        run = cls(folder, **parts, _created=stored.summary["created"])
+        loaded, about = _last_good(folder, warn) if state is None else load_state(state)
+        for stale in folder.glob(".*.partial"):
+            stale.unlink(missing_ok=True)
+        run.found = {name: Best(**best) for name, best in about["bests"].items()}
+        run._epoch = loaded.epoch - 1
+        run._logs.rewind(about["logs"])
+        run._say(about["loss"])
+        return Resumed(run, loaded)
+
     def __enter__(self) -> Self:
         self._summarise("running")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._save_waiting()
-        self._summarise("finished" if kind is None else "interrupted")
+        try:
+            with unbroken():
+                self._save_waiting()
+                self._summarise("finished" if kind is None else "interrupted")
+        finally:
+            self._lock.release()
 
     @property
     def best(self) -> Best:
@@ -90,10 +138,11 @@ class Run:
         figures: Mapping[str, float],
         metrics: Mapping[str, float] | None,
         weights: Callable[[], Mapping[str, Tensor]],
+        seconds: float,
     ) -> None:
-        """Logs an epoch and keeps its weights where it is a best or the last."""
+        """Logs an epoch, which took `seconds` before its validation, and keeps its weights where it is a best."""
         self._epoch = epoch
-        self._log({"epoch": epoch, **figures, **(metrics or {})})
+        self._logs.add({"epoch": epoch, **figures, **(metrics or {})}, seconds)
         if metrics is not None:
             better = [name for name in self.bests if self._is_better(name, metrics[name])]
             state = {name: tensor.clone() for name, tensor in weights().items()} if better else {}
@@ -101,14 +150,36 @@ class Run:
                 file = f"best{SUFFIX}" if name == self.bests[0] else f"best-{name}{SUFFIX}"
                 self.found[name] = Best(epoch, metrics[name], file, dict(metrics))
                 self._waiting[name] = state
-        self.status = f"loss {figures['loss']:.4f}"
+        self._say(figures["loss"])
+        if time.monotonic() - self._bests_saved > SECONDS_BETWEEN_SAVES:
+            self._save_waiting()
+            self._summarise("running")
+
+    def save_if_due(self, state: Callable[[], TrainingState], epoch: int | None = None) -> None:
+        """Saves the state where the interval says so, or the last `epoch` is done."""
+        every = self.interval.epochs
+        due = time.monotonic() - self._saved > 60 * self.interval.minutes
+        if due or (epoch is not None and (epoch == self.epochs or (every is not None and epoch % every == 0))):
+            self.save(state())
+
+    def save(self, state: TrainingState) -> None:
+        """Keeps `state` as the last one and the one before it as the previous; one of them is good at any moment."""
+        self._save_waiting()
+        bests = {name: asdict(best) for name, best in self.found.items()}
+        about = {**self.about, "kind": self.kind, "bests": bests, "logs": self._logs.lengths(), "loss": self._loss}
+        following, last = self.folder / NEXT, self.folder / LAST
+        save_state(following, state, about)
+        if last.exists():
+            last.replace(self.folder / PREVIOUS)
+        following.replace(last)
+        self._summarise("running")
+        self._saved = time.monotonic()
+
+    def _say(self, loss: float | None) -> None:
+        self._loss = loss
+        self.status = "" if loss is None else f"loss {loss:.4f}"
         if self.found:
             self.status += f" · best {self.bests[0]} {self.best.score:.2f} at epoch {self.best.epoch}"
-        if epoch == self.epochs or time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
-            self._save_waiting()
-            save_checkpoint(self.folder / LAST, self.kind, weights(), {**self.about, "epoch": epoch})
-            self._summarise("running")
-            self._saved = time.monotonic()
 
     def _is_better(self, name: str, score: float) -> bool:
         return name not in self.found or score > self.found[name].score
@@ -120,6 +191,7 @@ class Run:
             about["metrics"] = dict(best.metrics)
             save_checkpoint(self.folder / best.checkpoint, self.kind, state, about)
         self._waiting.clear()
+        self._bests_saved = time.monotonic()
 
     def _summarise(self, state: str) -> None:
         bests = {
@@ -128,6 +200,7 @@ class Run:
         }
         summary = {
             "kind": self.kind,
+            "command": self.command,
             "created": self._created,
             "state": state,
             "epochs": self.epochs,
@@ -136,20 +209,43 @@ class Run:
         }
         write_file(self.folder / SUMMARY, to_json({**summary, **self.about}, indent=2))
 
-    def _log(self, row: Mapping[str, float]) -> None:
-        with (self.folder / "metrics.jsonl").open("ab") as lines:
-            lines.write(to_json(row))
-        path = self.folder / "metrics.csv"
-        if new := [name for name in row if name not in self._columns]:
-            before = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-            self._columns += new
-            write_file(path, _csv(self._columns, before, header=True))
-        with path.open("ab") as table:
-            table.write(_csv(self._columns, [row]))
+
+class Resumed(NamedTuple):
+    """A run that is taken up again, and the state to go on from."""
+
+    run: Run
+    state: TrainingState
+
+
+def require_room(folder: Path, state: int) -> None:
+    """Raises MachineError where the disk has no room for two states of that many bytes: one is kept until two are."""
+    free = shutil.disk_usage(folder).free
+    if free < 2 * state:
+        raise MachineError(
+            f"{free / 2**20:,.0f} MB are free, and a run's two checkpoints take {2 * state / 2**20:,.0f} MB",
+            where=folder,
+            remedy="Free space, or choose another workspace",
+        )
+
+
+def lock(path: Path) -> FileLock:
+    """A lock that dies with the process that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
+
+
+def _last_good(folder: Path, warn: Callable[[str], None]) -> tuple[TrainingState, dict[str, Any]]:
+    for name in (NEXT, LAST, PREVIOUS):
+        if (folder / name).exists():
+            try:
+                return load_state(folder / name)
+            except DataError as error:
+                warn(f"{error.where}: {error.what}; the one before it is taken")
+    raise DataError("has no good state to go on from", where=folder, remedy="Start anew, without --resume")
 
 
 @dataclass(frozen=True, slots=True)
-class FinishedRun:
+class StoredRun:
     """What a run's summary tells; `bests` as `Run` wrote them."""
 
     folder: Path
@@ -162,26 +258,23 @@ class FinishedRun:
         return (self.folder / best["checkpoint"], float(best["score"])) if best else None
 
 
-def find_runs(parent: Path) -> list[FinishedRun]:
-    """The runs under `parent` whose summary can be read and that have a best checkpoint, oldest first."""
+def find_runs(parent: Path, *, unfinished: bool = False) -> list[StoredRun]:
+    """The runs under `parent`, oldest first: those with a best checkpoint, or those `unfinished` that can go on.
+
+    Raises DataError for a summary that cannot be read.
+    """
     runs = []
     for path in sorted(parent.glob(f"*/{SUMMARY}")):
         try:
             summary = json.loads(path.read_text())
-            run = FinishedRun(path.parent, summary)
-            best, _created = run.checkpoint(), summary["created"]
+            run = StoredRun(path.parent, summary)
+            best, state, _created = run.checkpoint(), summary["state"], summary["created"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             remedy = "Delete the run's folder, or mend the file"
             raise DataError(f"is not a run's summary ({error})", where=path, remedy=remedy) from error
-        if best is not None and best[0].exists():
+        if unfinished:
+            if state != "finished" and any((run.folder / name).exists() for name in (NEXT, LAST, PREVIOUS)):
+                runs.append(run)
+        elif best is not None and best[0].exists():
             runs.append(run)
     return sorted(runs, key=lambda run: (run.summary["created"], run.folder))
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, header: bool = False) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

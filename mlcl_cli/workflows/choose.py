@@ -11,7 +11,7 @@ from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.models.weights import load_clip, load_tuned
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.checkpoints import Checkpoint, load_checkpoint
-from mlcl_cli.training.runs import FinishedRun, find_runs
+from mlcl_cli.training.runs import StoredRun, find_runs
 from mlcl_cli.workflows.session import Session
 
 STAGES = ("finetune", "combiner")
@@ -120,12 +120,12 @@ def require_partner(session: Session, checkpoint: Checkpoint, store: FeatureStor
         )
 
 
-def stage_runs(profile: Profile, stage: str) -> list[FinishedRun]:
+def stage_runs(profile: Profile, stage: str) -> list[StoredRun]:
     """The runs of a stage in the profile's workspace that have a checkpoint, oldest first."""
     return find_runs(profile.workspace / stage)
 
 
-def _comparable(run: FinishedRun, session: Session) -> bool:
+def _comparable(run: StoredRun, session: Session) -> bool:
     about = session.about()
     own = {key: about[key] for key in ("dataset", "image")}
     model = run.summary.get("clip", {}).get("model") == str(session.profile.clip.model)

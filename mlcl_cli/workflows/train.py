@@ -22,8 +22,7 @@ from mlcl_cli.profile import Profile, dump
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.retrieval.evaluate import Compose, Evaluation, sum_query
 from mlcl_cli.seeds import seed_of
-from mlcl_cli.training.checkpoints import Kind
-from mlcl_cli.training.loop import Plan, fit
+from mlcl_cli.training.loop import Plan, Trainer, fit
 from mlcl_cli.training.objectives import (
     BankedViews,
     Combining,
@@ -33,10 +32,11 @@ from mlcl_cli.training.objectives import (
     combiner_optimiser,
     finetuning_optimiser,
 )
-from mlcl_cli.training.runs import Best, Run
+from mlcl_cli.training.runs import Best, Interval, Run, require_room
 from mlcl_cli.training.sources import Frozen, LiveImages, LiveTexts, Source
 from mlcl_cli.training.triplets import TripletRows, rows_of
 from mlcl_cli.workflows.choose import ClipChoice, choose_clip, load_encoder
+from mlcl_cli.workflows.resume import ANEW, Resume, Unfinished, find_unfinished, identity, require_same
 from mlcl_cli.workflows.session import Files, Session, files_of, pruned_protocol
 
 SIDES: Mapping[str, tuple[Side, ...]] = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
@@ -86,14 +86,22 @@ class TrainingData:
         return files_of([self.train, self.val], names)
 
 
-def finetune(profile: Profile, reporter: Reporter, *, encoder: str, start: str | Path | None = None) -> TrainingResult:
-    """Stage 1: tunes CLIP's `encoder` (text, image or both) from `start`, or as the profile says."""
+def finetune(
+    profile: Profile,
+    reporter: Reporter,
+    *,
+    encoder: str,
+    start: str | Path | None = None,
+    resume: Resume = ANEW,
+) -> TrainingResult:
+    """Stage 1: tunes CLIP's `encoder` (text, image or both) from `start`, or as the profile says; or goes on."""
     session = Session.open(profile, reporter)
     settings = profile.finetune
+    unfinished = find_unfinished(profile, "finetune", resume, {"encoder": encoder})
     plan = Plan(settings.epochs, settings.batch_size, settings.validate_every, profile.seed)
     train, val = session.split("train"), session.split("val")
     plan.steps(len(train.triplets))
-    choice = choose_clip(session, start)
+    choice = unfinished.clip(profile.workspace) if unfinished else choose_clip(session, start)
     clip = load_encoder(session, choice)
     store = session.store(clip)
     sides = SIDES[encoder]
@@ -116,19 +124,22 @@ def finetune(profile: Profile, reporter: Reporter, *, encoder: str, start: str |
         return evaluation(images, texts, sum_query).metrics
 
     optimiser = finetuning_optimiser(clip, sides, settings.learning_rate)
-    with _run(session, "finetune", "clip", plan, data, choice, store, {"encoder": encoder}) as run:
-        seconds = fit(objective, optimiser, plan, session.compute, run, validate, reporter)
+    trainer = Trainer(objective, optimiser, plan, session.compute)
+    parts = _parts(session, "finetune", plan, data, choice, store, {"encoder": encoder})
+    with _begun(session, trainer, parts, data, unfinished) as run:
+        seconds = fit(trainer, run, validate, reporter)
     return TrainingResult("finetune", profile.dataset, data.protocol.name, run.folder, plan.epochs, run.best, seconds)
 
 
-def train_combiner(profile: Profile, reporter: Reporter) -> TrainingResult:
-    """Stage 2: trains the multi-level combiner on frozen features."""
+def train_combiner(profile: Profile, reporter: Reporter, *, resume: Resume = ANEW) -> TrainingResult:
+    """Stage 2: trains the multi-level combiner on frozen features, or goes on with a run."""
     session = Session.open(profile, reporter)
+    unfinished = find_unfinished(profile, "combiner", resume, {})
     settings, device = profile.combiner, session.compute.device
     plan = Plan(settings.epochs, settings.batch_size, settings.validate_every, profile.seed)
     train, val = session.split("train"), session.split("val")
     plan.steps(len(train.triplets))
-    choice = choose_clip(session)
+    choice = unfinished.clip(profile.workspace) if unfinished else choose_clip(session)
     clip = load_encoder(session, choice)
     store = session.store(clip)
     data = _training_data(session, train, val, store, banked=True)
@@ -159,9 +170,10 @@ def train_combiner(profile: Profile, reporter: Reporter) -> TrainingResult:
         combiner.eval()
         return evaluation(images, texts, combiner_query(combiner, profile)).metrics
 
-    about = {"architecture": architecture.describe()}
-    with _run(session, "combiner", "combiner", plan, data, choice, store, about) as run:
-        seconds = fit(objective, optimiser, plan, session.compute, run, validate, reporter, scheduler)
+    trainer = Trainer(objective, optimiser, plan, session.compute, scheduler)
+    parts = _parts(session, "combiner", plan, data, choice, store, {"architecture": architecture.describe()})
+    with _begun(session, trainer, parts, data, unfinished) as run:
+        seconds = fit(trainer, run, validate, reporter)
     name = data.protocol.name
     return TrainingResult("train-combiner", profile.dataset, name, run.folder, plan.epochs, run.best, seconds)
 
@@ -215,29 +227,48 @@ def _evaluation(data: TrainingData) -> Evaluation:
     return Evaluation(data.val, data.protocol, lambda triplet: validation_caption(data.val.dataset, triplet))
 
 
-def _run(
+def _parts(
     session: Session,
     stage: str,
-    kind: Kind,
     plan: Plan,
     data: TrainingData,
     choice: ClipChoice,
     store: FeatureStore,
     extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a run is made of, new or taken up."""
+    profile, fingerprint = session.profile, store.fingerprints["both"]
+    described = choice.describe(profile.workspace) | {"fingerprint": fingerprint}
+    same = identity(profile, stage, [data.train, data.val], fingerprint)
+    about = {"protocol": data.protocol.name, "clip": described, **session.about(), **extra, "identity": same}
+    every = profile.checkpoints.every_epochs
+    command = "train-combiner" if stage == "combiner" else f"finetune --encoder {extra['encoder']}"
+    return {
+        "kind": "combiner" if stage == "combiner" else "clip",
+        "command": command,
+        "epochs": plan.epochs,
+        "bests": data.protocol.bests,
+        "about": about,
+        "interval": Interval(every if isinstance(every, int) else None, profile.checkpoints.every_minutes),
+    }
+
+
+def _begun(
+    session: Session, trainer: Trainer, parts: Mapping[str, Any], data: TrainingData, unfinished: Unfinished | None
 ) -> Run:
-    profile = session.profile
-    described = choice.describe(profile.workspace) | {"fingerprint": store.fingerprints["both"]}
-    about = {"protocol": data.protocol.name, "clip": described, **session.about(), **extra}
-    run = Run.create(
-        profile.workspace / stage,
-        profile.dataset,
-        dump(profile),
-        kind=kind,
-        epochs=plan.epochs,
-        bests=data.protocol.bests,
-        about=about,
-    )
-    session.reporter.note(f"Run: {run.folder}")
+    """A new run, or an unfinished one with `trainer` put back to where it was. Says which, and needs room on disk."""
+    profile, reporter = session.profile, session.reporter
+    require_room(profile.workspace, trainer.bytes_of_state())
+    if unfinished is not None:
+        require_same(unfinished.stored, parts["about"]["identity"])
+        run, state = Run.resume(unfinished.stored, unfinished.state, reporter.warn, **parts)
+        trainer.restore(state)
+        where = f"epoch {state.epoch}" + (f", step {state.steps_done}" if state.steps_done else "")
+        reporter.note(f"Run: {run.folder}, taken up at {where}")
+        return run
+    stage = "combiner" if parts["kind"] == "combiner" else "finetune"
+    run = Run.create(profile.workspace / stage, profile.dataset, dump(profile), **parts)
+    reporter.note(f"Run: {run.folder}")
     if data.bad:
         dropped = [{"image": bad.name, "path": str(bad.path), "reason": bad.reason} for bad in data.bad.values()]
         write_file(run.folder / "dropped.json", to_json(dropped, indent=2))

@@ -34,6 +34,10 @@ precision: auto
 seed: 0
 workers: auto
 bad_images: stop
+resume: none
+checkpoints:
+  every_epochs: none
+  every_minutes: 5
 clip:
   model: RN50x4
   checkpoint: auto

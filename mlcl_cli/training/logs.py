@@ -1,0 +1,72 @@
+"""A run's logs: what each epoch gave, as JSON lines and as a table, and apart from it how long it took."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlcl_cli.errors import MachineError
+from mlcl_cli.files import to_json, write_file
+
+LINES, TABLE, TIMES = ("metrics.jsonl", "metrics.csv", "times.jsonl")
+
+
+class Logs:
+    """`metrics.jsonl` and `metrics.csv` depend on the run alone, bit for bit; `times.jsonl` is the machine's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._columns: list[str] = []
+
+    def add(self, row: Mapping[str, float], seconds: float) -> None:
+        """Adds an epoch's row. Raises MachineError where the disk is full."""
+        self._append(LINES, to_json(row))
+        path = self._folder / TABLE
+        if new := [name for name in row if name not in self._columns]:
+            before = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+            self._columns += new
+            write_file(path, _csv(self._columns, before, header=True))
+        self._append(TABLE, _csv(self._columns, [row]))
+        self._append(TIMES, to_json({"epoch": row["epoch"], "seconds": seconds}))
+
+    def lengths(self) -> dict[str, int]:
+        """How long each log is, in bytes, once it is safe on the disk."""
+        return {name: _synced_length(self._folder / name) for name in (LINES, TABLE, TIMES)}
+
+    def rewind(self, lengths: Mapping[str, int]) -> None:
+        """Cuts what was written after `lengths` were taken."""
+        for name, length in lengths.items():
+            path = self._folder / name
+            content = path.read_bytes() if path.exists() else b""
+            if len(content) != length:
+                write_file(path, content[:length])
+        table = self._folder / TABLE
+        self._columns = list(csv.DictReader(table.read_text().splitlines()).fieldnames or []) if table.exists() else []
+
+    def _append(self, name: str, text: bytes) -> None:
+        try:
+            with (self._folder / name).open("ab") as file:
+                file.write(text)
+        except OSError as error:
+            raise MachineError(
+                f"cannot be written ({error.strerror})", where=self._folder / name, remedy="Free space, then --resume"
+            ) from error
+
+
+def _synced_length(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, header: bool = False) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,98 @@
+"""The state of a training run at the end of a step: all that the rest of it depends on, in one file."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mlcl_cli.errors import DataError
+from mlcl_cli.files import write_file
+from mlcl_cli.models.weights import fingerprint
+
+FORMAT = "mlcl training state 1"
+PARTS = ("weights", "optimiser", "history")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """After `steps_done` steps of `epoch` (1-based).
+
+    `optimiser` holds its tensors by "<parameter>.<name>", `history` the losses of this epoch's steps by name
+    (steps_done,), `plain` what else optimiser, scaler and scheduler know, in plain types.
+    """
+
+    epoch: int
+    steps_done: int
+    weights: Mapping[str, Tensor]
+    optimiser: Mapping[str, Tensor]
+    history: Mapping[str, Tensor]
+    plain: Mapping[str, Any]
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's tensors, and its groups in plain types."""
+    state = optimiser.state_dict()
+    tensors = {f"{number}.{name}": tensor for number, own in state["state"].items() for name, tensor in own.items()}
+    return tensors, {"groups": state["param_groups"]}
+
+
+def restore_optimiser(
+    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
+) -> None:
+    """Puts back what `optimiser_state` gave, in the memory format of each parameter, which a fused step relies on."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": plain["groups"]})
+    for parameter, own in optimiser.state.items():
+        for name, tensor in own.items():
+            if tensor.shape == parameter.shape:
+                own[name] = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+
+
+def save_state(path: Path, state: TrainingState, about: Mapping[str, Any]) -> None:
+    """Writes `state` whole or not at all, with a checksum over everything in it."""
+    tensors = {
+        f"{part}.{name}": tensor.detach().cpu().contiguous()
+        for part in PARTS
+        for name, tensor in getattr(state, part).items()
+    }
+    told = {"about": dict(about), "epoch": state.epoch, "steps_done": state.steps_done, "plain": dict(state.plain)}
+    text = json.dumps(told, allow_nan=False)
+    metadata = {"format": FORMAT, "told": text, "checksum": _checksum(text, tensors)}
+    write_file(path, lambda stage: save_file(tensors, stage, metadata=metadata))
+
+
+def load_state(path: Path) -> tuple[TrainingState, dict[str, Any]]:
+    """Reads what `save_state` wrote, and its description. Raises DataError where it is missing, damaged or foreign."""
+    remedy = "Resume from another checkpoint of the run"
+    if not path.is_file():
+        raise DataError("this checkpoint does not exist", where=path, remedy=remedy)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("format") != FORMAT:
+            raise DataError("holds no training state", where=path, remedy=remedy)
+        if metadata["checksum"] != _checksum(metadata["told"], tensors):
+            raise DataError("does not match its checksum", where=path, remedy=remedy)
+        told = json.loads(metadata["told"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"is damaged ({error})", where=path, remedy=remedy) from error
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+    for key, tensor in tensors.items():
+        part, name = key.split(".", 1)
+        parts[part][name] = tensor
+    return TrainingState(told["epoch"], told["steps_done"], **parts, plain=told["plain"]), told["about"]
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256(f"{text}{fingerprint(tensors)}".encode()).hexdigest()

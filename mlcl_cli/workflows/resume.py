@@ -1,0 +1,113 @@
+"""Which run to take up again, and whether it still is the same run."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlcl_cli.data.records import Split
+from mlcl_cli.errors import DataError, UsageError
+from mlcl_cli.profile import Profile
+from mlcl_cli.training.runs import StoredRun, find_runs
+from mlcl_cli.workflows.choose import ClipChoice
+
+# What may differ between the two parts of a run: where things lie, and how the machine is used.
+FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "clip", "evaluate")
+SECTIONS = {"finetune": "combiner", "combiner": "finetune"}  # the section that a stage does not read
+ABSENT = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Whether to go on: with the newest unfinished run (`wanted`; where there is one, if `optional`), or a named one.
+
+    `run` is a run's folder or one of its state files.
+    """
+
+    wanted: bool = False
+    optional: bool = False
+    run: Path | None = None
+
+
+ANEW = Resume()
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A run to take up, and its state file if one was named."""
+
+    stored: StoredRun
+    state: Path | None
+
+    def clip(self, workspace: Path) -> ClipChoice:
+        """The CLIP that the run began with, whatever has been tuned since."""
+        known = self.stored.summary["clip"]
+        checkpoint = None if known["checkpoint"] is None else workspace / known["checkpoint"]
+        model = known["model"]
+        return ClipChoice(Path(model) if "/" in model and Path(model).is_absolute() else model, checkpoint, "the run's")
+
+
+def find_unfinished(profile: Profile, stage: str, resume: Resume, also: Mapping[str, Any]) -> Unfinished | None:
+    """The run of `stage` to go on with, or None to start anew; `also` are further entries of its summary.
+
+    Raises DataError where a named one is not there, UsageError where there is none to go on with.
+    """
+    if resume.run is not None:
+        folder = resume.run if resume.run.is_dir() else resume.run.parent
+        state = None if resume.run.is_dir() else resume.run
+        stored = [run for run in find_runs(folder.parent, unfinished=True) if run.folder == folder]
+        if not stored or (state is not None and not state.exists()):
+            raise DataError(
+                "there is no unfinished run", where=resume.run, remedy="Give a run's folder, or a state in it"
+            )
+        return Unfinished(stored[0], state)
+    if not resume.wanted:
+        return None
+    wanted = {"dataset": profile.dataset, **also}
+    for run in reversed(find_runs(profile.workspace / stage, unfinished=True)):
+        if all(run.summary.get(key) == value for key, value in wanted.items()):
+            return Unfinished(run, None)
+    if resume.optional:
+        return None
+    what = ", ".join(str(value) for value in wanted.values())
+    raise UsageError(
+        f"there is no unfinished run ({what})", where=profile.workspace / stage, remedy="Leave --resume out"
+    )
+
+
+def identity(profile: Profile, stage: str, splits: list[Split], clip: str) -> dict[str, Any]:
+    """What a run may not change on the way: the settings that it reads, its data, its CLIP's fingerprint."""
+    settings = profile.model_dump(mode="json", exclude={*FREE, SECTIONS[stage]})
+    return {"profile": settings, "data": {split.name: _digest(split) for split in splits}, "clip": clip}
+
+
+def require_same(stored: StoredRun, now: Mapping[str, Any]) -> None:
+    """Raises UsageError that shows what differs between a stored run's identity and the one it would go on with."""
+    before, after = _flat(stored.summary.get("identity", {})), _flat(now)
+    changed = [key for key in before | after if before.get(key, ABSENT) != after.get(key, ABSENT)]
+    if changed:
+        told = "; ".join(f"{key} was {before.get(key, ABSENT)}, is {after.get(key, ABSENT)}" for key in changed)
+        raise UsageError(
+            f"cannot go on, since it is not the same run any more: {told}",
+            where=stored.folder,
+            remedy="Set it back, or start anew with --no-resume",
+        )
+
+
+def _digest(split: Split) -> str:
+    """Stands for the annotations, and for the sizes of the image files."""
+    digest = hashlib.sha256(repr((split.dataset, split.name, split.sets)).encode())
+    for name in split.images():
+        path = split.paths[name]
+        digest.update(f"{name}:{path.stat().st_size if path.is_file() else 'missing'}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {name: value}
+    flat: dict[str, Any] = {}
+    for key, part in value.items():
+        flat |= _flat(part, f"{name}.{key}" if name and name != "profile" else str(key))
+    return flat

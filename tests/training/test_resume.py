@@ -1,0 +1,222 @@
+"""A run that is cut anywhere and resumed ends bit for bit as one that was not."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from world import world
+
+from mlcl_cli.errors import DataError, DivergedError, MachineError, UsageError
+from mlcl_cli.interrupts import Interrupted, interruptible
+from mlcl_cli.profile import Profile, load_profile
+from mlcl_cli.reporting import Silent
+from mlcl_cli.training import loop
+from mlcl_cli.training.checkpoints import load_checkpoint
+from mlcl_cli.training.loop import Trainer
+from mlcl_cli.training.runs import LAST, PREVIOUS, find_runs
+from mlcl_cli.workflows import train
+from mlcl_cli.workflows.resume import ANEW, Resume
+
+SAME = ("metrics.jsonl", "metrics.csv", "best.safetensors", "last.safetensors")
+GO_ON = Resume(wanted=True)
+Start = Callable[[Profile, Resume], train.TrainingResult]
+
+STAGES: dict[str, tuple[Start, list[str]]] = {
+    "text": (lambda p, r: train.finetune(p, Silent(), encoder="text", resume=r), []),
+    "image": (lambda p, r: train.finetune(p, Silent(), encoder="image", resume=r), ["finetune.chunk_size=3"]),
+    "fresh": (lambda p, r: train.train_combiner(p, Silent(), resume=r), ["combiner.schedule=cosine_restarts"]),
+    "banked": (lambda p, r: train.train_combiner(p, Silent(), resume=r), ["combiner.augmented_views=2"]),
+}
+
+
+class Warnings(Silent):
+    """Keeps what it is warned of."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
+def profile_of(folder: Path, *overrides: str) -> Profile:
+    if not (folder / "mlcl.yaml").exists():
+        world(folder, "cirr", triplets=30)
+    chosen = [text.replace("workspace=", f"workspace={folder}/") for text in overrides]
+    return load_profile(folder / "mlcl.yaml", ["finetune.epochs=3", "combiner.epochs=4", *chosen])
+
+
+def contents(run: Path) -> dict[str, object]:
+    """What must not depend on where a run was cut. Weights by their values: a description names the time."""
+    logs = {name: (run / name).read_bytes() for name in SAME[:2]}
+    weights = {name: load_checkpoint(run / name).about["fingerprint"] for name in SAME[2:]}
+    bests = json.loads((run / "run.json").read_text())["bests"]
+    return logs | weights | {"bests": bests}
+
+
+@pytest.fixture
+def cut_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sends this process SIGTERM in the middle of the n-th step from now."""
+    real = Trainer._step
+    left = [-1]
+
+    def step(self: Trainer, batch: object) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        real(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+
+    def arm(steps: int) -> None:
+        left[0] = steps
+
+    return arm
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_that_is_cut_twice_ends_as_one_that_is_not(
+    tmp_path: Path, stage: str, cut_at: Callable[[int], None]
+) -> None:
+    start, overrides = STAGES[stage]
+    whole = start(profile_of(tmp_path, *overrides, "workspace=whole"), ANEW)
+    profile = profile_of(tmp_path, *overrides, "workspace=cut")
+    for steps, again in ((2, ANEW), (5, GO_ON)):
+        cut_at(steps)
+        with pytest.raises(Interrupted, match="--resume"), interruptible():
+            start(profile, again)
+    resumed = start(profile, GO_ON)
+    assert contents(resumed.run) == contents(whole.run)
+    assert resumed.best == whole.best
+    with pytest.raises(UsageError, match="no unfinished run"):
+        start(profile, GO_ON)
+
+
+def test_a_cut_in_validation_repeats_only_the_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole"), Silent())
+    real, calls = loop._validated, [0]
+
+    def cut(validate: object, epoch: int) -> object:
+        calls[0] += 1
+        if calls[0] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(validate, epoch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "_validated", cut)
+    profile = profile_of(tmp_path, "workspace=cut")
+    with pytest.raises(Interrupted), interruptible():
+        train.train_combiner(profile, Silent())
+    steps = []
+    real_step = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", lambda self, batch: (steps.append(self.epoch), real_step(self, batch))[1])
+    resumed = train.train_combiner(profile, Silent(), resume=GO_ON)
+    assert 2 not in steps
+    assert contents(resumed.run) == contents(whole.run)
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, cut_at: Callable[[int], None]) -> tuple[Profile, Path]:
+    """A run that was stopped in its third epoch, with a checkpoint after each."""
+    profile = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1")
+    cut_at(8)
+    with pytest.raises(Interrupted), interruptible():
+        train.train_combiner(profile, Silent())
+    (run,) = find_runs(tmp_path / "cut/combiner", unfinished=True)
+    return profile, run.folder
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
+def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(
+    stopped: tuple[Profile, Path], tmp_path: Path, damage: str
+) -> None:
+    profile, folder = stopped
+    path, content = folder / LAST, (folder / LAST).read_bytes()
+    damaged = {
+        "truncated": content[:-10],
+        "flipped": content[:600] + bytes([content[600] ^ 4]) + content[601:],
+        "foreign": (folder / "best.safetensors").read_bytes(),
+        "empty": b"",
+    }
+    path.write_bytes(damaged[damage])
+    heard = Warnings()
+    resumed = train.train_combiner(profile, heard, resume=GO_ON)
+    assert [text for text in heard.said if LAST in text and "the one before it is taken" in text]
+    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole", "checkpoints.every_epochs=1"), Silent())
+    assert contents(resumed.run) == contents(whole.run)
+
+
+def test_a_run_without_a_good_state_is_an_error(stopped: tuple[Profile, Path]) -> None:
+    profile, folder = stopped
+    for name in (LAST, PREVIOUS):
+        (folder / name).write_bytes(b"no state")
+    with pytest.raises(DataError, match="no good state"):
+        train.train_combiner(profile, Silent(), resume=GO_ON)
+
+
+def test_a_state_that_is_named_is_taken_or_is_an_error(stopped: tuple[Profile, Path]) -> None:
+    profile, folder = stopped
+    with pytest.raises(DataError, match="no unfinished run"):
+        train.train_combiner(profile, Silent(), resume=Resume(run=folder / "step-7.safetensors"))
+    with pytest.raises(DataError, match="no unfinished run"):
+        train.train_combiner(profile, Silent(), resume=Resume(run=folder.with_name("none")))
+    result = train.train_combiner(profile, Silent(), resume=Resume(run=folder / PREVIOUS))
+    assert result.run == folder
+
+
+def test_what_has_changed_is_shown(stopped: tuple[Profile, Path], tmp_path: Path) -> None:
+    changed = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1", "combiner.batch_size=9", "seed=3")
+    with pytest.raises(UsageError, match=r"seed was 0, is 3; combiner\.batch_size was 8, is 9"):
+        train.train_combiner(changed, Silent(), resume=GO_ON)
+    profile, _ = stopped
+    captions = tmp_path / "data/cirr/captions/cap.rc2.train.json"
+    captions.write_text(captions.read_text().replace("bottles", "dogs", 1))
+    with pytest.raises(UsageError, match=r"data\.train was \w+, is \w+"):
+        train.train_combiner(profile, Silent(), resume=GO_ON)
+
+
+def test_only_one_process_trains_a_run(stopped: tuple[Profile, Path]) -> None:
+    from mlcl_cli.training.runs import LOCK, lock
+
+    profile, folder = stopped
+    held = lock(folder / LOCK)
+    with held, pytest.raises(MachineError, match="another process"):
+        train.train_combiner(profile, Silent(), resume=GO_ON)
+
+
+def test_automatic_resuming_begins_where_there_is_nothing(tmp_path: Path, cut_at: Callable[[int], None]) -> None:
+    automatic = Resume(wanted=True, optional=True)
+    profile = profile_of(tmp_path, "workspace=auto")
+    cut_at(3)
+    with pytest.raises(Interrupted), interruptible():
+        train.train_combiner(profile, Silent(), resume=automatic)
+    train.train_combiner(profile, Silent(), resume=automatic)
+    assert len(find_runs(tmp_path / "auto/combiner")) == 1
+
+
+def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before: list[dict[str, torch.Tensor]] = []
+    trainers: list[Trainer] = []
+    real = Trainer._step
+
+    def step(self: Trainer, batch: object) -> None:
+        trainers[:] = [self]
+        if (self.epoch, self.steps_done) == (2, 1):
+            before.append({name: tensor.clone() for name, tensor in self.objective.weights().items()})
+            handle = self._parameters[0].register_hook(lambda gradient: gradient * torch.nan)
+            real(self, batch)
+            handle.remove()
+        else:
+            real(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    profile = profile_of(tmp_path, "checkpoints.every_epochs=1")
+    with pytest.raises(DivergedError, match=r"epoch 2, step 2: the gradient is not finite"):
+        train.train_combiner(profile, Silent())
+    after = trainers[0].objective.weights()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before[0].items())
+    (run,) = find_runs(tmp_path / "work/combiner", unfinished=True)
+    assert load_checkpoint(run.folder / LAST).about["epoch"] == 2  # epoch 2 was about to begin
