@@ -3,7 +3,8 @@
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,27 @@ def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None
 def write_file(path: Path, content: bytes | Callable[[Path], None]) -> None:
     """`write_files` for one file."""
     write_files({path: content})
+
+
+@contextmanager
+def exclusive(path: Path, taken: Callable[[], None]) -> Iterator[None]:
+    """One process at a time holds the lock file `path`, and gives it up when it dies.
+
+    `taken` is called where another one holds it: it raises, or returns to wait.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        taken()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def to_json(value: Any, *, indent: int | None = None) -> bytes:

@@ -46,11 +46,16 @@ class Bank:
     stamps: dict[str, str] = field(default_factory=dict)
     values: Tensor | None = None
 
+    @staticmethod
+    def path_of(folder: Path, key: Mapping[str, str]) -> Path:
+        """Where the bank for `key` lies, or will."""
+        name = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:16]
+        return folder / f"{key['kind']}-{name}.safetensors"
+
     @classmethod
     def open(cls, folder: Path, key: Mapping[str, str], reporter: Reporter) -> Self:
         """The bank for `key` in `folder`: as it was saved, or empty where there is none or it is not sound."""
-        name = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:16]
-        bank = cls(folder / f"{key['kind']}-{name}.safetensors", key)
+        bank = cls(cls.path_of(folder, key), key)
         if bank.path.exists() and (problem := bank._load()):
             reporter.warn(f"{bank.path}: {problem}; it is built anew")
             bank.stamps, bank.values = {}, None

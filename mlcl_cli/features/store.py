@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from mlcl_cli.features.bank import Bank, Table
+from mlcl_cli.files import exclusive
 from mlcl_cli.images.augment import Augmentation, random_crop
 from mlcl_cli.images.decode import BadImage, open_image, read_images
 from mlcl_cli.images.pictures import PaddedPictures, Pictures
 from mlcl_cli.images.transforms import Transform, normalise
+from mlcl_cli.interrupts import unbroken
 from mlcl_cli.models.encoder import Encoder, Tokens, tokenise
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.seeds import seed_of
@@ -77,14 +80,14 @@ class FeatureStore:
     def texts(self, captions: Sequence[str], *, banked: bool = True) -> Table:
         """Features of the distinct `captions`; each is encoded once, among captions of about its length."""
         distinct = list(dict.fromkeys(captions))
-        bank = Bank.open(self.folder, self._key("texts", "text", {}), self.reporter) if banked else None
-        missing = bank.missing(dict.fromkeys(distinct, "")) if bank else distinct
-        features = self.encode_tokens(self.tokens(missing)) if missing else None
-        if bank is None:
-            return _table([] if features is None else [(missing, features)], self.encoder)
-        if features is not None:
-            bank.add(dict.fromkeys(missing, ""), features)
-            bank.save()
+        if not banked:
+            return _table([(distinct, self.encode_tokens(self.tokens(distinct)))] if distinct else [], self.encoder)
+        with self._bank(self._key("texts", "text", {})) as bank:
+            if missing := bank.missing(dict.fromkeys(distinct, "")):
+                features = self.encode_tokens(self.tokens(missing))
+                with unbroken():
+                    bank.add(dict.fromkeys(missing, ""), features)
+                    bank.save()
         return bank.table(distinct, self.encoder.compute.device)
 
     def tokens(self, captions: Sequence[str]) -> Tokens:
@@ -108,10 +111,29 @@ class FeatureStore:
         self, kind: str, files: Files, convert: Convert, encode: Encode, extra: Mapping[str, str], opener: Opener
     ) -> Table:
         key = {"dataset": self.dataset, "transform": repr(self.transform)} | dict(extra)
-        bank = Bank.open(self.folder, self._key(kind, "image", key), self.reporter)
         stamps = {name: stamp for name, path in files if (stamp := _stamp(path)) is not None}
-        missing = set(bank.missing(stamps))
-        wanted = [(name, path) for name, path in files if name in missing or name not in stamps]
+        with self._bank(self._key(kind, "image", key)) as bank:
+            missing = set(bank.missing(stamps))
+            # Portions are those of all files, so that a build that was cut encodes the rest in the same company.
+            portions = (files[start : start + self.at_once] for start in range(0, len(files), self.at_once))
+            wanted = ([(n, path) for n, path in part if n in missing or n not in stamps] for part in portions)
+            self._fill(bank, stamps, self._encode([part for part in wanted if part], convert, encode, opener))
+        names = [name for name, _ in files if name not in self.bad]
+        return bank.table(names, self.encoder.compute.device)
+
+    @contextmanager
+    def _bank(self, key: Mapping[str, str]) -> Iterator[Bank]:
+        """The bank for `key`, which one process fills at a time: one that comes second waits, and finds it full."""
+
+        def wait() -> None:
+            self.reporter.note(f"Another process is filling {path}: waiting for it")
+
+        path = Bank.path_of(self.folder, key)
+        with exclusive(path.with_suffix(".lock"), wait):
+            yield Bank.open(self.folder, key, self.reporter)
+
+    def _fill(self, bank: Bank, stamps: Mapping[str, str], parts: Iterator[tuple[list[str], Tensor]]) -> None:
+        """Adds `parts` as they come, and saves every minute and at the end, however that comes."""
         fresh: list[tuple[list[str], Tensor]] = []
         saved = time.monotonic()
 
@@ -123,27 +145,27 @@ class FeatureStore:
                 fresh.clear()
 
         try:
-            for part in self._encode(wanted, convert, encode, opener):
-                fresh.append(part)
-                if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                    save()
-                    saved = time.monotonic()
+            for part in parts:
+                with unbroken():
+                    fresh.append(part)
+                    if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                        save()
+                        saved = time.monotonic()
         finally:
-            save()
-        names = [name for name, _ in files if name not in self.bad]
-        return bank.table(names, self.encoder.compute.device)
+            with unbroken():
+                save()
 
     @torch.no_grad()
     def _encode(
-        self, files: Files, convert: Convert, encode: Encode, opener: Opener
+        self, portions: Sequence[Files], convert: Convert, encode: Encode, opener: Opener
     ) -> Iterator[tuple[list[str], Tensor]]:
-        if not files:
+        count = sum(len(part) for part in portions)
+        if not count:
             return
-        results = self._read(files, convert, opener)
-        with self.reporter.bar(f"Encoding {len(files):,} images", len(files)) as advance:
-            for start in range(0, len(files), self.at_once):
+        results = self._read(portions, convert, opener)
+        with self.reporter.bar(f"Encoding {count:,} images", count) as advance:
+            for part in portions:
                 names, pixels = [], []
-                part = files[start : start + self.at_once]
                 for (name, _path), result in zip(part, results, strict=False):
                     if isinstance(result, BadImage):
                         self.bad[name] = result
@@ -154,17 +176,15 @@ class FeatureStore:
                     yield names, encode(torch.stack(pixels), names)
                 advance(len(part))
 
-    def _read(self, files: Files, convert: Convert, opener: Opener) -> Iterator[Tensor | BadImage]:
-        """A GPU encodes while the next batch is read; on a CPU the two would only wait for each other's threads."""
+    def _read(self, portions: Sequence[Files], convert: Convert, opener: Opener) -> Iterator[Tensor | BadImage]:
+        """A GPU encodes while the next portion is read; on a CPU the two would only wait for each other's threads."""
         cpu = self.encoder.compute.device.type == "cpu"
-        portion = self.at_once if cpu else len(files)
-        for start in range(0, len(files), portion):
-            part = files[start : start + portion]
+        for files in portions if cpu else [[file for part in portions for file in part]]:
 
-            def converted(image: Image.Image, position: int, part: Files = part) -> Tensor:
-                return convert(image, part[position][0])
+            def converted(image: Image.Image, position: int, files: Files = files) -> Tensor:
+                return convert(image, files[position][0])
 
-            results = read_images(part, converted, self.workers, opener=opener, ahead=2 * self.at_once)
+            results = read_images(files, converted, self.workers, opener=opener, ahead=2 * self.at_once)
             yield from list(results) if cpu else results
 
     def _plain(self, image: Image.Image, _name: str) -> Tensor:

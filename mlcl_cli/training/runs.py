@@ -4,16 +4,16 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from mlcl_cli.errors import DataError, MachineError
-from mlcl_cli.files import to_json, write_file
+from mlcl_cli.files import exclusive, to_json, write_file
 from mlcl_cli.interrupts import unbroken
 from mlcl_cli.training.checkpoints import SUFFIX, Kind, save_checkpoint
 from mlcl_cli.training.logs import Logs
@@ -71,13 +71,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self._logs = Logs(self.folder)
-        self._lock = lock(self.folder / LOCK)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise MachineError(
-                "another process is training this run", where=self.folder, remedy="Wait for it, or stop it"
-            ) from None
+        self._held = ExitStack()
+        self._held.enter_context(exclusive(self.folder / LOCK, self._refuse))
 
     @classmethod
     def create(cls, parent: Path, name: str, profile: str, **parts: Any) -> Self:
@@ -125,7 +120,10 @@ class Run:
                 self._save_waiting()
                 self._summarise("finished" if kind is None else "interrupted")
         finally:
-            self._lock.release()
+            self._held.close()
+
+    def _refuse(self) -> None:
+        raise MachineError("another process is training this run", where=self.folder, remedy="Wait for it, or stop it")
 
     @property
     def best(self) -> Best:
@@ -226,12 +224,6 @@ def require_room(folder: Path, state: int) -> None:
             where=folder,
             remedy="Free space, or choose another workspace",
         )
-
-
-def lock(path: Path) -> FileLock:
-    """A lock that dies with the process that holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path)
 
 
 def _last_good(folder: Path, warn: Callable[[str], None]) -> tuple[TrainingState, dict[str, Any]]:

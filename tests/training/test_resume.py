@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from world import world
 
 from mlcl_cli.errors import DataError, DivergedError, MachineError, UsageError
@@ -17,7 +18,7 @@ from mlcl_cli.reporting import Silent
 from mlcl_cli.training import loop
 from mlcl_cli.training.checkpoints import load_checkpoint
 from mlcl_cli.training.loop import Trainer
-from mlcl_cli.training.runs import LAST, PREVIOUS, find_runs
+from mlcl_cli.training.runs import LAST, LOCK, PREVIOUS, find_runs
 from mlcl_cli.workflows import train
 from mlcl_cli.workflows.resume import ANEW, Resume
 
@@ -179,11 +180,8 @@ def test_what_has_changed_is_shown(stopped: tuple[Profile, Path], tmp_path: Path
 
 
 def test_only_one_process_trains_a_run(stopped: tuple[Profile, Path]) -> None:
-    from mlcl_cli.training.runs import LOCK, lock
-
     profile, folder = stopped
-    held = lock(folder / LOCK)
-    with held, pytest.raises(MachineError, match="another process"):
+    with FileLock(folder / LOCK), pytest.raises(MachineError, match="another process"):
         train.train_combiner(profile, Silent(), resume=GO_ON)
 
 

@@ -1,0 +1,13 @@
+"""A short torture; `make torture` runs the long one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_cut_commands_end_as_whole_ones() -> None:
+    """In a process of its own: it forks, which only a process with a single thread does well."""
+    script = Path(__file__).with_name("torture.py")
+    done = subprocess.run([sys.executable, script, "12"], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-4000:]
+    assert "12 of 12" in done.stdout or "Counter" in done.stdout
