@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from mlcl_cli import __version__
-from mlcl_cli.errors import UsageError
+from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.guard import guarded, one_line
 from mlcl_cli.options import (
     BatchOption,
@@ -102,6 +102,29 @@ def prepare_shoes(
     from mlcl_cli.workflows.prepare import prepare
 
     _show_facts(prepare(loaded, terminal), json=json)
+
+
+@command("check", "mlcl check --output offenders.csv")
+def check(
+    split: Annotated[list[str] | None, typer.Option(help="Only this split; repeatable.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write what was found, as .json or .csv.")] = None,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Look at all that a run will need, before it begins; exit 3 if it would fail."""
+    loaded, terminal = _open(profile, overrides)
+    from mlcl_cli.console import show_check, show_json
+    from mlcl_cli.workflows.check import check as run
+    from mlcl_cli.workflows.check import write_findings
+
+    result = run(loaded, terminal, splits=split or ())
+    if output is not None:
+        write_findings(result, output)
+    (show_json if json else show_check)(result.as_json())
+    if not result.sound:
+        raise typer.Exit(DataError.exit_code)
 
 
 @command("finetune", "mlcl finetune --encoder text")

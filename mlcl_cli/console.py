@@ -18,6 +18,7 @@ from mlcl_cli.reporting import Advance
 
 SECONDS_BETWEEN_LINES = 30.0
 NOISY = 1.5
+SHOWN_FINDINGS = 10
 SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "versions")
 
 
@@ -114,6 +115,29 @@ def show_facts(result: Mapping[str, Any]) -> None:
     for key, value in result.items():
         if key != "command":
             _stdout().print(f"{key.replace('_', ' ')}: {escape(_in_words(value))}")
+
+
+def show_check(result: Mapping[str, Any]) -> None:
+    """What was looked at, the first findings of each check, and the verdict."""
+    findings: list[Mapping[str, str]] = result["findings"]
+    table = Table(title=f"{result['dataset']}: what a run will need", title_justify="left", box=box.SIMPLE, padding=0)
+    for name in ("check", "looked at", "errors", "notes"):
+        table.add_column(name, justify="right" if name in ("errors", "notes") else "left")
+    checks = list(dict.fromkeys([*result["looked_at"], *(finding["check"] for finding in findings)]))
+    for check in checks:
+        counts = [sum(f["check"] == check and f["severity"] == kind for f in findings) for kind in ("error", "note")]
+        table.add_row(check, result["looked_at"].get(check, ""), *(f"{count:,}" if count else "" for count in counts))
+    console = _stdout()
+    console.print(table)
+    for check in checks:
+        own = [finding for finding in findings if finding["check"] == check]
+        for finding in own[:SHOWN_FINDINGS]:
+            colour = "red" if finding["severity"] == "error" else "yellow"
+            told = escape(f"{finding['where']}: {finding['what']}")
+            console.print(f"[{colour}]{finding['severity']}[/{colour}] {check}: {told}")
+        if len(own) > SHOWN_FINDINGS:
+            console.print(f"and {len(own) - SHOWN_FINDINGS:,} more of {check}; --output FILE writes them all")
+    console.print("Nothing that would make a run fail" if result["verdict"] == "sound" else "A run would fail")
 
 
 def show_comparison(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:

@@ -44,6 +44,10 @@ class MachineError(MlclError):
     exit_code = 4
 
 
+class StuckError(MachineError):
+    """A file cannot be read in time; the thread that waits for it will not end by itself."""
+
+
 class DivergedError(MlclError):
     """Training produced numbers that are not finite."""
 

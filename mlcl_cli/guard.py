@@ -1,13 +1,14 @@
 """What stands between a command and its user: every error becomes one line and an exit code."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import typer
 
-from mlcl_cli.errors import MachineError, MlclError
+from mlcl_cli.errors import MachineError, MlclError, StuckError
 from mlcl_cli.interrupts import EXIT_CODE, Interrupted, interruptible
 
 
@@ -66,4 +67,7 @@ def _fail(error: MlclError, cause: BaseException | None = None) -> NoReturn:
     from mlcl_cli.console import show_error
 
     show_error(error)
+    if isinstance(error, StuckError):  # Python would wait for the stuck thread
+        sys.stdout.flush()
+        os._exit(error.exit_code)
     raise typer.Exit(error.exit_code) from cause

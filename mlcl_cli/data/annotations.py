@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -10,6 +10,9 @@ from typing import NoReturn, TypeVar
 from mlcl_cli.errors import DataError
 
 Value = TypeVar("Value")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+OnDefect = Callable[[DataError], None]
 
 MEND = "Mend the file, or download or prepare it again"
 KINDS = {
@@ -22,6 +25,11 @@ KINDS = {
     type(None): "null",
 }
 ESCAPES = re.compile(r"^/|^[A-Za-z]:|(?:^|/)\.\.(?:/|$)|[\\\0]")
+
+
+def refuse(error: DataError) -> None:
+    """The usual `on_defect`: the first one ends it."""
+    raise error
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +100,26 @@ def read_text(path: Path, *, remedy: str = MEND) -> str:
         raise DataError(f"not UTF-8 text (byte {error.start})", where=path, remedy=MEND) from error
 
 
-def read_records(path: Path, *, remedy: str = MEND) -> tuple[Record, ...]:
-    """A list of objects, at least one. Raises DataError as `read_json` does, or where the file holds something else."""
+def read_records(path: Path, *, remedy: str = MEND, on_defect: OnDefect = refuse) -> tuple[Record, ...]:
+    """A list of objects, at least one. Raises DataError as `read_json` does, or where the file holds something else.
+
+    What a single record has wrong goes to `on_defect`; where that returns, the record is left out.
+    """
     values = _filled(_of_kind(read_json(path, remedy=remedy), list, str(path)), "records", path)
-    places = (f"{path}, record {number}" for number in range(1, len(values) + 1))
-    return tuple(Record(place, _of_kind(value, dict, place)) for place, value in zip(places, values, strict=True))
+    places = [f"{path}, record {number}" for number in range(1, len(values) + 1)]
+    pairs = list(zip(places, values, strict=True))
+    return each(pairs, lambda pair: Record(pair[0], _of_kind(pair[1], dict, pair[0])), on_defect)
+
+
+def each(items: Iterable[Item], make: Callable[[Item], Made], on_defect: OnDefect) -> tuple[Made, ...]:
+    """`make` of every item; an item whose DataError `on_defect` takes is left out."""
+    made = []
+    for item in items:
+        try:
+            made.append(make(item))
+        except DataError as error:
+            on_defect(error)
+    return tuple(made)
 
 
 def read_names(path: Path, *, remedy: str = MEND) -> tuple[str, ...]:

@@ -5,22 +5,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlcl_cli.data import cirr, fashioniq, protocols, shoes
+from mlcl_cli.data.annotations import OnDefect, refuse
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import QuerySet, Split
 from mlcl_cli.errors import UsageError
 
-Reader = Callable[[Path, str, Path | None], Split]
+Reader = Callable[[Path, str, Path | None, OnDefect], Split]
 
 
 @dataclass(frozen=True)
 class DataSet:
     """A reader, its splits, and the protocol of each gallery that the field validates with; "original" is every image.
 
-    Its caption rule is in `captions.RULES`.
+    `published` holds the triplets and the listed images of a complete split (datasets.md); of train, its triplets'
+    images are not published, hence 0. Its caption rule is in `captions.RULES`.
     """
 
     read: Reader
     splits: tuple[str, ...]
+    published: Mapping[str, tuple[int, int]]
     protocols: Mapping[str, Protocol]
 
 
@@ -28,24 +31,44 @@ DATASETS: Mapping[str, DataSet] = {
     fashioniq.NAME: DataSet(
         fashioniq.read,
         fashioniq.SPLITS,
+        {"train": (18_000, 0), "val": (6_016, 15_536), "test": (6_118, 15_538)},
         {"original": protocols.FASHIONIQ_ORIGINAL, "val": protocols.FASHIONIQ_VAL},
     ),
-    shoes.NAME: DataSet(shoes.read, shoes.SPLITS, {"original": protocols.SHOES}),
-    cirr.NAME: DataSet(cirr.read, cirr.SPLITS, {"original": protocols.CIRR_VAL}),
+    shoes.NAME: DataSet(
+        shoes.read,
+        shoes.SPLITS,
+        {"train": (8_990, 0), "val": (1_761, 4_658)},
+        {"original": protocols.SHOES},
+    ),
+    cirr.NAME: DataSet(
+        cirr.read,
+        cirr.SPLITS,
+        {"train": (28_225, 0), "val": (4_181, 2_297), "test1": (4_148, 2_315)},
+        {"original": protocols.CIRR_VAL},
+    ),
 }
 
 
-def load_split(dataset: str, root: Path, split: str, *, gallery: str = "original", images: Path | None = None) -> Split:
+def load_split(
+    dataset: str,
+    root: Path,
+    split: str,
+    *,
+    gallery: str = "original",
+    images: Path | None = None,
+    on_defect: OnDefect = refuse,
+) -> Split:
     """One split of a data set, by default with its images where the public download has them.
 
     `gallery` "val" keeps only the images that a category's own triplets name (FashionIQ's second protocol).
-    Raises UsageError for an unknown data set, split or gallery, DataError for everything that is wrong on disk.
+    Raises UsageError for an unknown data set, split or gallery, DataError for everything that is wrong on disk; what
+    single records have wrong goes to `on_defect`, and where that returns they are left out.
     """
     known = _dataset(dataset)
     if split not in known.splits:
         raise UsageError(f"{dataset} has no split {split!r}", remedy=f"It has {', '.join(known.splits)}")
     protocol = protocol_of(dataset, gallery)
-    loaded = known.read(root, split, images)
+    loaded = known.read(root, split, images, on_defect)
     if protocol.name == protocols.FASHIONIQ_VAL.name:
         return replace(loaded, sets=tuple(_with_own_gallery(part) for part in loaded.sets))
     return loaded

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mlcl_cli.data.annotations import Record, read_names, read_records
-from mlcl_cli.data.layout import find_root, images_by_stem, make_split, require_known, scan
+from mlcl_cli.data.annotations import OnDefect, Record, each, read_names, read_records, refuse
+from mlcl_cli.data.layout import find_root, images_by_stem, known_alone, make_split, scan
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import DataError
 
@@ -14,7 +14,7 @@ REMEDY = "Set roots.fashioniq to the folder that holds captions/, image_splits/ 
 CAPTIONS = 2
 
 
-def read(root: Path, split: str, images: Path | None = None) -> Split:
+def read(root: Path, split: str, images: Path | None = None, on_defect: OnDefect = refuse) -> Split:
     """One query set a category; its gallery is the category's whole split, none in train.
 
     `images` is the image folder, by default `<root>/images`. A name without a file is given the path it should have.
@@ -27,11 +27,14 @@ def read(root: Path, split: str, images: Path | None = None) -> Split:
     for category in CATEGORIES:
         names = listed[category, split]
         source = root / "captions" / f"cap.{category}.{split}.json"
-        triplets = tuple(_triplet(record, split) for record in read_records(source, remedy=REMEDY))
-        require_known(source, triplets, known, f"any file of {root / 'image_splits'}")
+        records = read_records(source, remedy=REMEDY, on_defect=on_defect)
+        triplets = each(records, lambda record: _triplet(record, split), on_defect)
+        triplets = known_alone(source, triplets, known, f"any file of {root / 'image_splits'}", on_defect)
         if split == "val":
+            listing = f"the gallery, {_split_file(root, category, split)}"
             targets = [Triplet(triplet.target, None, ()) for triplet in triplets if triplet.target is not None]
-            require_known(source, targets, set(names), f"the gallery, {_split_file(root, category, split)}")
+            there = {target.reference for target in known_alone(source, targets, set(names), listing, on_defect)}
+            triplets = tuple(triplet for triplet in triplets if triplet.target in there)
         sets.append(QuerySet(category, triplets, () if split == "train" else names))
     folder = images or root / "images"
     files = _image_files(folder)

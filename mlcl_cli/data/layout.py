@@ -5,7 +5,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlcl_cli.data.annotations import MEND
+from mlcl_cli.data.annotations import MEND, OnDefect, refuse
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import DataError, some
 
@@ -58,17 +58,27 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
     return {stem: folder / name for _, name, stem in sorted(images, reverse=True)}
 
 
-def require_known(source: Path, triplets: Sequence[Triplet], known: Container[str], listing: str) -> None:
-    """Raises DataError where triplets, in the order of `source`, name images that `known` lacks."""
+def known_alone(
+    source: Path, triplets: Sequence[Triplet], known: Container[str], listing: str, on_defect: OnDefect = refuse
+) -> tuple[Triplet, ...]:
+    """The triplets, in the order of `source`, all of whose images are in `known`.
+
+    Where some are not, a DataError that tells all of their images goes to `on_defect`.
+    """
     strays: dict[str, int] = {}
+    kept = []
     for number, triplet in enumerate(triplets, 1):
-        for name in (triplet.reference, triplet.target, *triplet.members):
-            if name is not None and name not in known:
-                strays.setdefault(name, number)
+        names = [name for name in (triplet.reference, triplet.target, *triplet.members) if name is not None]
+        missing = [name for name in names if name not in known]
+        for name in missing:
+            strays.setdefault(name, number)
+        if not missing:
+            kept.append(triplet)
     if strays:
         first = some([f"{name!r} (record {number})" for name, number in strays.items()])
         count = "1 image is" if len(strays) == 1 else f"{len(strays):,} images are"
-        raise DataError(f"{count} not in {listing}: {first}", where=source, remedy=MEND)
+        on_defect(DataError(f"{count} not in {listing}: {first}", where=source, remedy=MEND))
+    return tuple(kept)
 
 
 def make_split(dataset: str, name: str, sets: Sequence[QuerySet], path_of: Callable[[str], Path]) -> Split:

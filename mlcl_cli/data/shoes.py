@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mlcl_cli.data.annotations import read_names, read_records
-from mlcl_cli.data.layout import find_root, make_split, require_known
+from mlcl_cli.data.annotations import OnDefect, Record, each, read_names, read_records, refuse
+from mlcl_cli.data.layout import find_root, known_alone, make_split
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 
 NAME = "shoes"
@@ -11,7 +11,7 @@ SPLITS = ("train", "val")
 REMEDY = "Set roots.shoes to the folder that holds annotations/, and run mlcl prepare-shoes once"
 
 
-def read(root: Path, split: str, images: Path | None = None) -> Split:
+def read(root: Path, split: str, images: Path | None = None, on_defect: OnDefect = refuse) -> Split:
     """One query set; an image's name is its path below the image folder. The gallery is the whole split, none in train.
 
     `images` is the image folder, by default `<root>/images`.
@@ -20,11 +20,13 @@ def read(root: Path, split: str, images: Path | None = None) -> Split:
     root = find_root(root, "shoes", ("annotations",), REMEDY)
     listing, source = (root / "annotations" / f"{kind}.{split}.json" for kind in ("split", "triplet"))
     names = read_names(listing, remedy=REMEDY)
-    triplets = tuple(
-        Triplet(record.image("ReferenceImageName"), record.image("ImageName"), (record.text("RelativeCaption"),))
-        for record in read_records(source, remedy=REMEDY)
-    )
-    require_known(source, triplets, set(names), str(listing))
+    triplets = each(read_records(source, remedy=REMEDY, on_defect=on_defect), _triplet, on_defect)
+    triplets = known_alone(source, triplets, set(names), str(listing), on_defect)
     folder = images or root / "images"
     part = QuerySet(NAME, triplets, () if split == "train" else names)
     return make_split(NAME, split, [part], lambda name: folder / name)
+
+
+def _triplet(record: Record) -> Triplet:
+    reference, target = record.image("ReferenceImageName"), record.image("ImageName")
+    return Triplet(reference, target, (record.text("RelativeCaption"),))

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from mlcl_cli.errors import DataError, some
+from mlcl_cli.errors import DataError, StuckError, some
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,24 +37,39 @@ class BadImagesError(DataError):
         super().__init__(f"{count} missing or unreadable: {some(bad)}", remedy=remedy)
 
 
+class _Patience:
+    """How long a file may take to be read, in seconds; for the process, as Pillow's own limit is."""
+
+    seconds: float = 120.0
+
+
+def set_limits(megapixels: float, seconds: float) -> None:
+    """Larger pictures are refused before they are decoded; a file that takes longer to read ends the command."""
+    Image.MAX_IMAGE_PIXELS = int(megapixels * 1_000_000)
+    _Patience.seconds = seconds
+
+
 def open_image(path: Path) -> Image.Image:
     """The decoded picture in its file's own mode, EXIF orientation ignored. Truncated files are never loaded.
 
-    Raises OSError or ValueError with a reason in words: missing, empty, not a picture, truncated or absurdly large.
+    Raises OSError or ValueError with a reason in words: missing, empty, not a picture, truncated, or larger than
+    `set_limits` allows, which is read before a single pixel is decoded.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning)
         try:
             with Image.open(path) as image:
+                if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                    raise Image.DecompressionBombError
                 image.load()
                 return image
         except FileNotFoundError:
             raise OSError("missing") from None
         except UnidentifiedImageError:
             raise OSError("empty file" if path.stat().st_size == 0 else "not a picture") from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise ValueError("more pixels than any product picture has") from None
+        except Image.DecompressionBombError:
+            raise ValueError(f"larger than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:g} megapixels") from None
         except (OSError, SyntaxError, EOFError) as error:
             raise OSError(f"damaged: {error}") from None
 
@@ -67,7 +82,10 @@ def read_images(
     opener: Callable[[Path], Image.Image] = open_image,
     ahead: int | None = None,
 ) -> Iterator[Result | BadImage]:
-    """`convert(picture, position)` of every (name, path), in order, read by `workers` threads a little `ahead`."""
+    """`convert(picture, position)` of every (name, path), in order, read by `workers` threads a little `ahead`.
+
+    Raises StuckError for a file that takes longer to be read than `set_limits` allows.
+    """
 
     def read(position: int) -> Result | BadImage:
         name, path = files[position]
@@ -76,22 +94,40 @@ def read_images(
         except (OSError, ValueError) as error:
             return BadImage(name, path, str(error))
 
-    return in_order(read, range(len(files)), workers, ahead)
+    results = in_order(read, range(len(files)), workers, ahead, _Patience.seconds)
+    for name, path in files:
+        try:
+            yield next(results)
+        except TimeoutError:
+            what = f"reading image {name!r} takes more than {_Patience.seconds:g} s"
+            remedy = "Mend the disk or the network drive, or raise image.read_seconds"
+            raise StuckError(what, where=path, remedy=remedy) from None
 
 
 def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    ahead: int | None = None,
+    patience: float | None = None,
 ) -> Iterator[Result]:
-    """`map` over threads that stays at most `ahead` results (a few for each worker) ahead of its reader."""
+    """`map` over threads that stays at most `ahead` results (a few for each worker) ahead of its reader.
+
+    Raises TimeoutError where the reader has waited `patience` seconds for a result.
+    """
     ahead = 4 * workers + 8 if ahead is None else ahead
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    stuck = False
     try:
         for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) > ahead:
-                yield pending.popleft().result()
+                yield pending.popleft().result(patience)
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft().result(patience)
+    except TimeoutError:
+        stuck = True
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=not stuck, cancel_futures=True)

@@ -104,6 +104,14 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
+def is_there(model: str | Path) -> bool:
+    """Whether `load_clip` will find a file: one that is given, or one of OpenAI's that was downloaded before."""
+    if isinstance(model, Path):
+        return True  # a file that does not exist is load_clip's to tell
+    url = import_clip().clip._MODELS[model]
+    return (Path("~/.cache/clip").expanduser() / Path(url).name).is_file()
+
+
 def _download(name: str) -> Path:
     clip = import_clip().clip
     try:

@@ -119,7 +119,7 @@ Seed: TypeAlias = Annotated[int, Field(ge=0, le=LARGEST_SEED, description="a who
 WholeFrom1: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST, description="a whole number of at least 1")]
 WholeFrom2: TypeAlias = Annotated[int, Field(ge=2, le=LARGEST, description="a whole number of at least 2")]
 Rate: TypeAlias = Annotated[float, Field(gt=0, description="a number above 0")]
-Minutes: TypeAlias = Annotated[float, Field(gt=0, description="a number above 0")]
+Positive: TypeAlias = Annotated[float, Field(gt=0, description="a number above 0")]
 Ratio: TypeAlias = Annotated[float, Field(ge=1, description="a number of at least 1")]
 Switch: TypeAlias = Annotated[bool, Field(description="true or false")]
 AutoOrWhole: TypeAlias = Annotated[

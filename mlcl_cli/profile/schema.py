@@ -14,8 +14,8 @@ from mlcl_cli.profile.fields import (
     FilePath,
     FreshOrWhole,
     Levels,
-    Minutes,
     NoneOrWhole,
+    Positive,
     Rate,
     Ratio,
     Seed,
@@ -59,6 +59,8 @@ class Image(_Section):
 
     transform: Literal["targetpad", "squarepad", "clip"] = "targetpad"
     target_ratio: Ratio = 1.25
+    max_megapixels: Positive = 64.0
+    read_seconds: Positive = 120.0
 
 
 class Finetune(_Section):
@@ -101,7 +103,7 @@ class Checkpoints(_Section):
     """How often a run saves the state that it can go on from."""
 
     every_epochs: NoneOrWhole = "none"
-    every_minutes: Minutes = 5.0
+    every_minutes: Positive = 5.0
 
 
 class Profile(_Section):

@@ -230,7 +230,10 @@ def _last_good(folder: Path, warn: Callable[[str], None]) -> tuple[TrainingState
     for name in (NEXT, LAST, PREVIOUS):
         if (folder / name).exists():
             try:
-                return load_state(folder / name)
+                loaded = load_state(folder / name)
+                if name == NEXT:  # cut between the two renames of a save
+                    (folder / NEXT).replace(folder / LAST)
+                return loaded
             except DataError as error:
                 warn(f"{error.where}: {error.what}; the one before it is taken")
     raise DataError("has no good state to go on from", where=folder, remedy="Start anew, without --resume")

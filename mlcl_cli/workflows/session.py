@@ -17,7 +17,7 @@ from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.files import write_file
-from mlcl_cli.images.decode import BadImage, BadImagesError
+from mlcl_cli.images.decode import BadImage, BadImagesError, set_limits
 from mlcl_cli.images.pictures import Pictures
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import Compute, choose_compute, choose_workers
@@ -41,6 +41,7 @@ class Session:
     def open(cls, profile: Profile, reporter: Reporter) -> "Session":
         """Chooses the device and makes sure that the workspace can be written (MachineError)."""
         compute = choose_compute(profile.device, profile.precision)
+        set_limits(profile.image.max_megapixels, profile.image.read_seconds)
         probe = profile.workspace / ".writable"
         write_file(probe, b"")
         probe.unlink()

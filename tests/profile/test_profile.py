@@ -44,6 +44,8 @@ clip:
 image:
   transform: targetpad
   target_ratio: 1.25
+  max_megapixels: 64
+  read_seconds: 120
 finetune:
   encoder: both
   epochs: 100

@@ -68,12 +68,14 @@ def test_a_wrong_value(complaint: Complaint, key: str, value: str, message: str)
         ),
         (
             "dataset: cirr\nimage: {zzz: 1}\n",
-            "mlcl.yaml:2: image.zzz: unknown key; the keys here are transform or target_ratio",
+            "mlcl.yaml:2: image.zzz: unknown key; the keys here are transform, target_ratio, "
+            "max_megapixels or read_seconds",
         ),
         ('dataset: cirr\n"a\\e[1m": 1\n', "mlcl.yaml:2: 'a\\x1b[1m': unknown key; the keys here are dataset, roots"),
         (
             "dataset: cirr\nimage: 3\n",
-            "mlcl.yaml:2: image: must be a section with the keys transform or target_ratio, not 3",
+            "mlcl.yaml:2: image: must be a section with the keys transform, target_ratio, "
+            "max_megapixels or read_seconds, not 3",
         ),
         ("dataset: cirr\nseed: 1\nseed: 2\n", "mlcl.yaml:3: seed: is given twice, first on line 2"),
         ("- a\n", "mlcl.yaml:1: must be keys and values, such as `dataset: cirr`, not ['a']"),

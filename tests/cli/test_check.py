@@ -1,0 +1,190 @@
+"""`mlcl check` finds what is wrong, all of it, and nothing else; it touches nothing of the user's."""
+
+import csv
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Mlcl
+from world import world
+
+VAL = "data/cirr/captions/cap.rc2.val.json"
+
+
+def test_a_sound_data_set_is_sound(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr")
+    found = mlcl("check", "--json").json
+    blank = [finding for finding in found["findings"] if finding["check"] != "counts"]
+    assert [(finding["check"], finding["what"]) for finding in blank] == [("captions", "a caption is blank")]
+    assert found["verdict"] == "sound"
+    assert "looked at" in mlcl("check").out
+
+
+def huge_png(path: Path) -> None:
+    """A few bytes that claim 60,000 by 60,000 pixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def edit(folder: Path, change: Callable[[list[Any]], object]) -> None:
+    path = folder / VAL
+    records = json.loads(path.read_text())
+    change(records)
+    path.write_text(json.dumps(records))
+
+
+def record(number: int, **fields: Any) -> Callable[[Path], None]:
+    def plant(folder: Path) -> None:
+        def change(records: list[Any]) -> None:
+            for key, value in fields.items():
+                if value is None:
+                    del records[number][key]
+                else:
+                    records[number][key] = value
+
+        edit(folder, change)
+
+    return plant
+
+
+def image(number: int, content: bytes | None) -> Callable[[Path], None]:
+    def plant(folder: Path) -> None:
+        path = folder / f"data/dev/val-{number}-img0.png"
+        path.unlink() if content is None else path.write_bytes(content)
+
+    return plant
+
+
+def truncated(number: int) -> Callable[[Path], None]:
+    def plant(folder: Path) -> None:
+        path = folder / f"data/dev/val-{number}-img0.png"
+        path.write_bytes(path.read_bytes()[:-40])
+
+    return plant
+
+
+def a_folder_for_an_image(folder: Path) -> None:
+    path = folder / "data/dev/val-5-img0.png"
+    path.unlink()
+    path.mkdir()
+
+
+def damaged_checkpoint(folder: Path) -> None:
+    path = folder / "work/combiner/cirr-1/best.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\x10\0\0\0\0\0\0\0{not json at all")
+
+
+def same_target(folder: Path) -> None:
+    edit(folder, lambda records: records[11].update(target_hard=records[11]["reference"]))
+
+
+# Each planted defect: the check that finds it, a part of what it says, and how it is planted.
+DEFECTS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
+    "field missing": ("annotations", "record 1: field caption is missing", record(0, caption=None)),
+    "caption a number": ("annotations", "record 2, field caption: holds a whole number", record(1, caption=7)),
+    "pair a text": ("annotations", "record 3, field pairid: holds a text", record(2, pairid="x")),
+    "no object": ("annotations", "record 4: holds a list", lambda folder: edit(folder, lambda r: r.insert(3, []))),
+    "leaves the folder": ("annotations", "record 5, field reference: '../x'", record(4, reference="../x")),
+    "target no member": (
+        "annotations",
+        "record 6: target 'val-59-img0' is not among",
+        record(5, target_hard="val-59-img0"),
+    ),
+    "unknown image": ("annotations", "'nowhere'", record(6, reference="nowhere")),
+    "pair twice": ("annotations", "record 9: pairid 13 is taken already", record(8, pairid=13)),
+    "no set": ("annotations", "record 10: field img_set is missing", record(9, img_set=None)),
+    "half a pair": ("annotations", "record 11, field caption: holds half a surrogate", record(10, caption="a\ud800")),
+    "target is reference": ("captions", "the target is the reference", same_target),
+    "blank caption": ("captions", "val, pair 25: a caption is blank", record(12, caption="  ")),
+    "long caption": ("captions", "longer than 77 tokens", record(7, caption="blue dog " * 60)),
+    "image missing": ("images", "val-0-img0.png: missing", image(0, None)),
+    "image empty": ("images", "val-1-img0.png: empty file", image(1, b"")),
+    "image a text": ("images", "val-2-img0.png: not a picture", image(2, b"<html>404</html>")),
+    "image truncated": ("images", "val-3-img0.png: damaged", truncated(3)),
+    "image huge": (
+        "images",
+        "val-4-img0.png: larger than 64 megapixels",
+        lambda f: huge_png(f / "data/dev/val-4-img0.png"),
+    ),
+    "image a folder": ("images", "val-5-img0.png: damaged", a_folder_for_an_image),
+    "checkpoint": ("checkpoints", "best.safetensors", damaged_checkpoint),
+}
+
+
+def findings(outcome: Any) -> dict[tuple[str, str], None]:
+    told = json.loads(outcome.out)["findings"]
+    return {(f["check"], f"{f['where']}: {f['what']}"): None for f in told if f["check"] != "counts"}
+
+
+def test_twenty_planted_defects_are_found_and_no_other(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr", triplets=14)
+    before = findings(mlcl("check", "--json"))
+    for _, _, plant in reversed(DEFECTS.values()):  # later records first: one defect adds a record
+        plant(tmp_path)
+    files = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    outcome = mlcl("check", "--json", "--output", "found.csv")
+    assert outcome.code == 3
+    after = findings(outcome)
+    new = [finding for finding in after if finding not in before]
+    for name, (check, part, _) in DEFECTS.items():
+        assert [told for kind, told in new if kind == check and part in told], (name, new)
+    assert len(new) == len(DEFECTS) == 20, new
+    rows = list(csv.DictReader((tmp_path / "found.csv").read_text().splitlines()))
+    assert len(rows) >= 20
+    assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == files
+
+
+def test_what_was_verified_is_remembered_until_it_changes(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "shoes")
+    mlcl("prepare-shoes")
+    (tmp_path / "work").mkdir()
+    assert mlcl("check", "--json").json["looked_at"]["images"].startswith("20, 0 of them")
+    assert mlcl("check", "--json").json["looked_at"]["images"].startswith("20, 20 of them")
+    picture = next((tmp_path / "data/images").rglob("*.jpg"))
+    picture.write_bytes(picture.read_bytes()[:200])
+    outcome = mlcl("check", "--json")
+    assert outcome.code == 3
+    assert json.loads(outcome.out)["looked_at"]["images"].startswith("20, 19 of them")
+
+
+def test_dropped_images_are_no_error(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "fashioniq")
+    next((tmp_path / "data/images").glob("*.jpg")).write_bytes(b"")
+    assert mlcl("check").code == 3
+    assert mlcl("check", "--set", "bad_images=drop").code == 0
+
+
+def test_a_missing_root_device_or_clip_is_told(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr")
+    (tmp_path / "clip.pt").write_bytes(b"no clip")
+    outcome = mlcl("check", "--json", "--set", "roots.cirr=elsewhere")
+    assert outcome.code == 3
+    found = json.loads(outcome.out)["findings"]
+    assert {finding["check"] for finding in found} == {"annotations", "clip"}
+    assert mlcl("check", "--split", "night").code == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_read_that_hangs_ends_in_time_and_names_the_image(tmp_path: Path) -> None:
+    world(tmp_path, "cirr")
+    path = tmp_path / "data/dev/val-3-img0.png"
+    path.unlink()
+    os.mkfifo(path)
+    command = [sys.executable, "-m", "mlcl_cli", "evaluate", "--combining-function", "sum"]
+    limit = ["--set", "image.read_seconds=1"]
+    done = subprocess.run([*command, *limit], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 4, done.stderr
+    assert "'val-3-img0' takes more than 1 s" in done.stderr
+    assert "Traceback" not in done.stderr
