@@ -31,10 +31,10 @@ def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None
             stage.replace(path)
         for folder in {path.parent for path in contents}:
             _sync(folder)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by the latter
         raise MachineError(
-            f"cannot be written ({error.strerror or error})",
-            where=error.filename or next(iter(contents)),
+            f"cannot be written ({getattr(error, 'strerror', None) or error})",
+            where=getattr(error, "filename", None) or next(iter(contents)),
             remedy="Free space or permit writing there; what was there before is untouched",
         ) from error
     finally:
@@ -45,6 +45,20 @@ def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None
 def write_file(path: Path, content: bytes | Callable[[Path], None]) -> None:
     """`write_files` for one file."""
     write_files({path: content})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """`write_file` of a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    def save(stage: Path) -> None:
+        try:
+            save_file(dict(tensors), stage, metadata=dict(metadata))
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+    write_file(path, save)
 
 
 @contextmanager

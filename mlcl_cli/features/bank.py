@@ -9,10 +9,9 @@ from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mlcl_cli.files import write_file
+from mlcl_cli.files import write_tensors
 from mlcl_cli.reporting import Reporter
 
 FORMAT = "mlcl features 1"
@@ -84,7 +83,7 @@ class Bank:
             "stamps": (stamps := json.dumps(self.stamps)),
             "sha256": _digest(values, stamps),
         }
-        write_file(self.path, lambda path: save_file({"features": values}, path, metadata=description))
+        write_tensors(self.path, {"features": values}, description)
 
     def table(self, names: Sequence[str], device: torch.device) -> Table:
         """The features of `names`, row by row in that order, on `device`."""

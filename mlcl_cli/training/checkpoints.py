@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mlcl_cli.errors import DataError
-from mlcl_cli.files import write_file
+from mlcl_cli.files import write_file, write_tensors
 from mlcl_cli.models.combiner import is_combiner_state
 from mlcl_cli.models.weights import fingerprint, read_torch_file
 from mlcl_cli.training.state import FORMAT as STATE_FORMAT
@@ -41,7 +40,7 @@ def save_checkpoint(path: Path, kind: Kind, state: Mapping[str, Tensor], about: 
     description = {"kind": kind, "fingerprint": fingerprint(tensors), **about}
     text = json.dumps(description, allow_nan=False)
     metadata = {"format": FORMAT, "about": text, "checksum": _checksum(text)}
-    write_file(path, lambda stage: save_file(tensors, stage, metadata=metadata))
+    write_tensors(path, tensors, metadata)
 
 
 def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:

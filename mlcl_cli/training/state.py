@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mlcl_cli.errors import DataError
-from mlcl_cli.files import write_file
+from mlcl_cli.files import write_tensors
 from mlcl_cli.models.weights import fingerprint
 
 FORMAT = "mlcl training state 1"
@@ -68,7 +67,7 @@ def save_state(path: Path, state: TrainingState, about: Mapping[str, Any]) -> No
     told = {"about": dict(about), "epoch": state.epoch, "steps_done": state.steps_done, "plain": dict(state.plain)}
     text = json.dumps(told, allow_nan=False)
     metadata = {"format": FORMAT, "told": text, "checksum": _checksum(text, tensors)}
-    write_file(path, lambda stage: save_file(tensors, stage, metadata=metadata))
+    write_tensors(path, tensors, metadata)
 
 
 def load_state(path: Path) -> tuple[TrainingState, dict[str, Any]]:

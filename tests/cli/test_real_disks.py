@@ -1,0 +1,139 @@
+"""A disk that fills up, one that cannot be written, and two processes at once: on real file systems, with real ones."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from world import world
+
+from mlcl_cli.training.checkpoints import load_checkpoint
+
+# A combiner whose state takes half a megabyte.
+TRAIN = ("train-combiner", "--epochs", "5", "--set", "combiner.projection_dim=64", "--set", "combiner.hidden_dim=128")
+EVERY = ("--set", "checkpoints.every_epochs=1", "--set", "combiner.augmented_views=1")
+STATE = 12 * (16 * 64 * 2 + 128 * 128 * 2 + 128 * 16 * 2)
+
+
+def mlcl(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+    arguments = [sys.executable, "-m", "mlcl_cli", *command]
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+
+
+def small_disk(folder: Path, megabytes: int, then: str) -> "subprocess.CompletedProcess[str]":
+    """Runs this file's function `then` on a file system of its own, mounted at `folder` in a namespace of its own."""
+    folder.mkdir(exist_ok=True)
+    mount = f"mount -t tmpfs -o size={megabytes}m tmpfs {folder}"
+    script = f"{mount} && exec {sys.executable} {Path(__file__)} {then} {folder} {folder.parent / 'world'}"
+    own = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = ["unshare", "-rm", "sh", "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=own)
+
+
+def can_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    probe = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+needs_mount = pytest.mark.skipif(not can_mount(), reason="needs to mount a file system in a namespace")
+
+
+def fill(disk: Path, leave: int) -> Path:
+    balloon = disk / "balloon"
+    free = shutil.disk_usage(disk).free
+    with balloon.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free - leave)
+    return balloon
+
+
+def fills_up(disk: Path, source: Path) -> None:
+    shutil.copytree(source, disk, dirs_exist_ok=True)
+    assert mlcl(disk, "evaluate", "--combining-function", "sum").returncode == 0  # the banks are there
+    assert mlcl(disk, *TRAIN, *EVERY, "--set", "workspace=whole").returncode == 0
+    (whole,) = (disk / "whole/combiner").iterdir()
+    expected = (whole / "metrics.jsonl").read_bytes()
+    shutil.rmtree(disk / "whole")
+    shutil.copytree(disk / "work/features", disk / "kept")
+
+    balloon = fill(disk, STATE)
+    refused = mlcl(disk, *TRAIN, *EVERY)
+    assert refused.returncode == 4, refused.stderr
+    assert "are free, and a run's two checkpoints take" in refused.stderr
+    assert not (disk / "work/combiner").exists()
+
+    balloon.unlink()
+    balloon = fill(disk, 3 * STATE)
+    stopped = mlcl(disk, *TRAIN, *EVERY)
+    assert stopped.returncode == 4, stopped.stderr
+    assert "No space left on device" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    (run,) = (disk / "work/combiner").iterdir()
+    assert not list(run.glob("*.partial"))
+    load_checkpoint(run / "last.safetensors")
+
+    balloon.unlink()
+    resumed = mlcl(disk, *TRAIN, *EVERY, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert (run / "metrics.jsonl").read_bytes() == expected
+
+
+def read_only(disk: Path, source: Path) -> None:
+    shutil.copytree(source, disk, dirs_exist_ok=True)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    for command in (TRAIN, ("evaluate", "--combining-function", "sum"), ("finetune",)):
+        refused = mlcl(disk, *command)
+        assert refused.returncode == 4, refused.stderr
+        assert "cannot be written" in refused.stderr or "cannot be made" in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+@needs_mount
+@pytest.mark.parametrize("case", ["fills_up", "read_only"])
+def test_a_disk(tmp_path: Path, case: str) -> None:
+    world(tmp_path / "world", "cirr", triplets=30)
+    done = small_disk(tmp_path / "disk", 40, case)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def started(folder: Path, *command: str) -> "subprocess.Popen[str]":
+    arguments = [sys.executable, "-m", "mlcl_cli", *command]
+    return subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_second_of_two_processes_on_one_run_is_refused(tmp_path: Path) -> None:
+    world(tmp_path, "cirr", triplets=30)
+    first = started(tmp_path, *TRAIN, *EVERY, "--epochs", "100000")
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("work/combiner/*/last.safetensors")):
+            assert time.monotonic() < deadline
+            assert first.poll() is None
+            time.sleep(0.1)
+        second = mlcl(tmp_path, *TRAIN, *EVERY, "--epochs", "100000", "--resume")
+        assert second.returncode == 4, second.stderr
+        assert "another process is training this run" in second.stderr
+    finally:
+        first.terminate()
+        _, told = first.communicate(timeout=60)
+    assert first.returncode == 75, told
+    assert "Go on with `mlcl train-combiner --resume`" in told
+
+
+def test_two_processes_fill_one_bank_in_turn(tmp_path: Path) -> None:
+    world(tmp_path, "cirr", triplets=30)
+    command = ("evaluate", "--combining-function", "sum", "--json")
+    both = [started(tmp_path, *command) for _ in range(2)]
+    results = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], results
+    first, second = (json.loads(out)["metrics"] for out, _ in results)
+    assert first == second
+
+
+if __name__ == "__main__":
+    {"fills_up": fills_up, "read_only": read_only}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
