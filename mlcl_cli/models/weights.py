@@ -41,7 +41,7 @@ def read_torch_file(path: Path) -> Any:
         raise DataError(
             "holds more than weights, or is no checkpoint", where=path, remedy="Only plain weights are ever loaded"
         ) from error
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except Exception as error:  # a damaged file may fail anywhere in torch's readers
         raise DataError("is no checkpoint, or damaged", where=path, remedy="Download or copy it again") from error
 
 
@@ -87,7 +87,10 @@ def _clip_state(path: Path) -> State:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*torch.jit.load", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            archive: nn.Module = torch.jit.load(str(path), map_location="cpu")
+            try:
+                archive: nn.Module = torch.jit.load(str(path), map_location="cpu")
+            except RuntimeError as error:
+                raise DataError("is a damaged archive", where=path, remedy="Download or copy it again") from error
         return archive.state_dict()
     content = read_torch_file(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -98,10 +101,11 @@ def _clip_state(path: Path) -> State:
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):  # read_torch_file tells what it is
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def is_there(model: str | Path) -> bool:
