@@ -23,6 +23,7 @@ from mlcl_cli.options import (
     DatasetName,
     DebugOption,
     DeviceName,
+    DryRunOption,
     EncoderName,
     EpochsOption,
     GalleryName,
@@ -101,7 +102,7 @@ def prepare_shoes(
     loaded, terminal = _open(profile, overrides)
     from mlcl_cli.workflows.prepare import prepare
 
-    _show_facts(prepare(loaded, terminal), json=json)
+    _show(prepare(loaded, terminal), json=json)
 
 
 @command("check", "mlcl check --output offenders.csv")
@@ -139,6 +140,7 @@ def finetune(
     learning_rate: RateOption = None,
     resume: ResumeOption = None,
     run: RunOption = None,
+    dry_run: DryRunOption = False,
     profile: ProfileOption = None,
     overrides: SetOption = None,
     json: JsonOption = False,
@@ -147,14 +149,11 @@ def finetune(
     """Stage 1: fine-tune CLIP's encoders on the element-wise sum."""
     flags = _flags("finetune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     loaded, terminal = _open(profile, [*(overrides or []), *flags])
-    from mlcl_cli.workflows.train import finetune as train
-
-    origin = start if start is None or start == "none" else _absolute(Path(start))
     if start is not None and (resume or run):
         raise UsageError("a run that goes on has its start", where="--from", remedy="Leave --from or --resume out")
-    again = _resume(loaded, resume, run)
-    result = train(loaded, terminal, encoder=encoder or loaded.finetune.encoder, start=origin, resume=again)
-    _show_metrics(result.as_json(), json=json)
+    origin = start if start is None or start == "none" else _absolute(Path(start))
+    how = {"encoder": encoder or loaded.finetune.encoder, "start": origin}
+    _train(loaded, terminal, "finetune", _resume(loaded, resume, run), dry_run=dry_run, json=json, **how)
 
 
 @command("train-combiner", "mlcl train-combiner --epochs 300")
@@ -164,6 +163,7 @@ def train_combiner(
     learning_rate: RateOption = None,
     resume: ResumeOption = None,
     run: RunOption = None,
+    dry_run: DryRunOption = False,
     profile: ProfileOption = None,
     overrides: SetOption = None,
     json: JsonOption = False,
@@ -172,9 +172,7 @@ def train_combiner(
     """Stage 2: train the multi-level combiner on the best tuned CLIP."""
     flags = _flags("combiner", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     loaded, terminal = _open(profile, [*(overrides or []), *flags])
-    from mlcl_cli.workflows.train import train_combiner as train
-
-    _show_metrics(train(loaded, terminal, resume=_resume(loaded, resume, run)).as_json(), json=json)
+    _train(loaded, terminal, "combiner", _resume(loaded, resume, run), dry_run=dry_run, json=json)
 
 
 @command("evaluate", "mlcl evaluate --combining-function sum --gallery val")
@@ -192,7 +190,7 @@ def evaluate(
     from mlcl_cli.workflows.query import run_evaluation
 
     result = run_evaluation(loaded, terminal, combining_function=combining_function, checkpoint=_absolute(checkpoint))
-    _show_metrics(result.as_json(), json=json)
+    _show(result.as_json(), json=json)
 
 
 @command("submit-cirr", "mlcl submit-cirr --name first-try")
@@ -211,7 +209,7 @@ def submit_cirr(
 
     function, path = combining_function.value, _absolute(checkpoint)
     result = run(loaded, terminal, name=name, combining_function=function, checkpoint=path)
-    _show_facts(result.as_json(), json=json)
+    _show(result.as_json(), json=json)
 
 
 @command("export", "mlcl export runs/combiner/cirr-20260131-120000/best.safetensors combiner.pt")
@@ -225,7 +223,7 @@ def export(
     """Write a checkpoint in the original code's .pt format."""
     from mlcl_cli.workflows.export import export_checkpoint
 
-    _show_facts(export_checkpoint(checkpoint, output, force=force), json=json)
+    _show(export_checkpoint(checkpoint, output, force=force), json=json)
 
 
 @command("demo", "mlcl demo --dataset cirr")
@@ -288,6 +286,18 @@ def _open(path: Path | None, overrides: list[str] | None) -> tuple[Any, Any]:
     return profile, terminal
 
 
+def _train(profile: Any, terminal: Any, stage: str, resume: Any, *, dry_run: bool, json: bool, **how: Any) -> None:
+    if dry_run:
+        from mlcl_cli.workflows.dry_run import dry_run as rehearse
+
+        _show(rehearse(profile, terminal, stage, **how).as_json(), json=json)
+    else:
+        from mlcl_cli.workflows import train
+
+        run = train.train_combiner if stage == "combiner" else train.finetune
+        _show(run(profile, terminal, resume=resume, **how).as_json(), json=json)
+
+
 def _resume(profile: Any, flag: bool | None, run: Path | None) -> Any:
     from mlcl_cli.workflows.resume import Resume
 
@@ -303,13 +313,8 @@ def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.expanduser().resolve()
 
 
-def _show_metrics(result: dict[str, Any], *, json: bool) -> None:
-    from mlcl_cli.console import show_json, show_metrics
+def _show(result: dict[str, Any], *, json: bool) -> None:
+    from mlcl_cli.console import show_facts, show_json, show_metrics
 
-    (show_json if json else show_metrics)(result)
-
-
-def _show_facts(result: dict[str, Any], *, json: bool) -> None:
-    from mlcl_cli.console import show_facts, show_json
-
-    (show_json if json else show_facts)(result)
+    show = show_json if json else show_metrics if "metrics" in result else show_facts
+    show(result)

@@ -64,6 +64,9 @@ ResumeOption = Annotated[
 RunOption = Annotated[
     Path | None, typer.Option("--run", help="Go on with this run: its folder, or one of its state files.")
 ]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Try one batch, estimate time, memory and disk, and write nothing.")
+]
 CheckpointOption = Annotated[
     Path | None, typer.Option(help="A combiner's checkpoint; else the newest run's best in the workspace.")
 ]

@@ -40,7 +40,7 @@ class Bank:
     `key` is what determines the features (encoder weights, transform, precision); it also names the file.
     """
 
-    path: Path
+    path: Path | None
     key: Mapping[str, str]
     stamps: dict[str, str] = field(default_factory=dict)
     values: Tensor | None = None
@@ -55,8 +55,9 @@ class Bank:
     def open(cls, folder: Path, key: Mapping[str, str], reporter: Reporter) -> Self:
         """The bank for `key` in `folder`: as it was saved, or empty where there is none or it is not sound."""
         bank = cls(cls.path_of(folder, key), key)
-        if bank.path.exists() and (problem := bank._load()):
-            reporter.warn(f"{bank.path}: {problem}; it is built anew")
+        path = cls.path_of(folder, key)
+        if path.exists() and (problem := bank._load(path)):
+            reporter.warn(f"{path}: {problem}; it is built anew")
             bank.stamps, bank.values = {}, None
         return bank
 
@@ -73,8 +74,8 @@ class Bank:
         self.values = rows if self.values is None else torch.cat([self.values[kept], rows])
 
     def save(self) -> None:
-        """Writes the bank whole or not at all."""
-        if self.values is None:
+        """Writes the bank whole or not at all; one without a path is in memory alone."""
+        if self.values is None or self.path is None:
             return
         values = self.values.contiguous()
         description = {
@@ -92,10 +93,10 @@ class Bank:
         values = torch.empty(0, 0) if self.values is None else self.values.index_select(0, picked)
         return Table({name: row for row, name in enumerate(names)}, values.to(device))
 
-    def _load(self) -> str | None:
+    def _load(self, path: Path) -> str | None:
         """Reads the file; returns what is wrong with it, if anything is."""
         try:
-            with safe_open(self.path, framework="pt") as file:
+            with safe_open(path, framework="pt") as file:
                 description = file.metadata() or {}
                 if description.get("format") != FORMAT or json.loads(description["key"]) != dict(self.key):
                     return "is the bank of something else"

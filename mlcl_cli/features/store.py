@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -31,9 +31,9 @@ Files = Sequence[tuple[str, Path]]
 
 @dataclass
 class FeatureStore:
-    """Computes features with `encoder` and banks them under `folder`; `bad` collects the images that it could not read.
+    """Computes features with `encoder` and banks them under `folder`, if it `writes`.
 
-    Features are raw (not normalised), fp32, on the encoder's device.
+    `bad` collects the images that it could not read. Features are raw (not normalised), fp32, on the encoder's device.
     """
 
     folder: Path
@@ -42,6 +42,7 @@ class FeatureStore:
     workers: int
     reporter: Reporter
     dataset: str
+    writes: bool = True
     bad: dict[str, BadImage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -129,6 +130,9 @@ class FeatureStore:
             self.reporter.note(f"Another process is filling {path}: waiting for it")
 
         path = Bank.path_of(self.folder, key)
+        if not self.writes:
+            yield replace(Bank.open(self.folder, key, self.reporter), path=None)
+            return
         with exclusive(path.with_suffix(".lock"), wait):
             yield Bank.open(self.folder, key, self.reporter)
 

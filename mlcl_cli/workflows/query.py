@@ -13,6 +13,7 @@ from mlcl_cli.errors import UsageError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.images.decode import BadImagesError
 from mlcl_cli.models.combiner import Combiner
+from mlcl_cli.models.weights import fingerprint as fingerprint_of
 from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.retrieval.evaluate import (
@@ -42,6 +43,8 @@ class QueryModel:
     combining_function: str
     checkpoint: Path | None
     clip: str
+    fingerprint: str | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ class EvaluationResult:
             "gallery": next(iter(gallery.values())) if single else gallery,
             "checkpoint": None if checkpoint is None else str(checkpoint),
             "clip": self.model.clip,
+            "checkpoint_fingerprint": self.model.fingerprint,
             "clip_fingerprint": self.model.store.fingerprints["both"],
+            "seed": self.model.seed,
             "versions": versions(),
             "metrics": self.figures.metrics,
         }
@@ -148,7 +153,7 @@ def _query_model(session: Session, combining_function: str, asked: Path | None) 
             )
         choice = choose_clip(session)
         store = session.store(load_encoder(session, choice))
-        compose, path = BASELINES[combining_function], None
+        compose, path, fingerprint, seed = BASELINES[combining_function], None, None, None
     else:
         checkpoint, why = choose_combiner(session, asked)
         session.reporter.note(f"Combiner: {checkpoint.path} ({why})")
@@ -158,7 +163,9 @@ def _query_model(session: Session, combining_function: str, asked: Path | None) 
         levels = checkpoint.about.get("architecture", {}).get("levels")
         combiner = Combiner.from_state(checkpoint.state, levels=tuple(levels) if levels else None)
         compose, path = combiner_query(combiner.to(session.compute.device).eval(), profile), checkpoint.path
-    return QueryModel(store, compose, combining_function, path, str(choice.checkpoint or choice.model))
+        fingerprint, seed = fingerprint_of(checkpoint.state), checkpoint.about.get("seed")
+    clip = str(choice.checkpoint or choice.model)
+    return QueryModel(store, compose, combining_function, path, clip, fingerprint, seed)
 
 
 def _default_name(model: QueryModel) -> str:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import platform
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +38,19 @@ class Session:
     reporter: Reporter
     compute: Compute
     workers: int
+    writes: bool = True
 
     @classmethod
-    def open(cls, profile: Profile, reporter: Reporter) -> "Session":
-        """Chooses the device and makes sure that the workspace can be written (MachineError)."""
+    def open(cls, profile: Profile, reporter: Reporter, *, writes: bool = True) -> "Session":
+        """Chooses the device and makes sure that the workspace can be written (MachineError), if it will be."""
         compute = choose_compute(profile.device, profile.precision)
         set_limits(profile.image.max_megapixels, profile.image.read_seconds)
-        probe = profile.workspace / ".writable"
-        write_file(probe, b"")
-        probe.unlink()
+        if writes:
+            probe = profile.workspace / ".writable"
+            write_file(probe, b"")
+            probe.unlink()
         reporter.note(f"Device: {compute}. Workspace: {profile.workspace}")
-        return cls(profile, reporter, compute, choose_workers(profile.workers))
+        return cls(profile, reporter, compute, choose_workers(profile.workers), writes)
 
     @property
     def protocol(self) -> Protocol:
@@ -77,7 +81,8 @@ class Session:
     def store(self, encoder: Encoder) -> FeatureStore:
         """Features of this data set by `encoder`."""
         folder = self.profile.workspace / "features"
-        return FeatureStore(folder, encoder, self.transform(encoder), self.workers, self.reporter, self.profile.dataset)
+        how = self.transform(encoder), self.workers, self.reporter, self.profile.dataset
+        return FeatureStore(folder, encoder, *how, writes=self.writes)
 
     def find_bad(self, pictures: Pictures) -> dict[str, BadImage]:
         """Decodes images that no bank will vouch for."""
@@ -139,11 +144,25 @@ def require_dataset(profile: Profile, dataset: str, command: str) -> None:
         )
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Versions of what decides a figure."""
+    """Versions of what decides a figure, with the commit where mlcl runs from a checkout."""
     return {
         "mlcl": __version__,
         "torch": torch.__version__,
         "Pillow": PIL.__version__,
         "python": platform.python_version(),
+        **_commit(),
     }
+
+
+def _commit() -> dict[str, str]:
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():
+        return {}
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": told}

@@ -1,6 +1,6 @@
 """`mlcl finetune` and `mlcl train-combiner`: the parts of a training run put together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,18 @@ class TrainingData:
         return files_of([self.train, self.val], names)
 
 
+@dataclass(frozen=True)
+class Ready:
+    """All that a run of a stage needs before its first step; `about` is what the stage adds to its description."""
+
+    trainer: Trainer
+    validate: Callable[[], Mapping[str, float]]
+    data: TrainingData
+    store: FeatureStore
+    choice: ClipChoice
+    about: Mapping[str, Any]
+
+
 def finetune(
     profile: Profile,
     reporter: Reporter,
@@ -96,15 +108,34 @@ def finetune(
 ) -> TrainingResult:
     """Stage 1: tunes CLIP's `encoder` (text, image or both) from `start`, or as the profile says; or goes on."""
     session = Session.open(profile, reporter)
-    settings = profile.finetune
     unfinished = find_unfinished(profile, "finetune", resume, {"encoder": encoder})
-    plan = Plan(settings.epochs, settings.batch_size, settings.validate_every, profile.seed)
     train, val = session.split("train"), session.split("val")
-    plan.steps(len(train.triplets))
+    plan_of(profile, "finetune").steps(len(train.triplets))
     choice = unfinished.clip(profile.workspace) if unfinished else choose_clip(session, start)
+    return _trained(session, "finetune", ready_to_finetune(session, train, val, choice, encoder), unfinished)
+
+
+def train_combiner(profile: Profile, reporter: Reporter, *, resume: Resume = ANEW) -> TrainingResult:
+    """Stage 2: trains the multi-level combiner on frozen features, or goes on with a run."""
+    session = Session.open(profile, reporter)
+    unfinished = find_unfinished(profile, "combiner", resume, {})
+    train, val = session.split("train"), session.split("val")
+    plan_of(profile, "combiner").steps(len(train.triplets))
+    choice = unfinished.clip(profile.workspace) if unfinished else choose_clip(session)
+    return _trained(session, "combiner", ready_to_combine(session, train, val, choice), unfinished)
+
+
+def plan_of(profile: Profile, stage: str) -> Plan:
+    """The plan of `finetune` or `combiner`."""
+    settings = profile.combiner if stage == "combiner" else profile.finetune
+    return Plan(settings.epochs, settings.batch_size, settings.validate_every, profile.seed)
+
+
+def ready_to_finetune(session: Session, train: Split, val: Split, choice: ClipChoice, encoder: str) -> Ready:
+    """Stage 1 before its first step: what is frozen is encoded, what trains is on the device."""
+    settings, sides = session.profile.finetune, SIDES[encoder]
     clip = load_encoder(session, choice)
     store = session.store(clip)
-    sides = SIDES[encoder]
     data = _training_data(session, train, val, store, banked="image" not in sides)
     frozen_texts = None if "text" in sides else store.texts([*data.rows.captions, *_captions(data.val)])
     chunk_size = settings.chunk_size if isinstance(settings.chunk_size, int) else None
@@ -113,7 +144,6 @@ def finetune(
     objective = Finetuning(clip, data.rows, pictures, captions)
     if settings.checkpoint_blocks:
         clip.checkpoint_blocks()
-
     evaluation = _evaluation(data)
 
     def validate() -> Mapping[str, float]:
@@ -124,22 +154,13 @@ def finetune(
         return evaluation(images, texts, sum_query).metrics
 
     optimiser = finetuning_optimiser(clip, sides, settings.learning_rate)
-    trainer = Trainer(objective, optimiser, plan, session.compute)
-    parts = _parts(session, "finetune", plan, data, choice, store, {"encoder": encoder})
-    with _begun(session, trainer, parts, data, unfinished) as run:
-        seconds = fit(trainer, run, validate, reporter)
-    return TrainingResult("finetune", profile.dataset, data.protocol.name, run.folder, plan.epochs, run.best, seconds)
+    trainer = Trainer(objective, optimiser, plan_of(session.profile, "finetune"), session.compute)
+    return Ready(trainer, validate, data, store, choice, {"encoder": encoder})
 
 
-def train_combiner(profile: Profile, reporter: Reporter, *, resume: Resume = ANEW) -> TrainingResult:
-    """Stage 2: trains the multi-level combiner on frozen features, or goes on with a run."""
-    session = Session.open(profile, reporter)
-    unfinished = find_unfinished(profile, "combiner", resume, {})
-    settings, device = profile.combiner, session.compute.device
-    plan = Plan(settings.epochs, settings.batch_size, settings.validate_every, profile.seed)
-    train, val = session.split("train"), session.split("val")
-    plan.steps(len(train.triplets))
-    choice = unfinished.clip(profile.workspace) if unfinished else choose_clip(session)
+def ready_to_combine(session: Session, train: Split, val: Split, choice: ClipChoice) -> Ready:
+    """Stage 2 before its first step: every feature is encoded, the combiner is on the device."""
+    profile, settings = session.profile, session.profile.combiner
     clip = load_encoder(session, choice)
     store = session.store(clip)
     data = _training_data(session, train, val, store, banked=True)
@@ -147,15 +168,9 @@ def train_combiner(profile: Profile, reporter: Reporter, *, resume: Resume = ANE
     images = data.images
     texts = store.texts([*data.rows.captions, *_captions(data.val)])
     torch.manual_seed(seed_of(profile.seed, "combiner"))
-    architecture = Architecture(
-        clip.feature_dim,
-        settings.projection_dim,
-        settings.hidden_dim,
-        settings.levels,
-        settings.learned_temperature,
-        bool(settings.sscl),
-    )
-    combiner = Combiner(architecture).to(device)
+    sizes = clip.feature_dim, settings.projection_dim, settings.hidden_dim
+    architecture = Architecture(*sizes, settings.levels, settings.learned_temperature, bool(settings.sscl))
+    combiner = Combiner(architecture).to(session.compute.device)
     views = _views(session, store, data) if settings.sscl else None
     pictures, captions = Frozen(images.of(data.rows.images)), Frozen(texts.of(data.rows.captions))
     objective = Combining(combiner, data.rows, pictures, captions, views, settings.sscl)
@@ -163,19 +178,23 @@ def train_combiner(profile: Profile, reporter: Reporter, *, resume: Resume = ANE
     scheduler = None
     if settings.schedule == "cosine_restarts":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=10, eta_min=1e-6)
-
     evaluation = _evaluation(data)
 
     def validate() -> Mapping[str, float]:
         combiner.eval()
         return evaluation(images, texts, combiner_query(combiner, profile)).metrics
 
-    trainer = Trainer(objective, optimiser, plan, session.compute, scheduler)
-    parts = _parts(session, "combiner", plan, data, choice, store, {"architecture": architecture.describe()})
-    with _begun(session, trainer, parts, data, unfinished) as run:
-        seconds = fit(trainer, run, validate, reporter)
-    name = data.protocol.name
-    return TrainingResult("train-combiner", profile.dataset, name, run.folder, plan.epochs, run.best, seconds)
+    trainer = Trainer(objective, optimiser, plan_of(profile, "combiner"), session.compute, scheduler)
+    return Ready(trainer, validate, data, store, choice, {"architecture": architecture.describe()})
+
+
+def _trained(session: Session, stage: str, ready: Ready, unfinished: Unfinished | None) -> TrainingResult:
+    parts = _parts(session, stage, ready)
+    with _begun(session, ready, parts, unfinished) as run:
+        seconds = fit(ready.trainer, run, ready.validate, session.reporter)
+    command = "train-combiner" if stage == "combiner" else "finetune"
+    name, epochs = ready.data.protocol.name, ready.trainer.plan.epochs
+    return TrainingResult(command, session.profile.dataset, name, run.folder, epochs, run.best, seconds)
 
 
 def combiner_query(combiner: Combiner, profile: Profile) -> Compose:
@@ -227,37 +246,26 @@ def _evaluation(data: TrainingData) -> Evaluation:
     return Evaluation(data.val, data.protocol, lambda triplet: validation_caption(data.val.dataset, triplet))
 
 
-def _parts(
-    session: Session,
-    stage: str,
-    plan: Plan,
-    data: TrainingData,
-    choice: ClipChoice,
-    store: FeatureStore,
-    extra: Mapping[str, Any],
-) -> dict[str, Any]:
+def _parts(session: Session, stage: str, ready: Ready) -> dict[str, Any]:
     """What a run is made of, new or taken up."""
-    profile, fingerprint = session.profile, store.fingerprints["both"]
-    described = choice.describe(profile.workspace) | {"fingerprint": fingerprint}
+    profile, data, fingerprint = session.profile, ready.data, ready.store.fingerprints["both"]
+    described = ready.choice.describe(profile.workspace) | {"fingerprint": fingerprint}
     same = identity(profile, stage, [data.train, data.val], fingerprint)
-    about = {"protocol": data.protocol.name, "clip": described, **session.about(), **extra, "identity": same}
+    about = {"protocol": data.protocol.name, "clip": described, **session.about(), **ready.about, "identity": same}
     every = profile.checkpoints.every_epochs
-    command = "train-combiner" if stage == "combiner" else f"finetune --encoder {extra['encoder']}"
     return {
         "kind": "combiner" if stage == "combiner" else "clip",
-        "command": command,
-        "epochs": plan.epochs,
+        "command": "train-combiner" if stage == "combiner" else f"finetune --encoder {ready.about['encoder']}",
+        "epochs": ready.trainer.plan.epochs,
         "bests": data.protocol.bests,
         "about": about,
         "interval": Interval(every if isinstance(every, int) else None, profile.checkpoints.every_minutes),
     }
 
 
-def _begun(
-    session: Session, trainer: Trainer, parts: Mapping[str, Any], data: TrainingData, unfinished: Unfinished | None
-) -> Run:
-    """A new run, or an unfinished one with `trainer` put back to where it was. Says which, and needs room on disk."""
-    profile, reporter = session.profile, session.reporter
+def _begun(session: Session, ready: Ready, parts: Mapping[str, Any], unfinished: Unfinished | None) -> Run:
+    """A new run, or an unfinished one with the trainer put back to where it was. Says which, and needs room on disk."""
+    profile, reporter, trainer, data = session.profile, session.reporter, ready.trainer, ready.data
     require_room(profile.workspace, trainer.bytes_of_state())
     if unfinished is not None:
         require_same(unfinished.stored, parts["about"]["identity"])

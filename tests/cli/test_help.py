@@ -11,7 +11,7 @@ from mlcl_cli import __version__
 from mlcl_cli.cli import app
 
 COMMON = {"--profile", "--set", "--json", "--debug", "--help"}
-TRAINING = COMMON | {"--epochs", "--batch-size", "--learning-rate", "--resume", "--run"}
+TRAINING = COMMON | {"--epochs", "--batch-size", "--learning-rate", "--resume", "--run", "--dry-run"}
 OPTIONS = {
     "init": {"--dataset", "--output", "--force", "--debug", "--help"},
     "prepare-shoes": COMMON,

@@ -1,0 +1,119 @@
+"""`--dry-run`: one batch through everything, and an estimate of the rest. Writes nothing."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from mlcl_cli.data.records import Split
+from mlcl_cli.images.pictures import Pictures
+from mlcl_cli.profile import Profile
+from mlcl_cli.reporting import Reporter
+from mlcl_cli.workflows.choose import choose_clip
+from mlcl_cli.workflows.session import Files, Session, files_of
+from mlcl_cli.workflows.train import Ready, plan_of, ready_to_combine, ready_to_finetune
+
+QUERIES = 32  # of each validation set
+IMAGES = 64
+STEPS = 3
+FEATURE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a whole run will take, from one batch: seconds, bytes of memory at the peak, bytes on disk."""
+
+    command: str
+    dataset: str
+    loss: float
+    seconds: dict[str, float]
+    memory: int
+    disk: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """One plain object."""
+        seconds = {**self.seconds, "total": self.seconds["features"] + self.seconds["training"]}
+        told = {"loss": self.loss, "seconds": seconds, "memory_bytes": self.memory, "disk_bytes": self.disk}
+        return {"command": self.command, "dataset": self.dataset, "dry_run": True, **told}
+
+
+def dry_run(
+    profile: Profile, reporter: Reporter, stage: str, *, encoder: str = "", start: str | Path | None = None
+) -> DryRun:
+    """Takes a few steps of `finetune` or `combiner` on one batch and validates on a few queries.
+
+    Validation is estimated from its queries, in proportion; banks that exist are used and none is written.
+    """
+    session = Session.open(profile, reporter, writes=False)
+    plan = plan_of(profile, stage)
+    train, val = session.split("train"), session.split("val")
+    steps = plan.steps(len(train.triplets)) * plan.epochs
+    batch, few = _portion(train, plan.batch_size), _portion(val, QUERIES)
+    choice = choose_clip(session, start)
+    if stage == "combiner":
+        ready = ready_to_combine(session, batch, few, choice)
+    else:
+        ready = ready_to_finetune(session, batch, few, choice, encoder)
+    files = files_of([train, val], [*train.triplet_images(), *val.images()])
+    an_image = _seconds_an_image(ready, files[:IMAGES])
+    losses = []
+    _, first = _timed(lambda: losses.append(ready.trainer.run_epoch()["loss"]))
+    ready.trainer.next_epoch()
+    a_step = first
+    for _ in range(STEPS):
+        _, a_step = _timed(ready.trainer.run_epoch)
+        ready.trainer.next_epoch()
+    ready.validate()
+    _, validation = _timed(ready.validate)
+    passes = (val.images(), few.images()) if stage != "combiner" else (val.triplets, few.triplets)
+    validation *= len(passes[0]) / max(1, len(passes[1]))
+    seconds = {
+        "features": an_image * len(files),
+        "step": a_step,
+        "validation": validation,
+        "training": a_step * steps + validation * (plan.epochs // plan.validate_every),
+    }
+    views = profile.combiner.augmented_views if stage == "combiner" else 0
+    tables = 1 + (views if isinstance(views, int) else 0)
+    bank = FEATURE_BYTES * ready.store.encoder.feature_dim * len(files) * tables
+    disk = {"features": bank, "checkpoints": 2 * ready.trainer.bytes_of_state()}
+    return DryRun(
+        "train-combiner" if stage == "combiner" else "finetune", profile.dataset, losses[0], seconds, _peak(), disk
+    )
+
+
+def _portion(split: Split, count: int) -> Split:
+    """The first triplets, evenly of all sets, with a gallery of their own images."""
+    each = -(-count // len(split.sets))
+    sets = []
+    for part in split.sets:
+        triplets = part.triplets[:each]
+        named = [name for t in triplets for name in (t.reference, t.target, *t.members) if name is not None]
+        sets.append(replace(part, triplets=triplets, gallery=tuple(dict.fromkeys(named)) if part.gallery else ()))
+    return replace(split, sets=tuple(sets))
+
+
+def _seconds_an_image(ready: Ready, files: Files) -> float:
+    names: Sequence[str] = [name for name, _ in files]
+    pictures = Pictures(files, ready.store.transform, ready.store.workers, budget=0)
+    _, seconds = _timed(lambda: ready.store.live_images(pictures, names))
+    return seconds / len(files)
+
+
+def _timed(function: Callable[[], object]) -> tuple[object, float]:
+    began = time.perf_counter()
+    result = function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return result, time.perf_counter() - began
+
+
+def _peak() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    info = psutil.Process().memory_info()
+    return int(getattr(info, "peak_wset", info.rss))
