@@ -201,6 +201,8 @@ def _in_words(value: Any) -> str:
         return ", ".join(f"{key} {_in_words(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
         return ("\n  " if len(value) > 1 else "") + "\n  ".join(_in_words(part) for part in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

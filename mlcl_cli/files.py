@@ -10,6 +10,8 @@ from typing import Any
 
 from mlcl_cli.errors import MachineError
 
+os.umask(_UMASK := os.umask(0o077))  # it can be read in no other way
+
 
 def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None:
     """Writes all files or none: each is staged beside its place, synced, and only then are all renamed.
@@ -26,6 +28,7 @@ def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None
                 content(staged[path])
             else:
                 staged[path].write_bytes(content)
+            staged[path].chmod(0o666 & ~_UMASK)  # safetensors would keep its files to their owner
             _sync(staged[path])
         for path, stage in staged.items():
             stage.replace(path)

@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM end a command at a safe place, with exit code 75."""
 
 import os
+import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,14 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, remedy: str = "Run the command again: what was done is kept") -> None:
         self.remedy = remedy
         super().__init__(f"stopped by {received() or 'Ctrl-C'}. {remedy}")
+
+
+def to_resume(command: str) -> str:
+    """The command line that goes on: this process's own, with its options, where it is the one of `command`."""
+    own = sys.argv[1:]
+    if own[:1] != command.split()[:1]:  # a command inside another, such as the demo
+        return f"mlcl {command} --resume"
+    return shlex.join(["mlcl", *own, *(["--resume"] if "--resume" not in own else [])])
 
 
 class _Signals:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlcl_cli.errors import DivergedError, NotFiniteError, UsageError
 from mlcl_cli.images.decode import in_order
-from mlcl_cli.interrupts import Interrupted, unbroken
+from mlcl_cli.interrupts import Interrupted, to_resume, unbroken
 from mlcl_cli.models.compute import Compute
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.seeds import generator_of, seed_of
@@ -210,7 +210,7 @@ def fit(
     except Interrupted:
         with unbroken():
             run.save(trainer.state())
-        raise Interrupted(f"Go on with `mlcl {run.command} --resume`") from None
+        raise Interrupted(f"Go on with `{to_resume(run.command)}`") from None
     return time.monotonic() - started
 
 

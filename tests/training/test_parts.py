@@ -158,3 +158,10 @@ def test_captions_are_drawn_evenly_and_anew_each_epoch() -> None:
     assert all(900 < int((first == row).sum()) < 1100 for row in range(4))
     assert rows.captions == ("one", "two", "three", "four")
     assert (rows.images, len(rows)) == (("a", "b"), 4000)
+
+
+def test_checkpoints_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    plain, path = tmp_path / "plain", tmp_path / "best.safetensors"
+    plain.touch()
+    save_checkpoint(path, "clip", {"a": torch.ones(4)}, {"epoch": 1})
+    assert path.stat().st_mode == plain.stat().st_mode
