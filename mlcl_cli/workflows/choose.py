@@ -1,15 +1,17 @@
 """Which CLIP and which combiner a command takes, and why."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mlcl_cli.errors import DataError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.models.weights import load_clip, load_tuned
 from mlcl_cli.profile import Profile
+from mlcl_cli.profile.fields import CLIP_NAMES
 from mlcl_cli.training.checkpoints import Checkpoint, load_checkpoint
 from mlcl_cli.training.runs import StoredRun, find_runs
 from mlcl_cli.workflows.session import Session
@@ -26,11 +28,25 @@ class ClipChoice:
     why: str
 
     def describe(self, workspace: Path) -> dict[str, Any]:
-        """What a run stores of it; a checkpoint inside the workspace by its place there, so that it may move."""
-        checkpoint = self.checkpoint
-        if checkpoint is not None and checkpoint.is_relative_to(workspace):
-            checkpoint = checkpoint.relative_to(workspace)
-        return {"model": str(self.model), "checkpoint": None if checkpoint is None else str(checkpoint)}
+        """What a run stores of it; files by the way to them from the workspace, so that all may move together."""
+        checkpoint = None if self.checkpoint is None else place_of(self.checkpoint, workspace)
+        return {"model": place_of(self.model, workspace), "checkpoint": checkpoint}
+
+    @classmethod
+    def described(cls, told: Mapping[str, Any], workspace: Path, why: str) -> Self:
+        """The choice that `describe` told of, in the workspace as it is now."""
+        model, checkpoint = told["model"], told["checkpoint"]
+        named = model in CLIP_NAMES
+        return cls(
+            model if named else (workspace / model).resolve(),
+            None if checkpoint is None else (workspace / checkpoint).resolve(),
+            why,
+        )
+
+
+def place_of(model: str | Path, workspace: Path) -> str:
+    """A name as it is, a file by the way to it from the workspace."""
+    return model if isinstance(model, str) else os.path.relpath(model, workspace)
 
 
 def choose_clip(session: Session, start: str | Path | None = None) -> ClipChoice:
@@ -86,10 +102,8 @@ def clip_of(session: Session, checkpoint: Checkpoint) -> ClipChoice:
     profile = session.profile
     if not known or profile.clip.checkpoint != "auto":
         return choose_clip(session)
-    path = known["checkpoint"]
-    if path is None:
-        return ClipChoice(profile.clip.model, None, "the combiner was trained on it")
-    return ClipChoice(profile.clip.model, profile.workspace / path, "the combiner was trained on it")
+    why = "the combiner was trained on it"
+    return replace(ClipChoice.described(known, profile.workspace, why), model=profile.clip.model)
 
 
 def require_partner(session: Session, checkpoint: Checkpoint, store: FeatureStore) -> None:
@@ -128,7 +142,8 @@ def stage_runs(profile: Profile, stage: str) -> list[StoredRun]:
 def _comparable(run: StoredRun, session: Session) -> bool:
     about = session.about()
     own = {key: about[key] for key in ("dataset", "image")}
-    model = run.summary.get("clip", {}).get("model") == str(session.profile.clip.model)
+    own_model = place_of(session.profile.clip.model, session.profile.workspace)
+    model = run.summary.get("clip", {}).get("model") == own_model
     same_protocol = str(run.summary.get("protocol", "")).startswith(session.protocol.name)
     return model and same_protocol and all(run.summary.get(key) == value for key, value in own.items())
 

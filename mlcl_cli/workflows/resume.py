@@ -42,10 +42,7 @@ class Unfinished:
 
     def clip(self, workspace: Path) -> ClipChoice:
         """The CLIP that the run began with, whatever has been tuned since."""
-        known = self.stored.summary["clip"]
-        checkpoint = None if known["checkpoint"] is None else workspace / known["checkpoint"]
-        model = known["model"]
-        return ClipChoice(Path(model) if "/" in model and Path(model).is_absolute() else model, checkpoint, "the run's")
+        return ClipChoice.described(self.stored.summary["clip"], workspace, "the run's")
 
 
 def find_unfinished(profile: Profile, stage: str, resume: Resume, also: Mapping[str, Any]) -> Unfinished | None:

@@ -176,3 +176,16 @@ def test_a_readable_result_names_the_protocol(mlcl: Mlcl, tmp_path: Path) -> Non
     assert "arithmetic_mean" in outcome.out
     assert "Profile:" in outcome.err
     assert "CLIP:" in outcome.err
+
+
+def test_a_folder_that_moves_keeps_its_tuned_clip_and_its_runs(mlcl: Mlcl, tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    world(before, "cirr")
+    tuned = mlcl("finetune", "--encoder", "text", "--json", folder=before).json
+    trained = mlcl("train-combiner", "--json", folder=before).json
+    before.rename(after)
+    outcome = mlcl("evaluate", "--json", folder=after)
+    assert outcome.json["metrics"] == trained["metrics"]
+    again = mlcl("train-combiner", "--epochs", "1", folder=after)
+    assert f"tuned: finetune/{Path(tuned['run']).name}" in again.err

@@ -30,8 +30,14 @@ STAGE = {"train-combiner": "combiner", "finetune": "finetune"}
 
 def start(folder: Path, command: tuple[str, ...]) -> int:
     """Runs `mlcl COMMAND` in `folder` in a process of its own, which leads its own group."""
+    from mlcl_cli.__main__ import main
+    from mlcl_cli.interrupts import Interrupted, interruptible
+
+    # No signal may meet a process that is half forked: it waits until ours are heeded, as they are from the start.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS[1:])
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS[1:])
         return child
     try:
         os.setsid()
@@ -40,9 +46,11 @@ def start(folder: Path, command: tuple[str, ...]) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         sys.argv = ["mlcl", *command]
-        from mlcl_cli.__main__ import main
-
-        main()
+        with interruptible():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS[1:])
+            main()
+    except Interrupted:
+        os._exit(75)
     except SystemExit as end:
         os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else 1)
     except BaseException:
