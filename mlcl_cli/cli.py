@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import io
-import os
 import sys
 from collections.abc import Callable, Sequence
 from json import loads
@@ -12,9 +11,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from mlcl_cli import __version__
+from mlcl_cli import __version__, runs_cli
 from mlcl_cli.errors import DataError, UsageError
-from mlcl_cli.guard import guarded, one_line
+from mlcl_cli.guard import guarded, one_line, open_profile
 from mlcl_cli.options import (
     BatchOption,
     CheckpointOption,
@@ -46,6 +45,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(runs_cli.app, name="runs")
 
 
 def command(name: str, example: str) -> Callable[[Command], Command]:
@@ -99,7 +101,7 @@ def prepare_shoes(
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Turn the raw Shoes download into split and triplet files."""
-    loaded, terminal = _open(profile, overrides)
+    loaded, terminal = open_profile(profile, overrides)
     from mlcl_cli.workflows.prepare import prepare
 
     _show(prepare(loaded, terminal), json=json)
@@ -115,7 +117,7 @@ def check(
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Look at all that a run will need, before it begins; exit 3 if it would fail."""
-    loaded, terminal = _open(profile, overrides)
+    loaded, terminal = open_profile(profile, overrides)
     from mlcl_cli.console import show_check, show_json
     from mlcl_cli.workflows.check import check as run
     from mlcl_cli.workflows.check import write_findings
@@ -148,7 +150,7 @@ def finetune(
 ) -> None:
     """Stage 1: fine-tune CLIP's encoders on the element-wise sum."""
     flags = _flags("finetune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    loaded, terminal = _open(profile, [*(overrides or []), *flags])
+    loaded, terminal = open_profile(profile, [*(overrides or []), *flags])
     if start is not None and (resume or run):
         raise UsageError("a run that goes on has its start", where="--from", remedy="Leave --from or --resume out")
     origin = start if start is None or start == "none" else _absolute(Path(start))
@@ -171,7 +173,7 @@ def train_combiner(
 ) -> None:
     """Stage 2: train the multi-level combiner on the best tuned CLIP."""
     flags = _flags("combiner", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    loaded, terminal = _open(profile, [*(overrides or []), *flags])
+    loaded, terminal = open_profile(profile, [*(overrides or []), *flags])
     _train(loaded, terminal, "combiner", _resume(loaded, resume, run), dry_run=dry_run, json=json)
 
 
@@ -186,7 +188,7 @@ def evaluate(
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Evaluate the data set's validation protocol."""
-    loaded, terminal = _open(profile, [*(overrides or []), *_flags("evaluate", gallery=gallery)])
+    loaded, terminal = open_profile(profile, [*(overrides or []), *_flags("evaluate", gallery=gallery)])
     from mlcl_cli.workflows.query import run_evaluation
 
     result = run_evaluation(loaded, terminal, combining_function=combining_function, checkpoint=_absolute(checkpoint))
@@ -204,7 +206,7 @@ def submit_cirr(
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Write the two JSON files that CIRR's test server takes."""
-    loaded, terminal = _open(profile, overrides)
+    loaded, terminal = open_profile(profile, overrides)
     from mlcl_cli.workflows.query import submit_cirr as run
 
     function, path = combining_function.value, _absolute(checkpoint)
@@ -273,17 +275,6 @@ def _run_command(say: Callable[[str], None], arguments: Sequence[str]) -> dict[s
         raise typer.Exit(code)
     result: dict[str, Any] = loads(out.getvalue())
     return result
-
-
-def _open(path: Path | None, overrides: list[str] | None) -> tuple[Any, Any]:
-    from mlcl_cli.console import Terminal
-    from mlcl_cli.profile import find_profile, load_profile
-
-    found, why = find_profile(path, os.environ, Path.cwd())
-    profile = load_profile(found, overrides or [])
-    terminal = Terminal()
-    terminal.note(f"Profile: {found} ({why})")
-    return profile, terminal
 
 
 def _train(profile: Any, terminal: Any, stage: str, resume: Any, *, dry_run: bool, json: bool, **how: Any) -> None:

@@ -140,6 +140,19 @@ def show_check(result: Mapping[str, Any]) -> None:
     console.print("Nothing that would make a run fail" if result["verdict"] == "sound" else "A run would fail")
 
 
+def show_runs(result: Mapping[str, Any]) -> None:
+    """A line a run, oldest first."""
+    table = Table(box=box.SIMPLE, padding=0)
+    for name in ("run", "stage", "state", "epochs", "best", "size"):
+        table.add_column(name, justify="right" if name in ("epochs", "best", "size") else "left", no_wrap=True)
+    for run in result["runs"]:
+        best = "" if run["score"] is None else f"{run['score']:.2f}"
+        epochs = f"{run['epoch']:,} of {run['epochs']:,}"
+        name, size = escape(run["name"]), f"{run['bytes'] / 2**20:,.0f} MB"
+        table.add_row(name, run["stage"], run["state"], epochs, best, size)
+    _stdout().print(table if result["runs"] else "There are no runs in this workspace yet")
+
+
 def show_comparison(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
     """A table of percentages, a row for each name; the best of a row is bold."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))

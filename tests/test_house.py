@@ -30,8 +30,9 @@ MAY_IMPORT = {
     "bench": FEATURES | {"features", "retrieval", "training"},
     "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "__init__"},
     "options": set(),
-    "guard": {"errors", "interrupts", "console"},
-    "cli": {"errors", "files", "guard", "options", "profile", "console", "workflows", "__init__"},
+    "guard": {"errors", "interrupts", "console", "profile"},
+    "runs_cli": {"guard", "options", "console", "workflows"},
+    "cli": {"errors", "files", "guard", "runs_cli", "options", "profile", "console", "workflows", "__init__"},
 }
 TORCH_FREE = {"__init__", "errors", "files", "reporting", "profile", "console", "data", "cli", "options"}
 FILES = sorted(PACKAGE.rglob("*.py"))

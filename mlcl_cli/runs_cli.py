@@ -1,0 +1,70 @@
+"""`mlcl runs` and its subcommands."""
+
+from typing import Annotated, Any
+
+import typer
+
+from mlcl_cli.guard import guarded, open_profile
+from mlcl_cli.options import DebugOption, JsonOption, ProfileOption, SetOption
+
+app = typer.Typer(help="List the workspace's runs; show or remove one.", invoke_without_command=True)
+NameArgument = Annotated[str, typer.Argument(help="The run's name, or enough of its beginning.")]
+
+
+@app.callback(epilog="Example:  mlcl runs")
+@guarded
+def runs(
+    context: typer.Context,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """List the workspace's runs; show or remove one."""
+    if context.invoked_subcommand is not None:
+        return
+    from mlcl_cli.console import show_json, show_runs
+    from mlcl_cli.workflows.runs import list_runs
+
+    loaded, _ = open_profile(profile, overrides)
+    found = {"command": "runs", "runs": [run.as_json() for run in list_runs(loaded)]}
+    (show_json if json else show_runs)(found)
+
+
+@app.command("show", epilog="Example:  mlcl runs show cirr-20261123")
+@guarded
+def show(
+    name: NameArgument,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Show all that is known of a run."""
+    from mlcl_cli.console import show_facts, show_json
+    from mlcl_cli.workflows.runs import find_run
+
+    run = find_run(open_profile(profile, overrides)[0], name)
+    told: dict[str, Any] = {**run.as_json(), "folder": str(run.folder), **run.summary, "state": run.state}
+    if json:
+        show_json(told)
+    else:  # the whole profile is in the run's profile.yaml
+        show_facts({key: value for key, value in told.items() if key not in ("command", "profile", "identity")})
+
+
+@app.command("rm", epilog="Example:  mlcl runs rm cirr-20261123-120000")
+@guarded
+def remove(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Delete a run's folder, after asking."""
+    from mlcl_cli.workflows.runs import find_run, remove_run
+
+    run = find_run(open_profile(profile, overrides)[0], name)
+    if yes or typer.confirm(f"Delete {run.folder} ({run.bytes / 2**20:,.0f} MB, {run.state})?"):
+        remove_run(run)
+        typer.echo(f"Deleted {run.folder}")
