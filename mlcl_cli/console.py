@@ -211,7 +211,8 @@ def _stdout() -> Console:
 
 def _in_words(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_in_words(part)}" for key, part in value.items())
+        lists = {key: f"[{', '.join(map(str, part))}]" for key, part in value.items() if isinstance(part, list)}
+        return ", ".join(f"{key} {lists.get(key) or _in_words(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
         return ("\n  " if len(value) > 1 else "") + "\n  ".join(_in_words(part) for part in value)
     if isinstance(value, bool):

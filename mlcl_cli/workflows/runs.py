@@ -9,14 +9,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mlcl_cli.errors import DataError, UsageError
+from mlcl_cli.errors import DataError, UsageError, some
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.runs import LOCK, SUMMARY
 
 STAGES = ("finetune", "combiner")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class ListedRun:
     """A run's summary, and what its folder tells; `state` is running, finished or interrupted."""
 
@@ -51,12 +51,15 @@ def list_runs(profile: Profile) -> list[ListedRun]:
 
 
 def find_run(profile: Profile, name: str) -> ListedRun:
-    """The one run of that name; the beginning of it is enough. Raises UsageError where it names none or several."""
-    runs = list_runs(profile)
-    exact = [run for run in runs if run.folder.name == name]
-    found = exact or [run for run in runs if run.folder.name.startswith(name)]
+    """The one run of that name, or STAGE/name; the beginning of it is enough.
+
+    Raises UsageError where it names none or several.
+    """
+    names = {run: (run.folder.name, f"{run.stage}/{run.folder.name}") for run in list_runs(profile)}
+    exact = [run for run, own in names.items() if name in own]
+    found = exact or [run for run, own in names.items() if any(one.startswith(name) for one in own)]
     if len(found) != 1:
-        told = "no run" if not found else f"{len(found)} runs: {', '.join(run.folder.name for run in found[:5])}"
+        told = "no run" if not found else f"{len(found)} runs: {some([names[run][1] for run in found])}"
         raise UsageError(f"{name!r} names {told}", where=profile.workspace, remedy="`mlcl runs` lists them")
     return found[0]
 
