@@ -11,27 +11,23 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from mlcl_cli import __version__, runs_cli
+from mlcl_cli import __version__, runs_cli, training_cli
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.guard import guarded, one_line, open_profile
 from mlcl_cli.options import (
-    BatchOption,
     CheckpointOption,
     CombiningFunctionName,
     CombiningOption,
     DatasetName,
     DebugOption,
     DeviceName,
-    DryRunOption,
-    EncoderName,
-    EpochsOption,
     GalleryName,
     JsonOption,
     ProfileOption,
-    RateOption,
-    ResumeOption,
-    RunOption,
+    QuietOption,
     SetOption,
+    absolute,
+    as_overrides,
 )
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -97,14 +93,16 @@ def init(
 def prepare_shoes(
     profile: ProfileOption = None,
     overrides: SetOption = None,
+    quiet: QuietOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Turn the raw Shoes download into split and triplet files."""
-    loaded, terminal = open_profile(profile, overrides)
+    loaded, terminal = open_profile(profile, overrides, quiet=quiet)
+    from mlcl_cli.console import show
     from mlcl_cli.workflows.prepare import prepare
 
-    _show(prepare(loaded, terminal), json=json)
+    show(prepare(loaded, terminal), json=json)
 
 
 @command("check", "mlcl check --output offenders.csv")
@@ -113,11 +111,12 @@ def check(
     output: Annotated[Path | None, typer.Option(help="Write what was found, as .json or .csv.")] = None,
     profile: ProfileOption = None,
     overrides: SetOption = None,
+    quiet: QuietOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Look at all that a run will need, before it begins; exit 3 if it would fail."""
-    loaded, terminal = open_profile(profile, overrides)
+    loaded, terminal = open_profile(profile, overrides, quiet=quiet)
     from mlcl_cli.console import show_check, show_json
     from mlcl_cli.workflows.check import check as run
     from mlcl_cli.workflows.check import write_findings
@@ -130,51 +129,8 @@ def check(
         raise typer.Exit(DataError.exit_code)
 
 
-@command("finetune", "mlcl finetune --encoder text")
-def finetune(
-    encoder: Annotated[EncoderName | None, typer.Option(help="What to train; else the profile's.")] = None,
-    start: Annotated[
-        str | None,
-        typer.Option("--from", metavar="FILE|none", help="Start from this tuned CLIP, or from the untuned one."),
-    ] = None,
-    epochs: EpochsOption = None,
-    batch_size: BatchOption = None,
-    learning_rate: RateOption = None,
-    resume: ResumeOption = None,
-    run: RunOption = None,
-    dry_run: DryRunOption = False,
-    profile: ProfileOption = None,
-    overrides: SetOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,  # noqa: ARG001
-) -> None:
-    """Stage 1: fine-tune CLIP's encoders on the element-wise sum."""
-    flags = _flags("finetune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    loaded, terminal = open_profile(profile, [*(overrides or []), *flags])
-    if start is not None and (resume or run):
-        raise UsageError("a run that goes on has its start", where="--from", remedy="Leave --from or --resume out")
-    origin = start if start is None or start == "none" else _absolute(Path(start))
-    how = {"encoder": encoder or loaded.finetune.encoder, "start": origin}
-    _train(loaded, terminal, "finetune", _resume(loaded, resume, run), dry_run=dry_run, json=json, **how)
-
-
-@command("train-combiner", "mlcl train-combiner --epochs 300")
-def train_combiner(
-    epochs: EpochsOption = None,
-    batch_size: BatchOption = None,
-    learning_rate: RateOption = None,
-    resume: ResumeOption = None,
-    run: RunOption = None,
-    dry_run: DryRunOption = False,
-    profile: ProfileOption = None,
-    overrides: SetOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,  # noqa: ARG001
-) -> None:
-    """Stage 2: train the multi-level combiner on the best tuned CLIP."""
-    flags = _flags("combiner", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    loaded, terminal = open_profile(profile, [*(overrides or []), *flags])
-    _train(loaded, terminal, "combiner", _resume(loaded, resume, run), dry_run=dry_run, json=json)
+command("finetune", "mlcl finetune --encoder text")(training_cli.finetune)
+command("train-combiner", "mlcl train-combiner --epochs 300")(training_cli.train_combiner)
 
 
 @command("evaluate", "mlcl evaluate --combining-function sum --gallery val")
@@ -184,15 +140,18 @@ def evaluate(
     gallery: Annotated[GalleryName | None, typer.Option(help="FashionIQ's gallery; else the profile's.")] = None,
     profile: ProfileOption = None,
     overrides: SetOption = None,
+    quiet: QuietOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Evaluate the data set's validation protocol."""
-    loaded, terminal = open_profile(profile, [*(overrides or []), *_flags("evaluate", gallery=gallery)])
+    flags = as_overrides("evaluate", gallery=gallery)
+    loaded, terminal = open_profile(profile, [*(overrides or []), *flags], quiet=quiet)
+    from mlcl_cli.console import show
     from mlcl_cli.workflows.query import run_evaluation
 
-    result = run_evaluation(loaded, terminal, combining_function=combining_function, checkpoint=_absolute(checkpoint))
-    _show(result.as_json(), json=json)
+    result = run_evaluation(loaded, terminal, combining_function=combining_function, checkpoint=absolute(checkpoint))
+    show(result.as_json(), json=json)
 
 
 @command("submit-cirr", "mlcl submit-cirr --name first-try")
@@ -202,16 +161,18 @@ def submit_cirr(
     combining_function: CombiningOption = CombiningFunctionName.COMBINER,
     profile: ProfileOption = None,
     overrides: SetOption = None,
+    quiet: QuietOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Write the two JSON files that CIRR's test server takes."""
-    loaded, terminal = open_profile(profile, overrides)
+    loaded, terminal = open_profile(profile, overrides, quiet=quiet)
+    from mlcl_cli.console import show
     from mlcl_cli.workflows.query import submit_cirr as run
 
-    function, path = combining_function.value, _absolute(checkpoint)
+    function, path = combining_function.value, absolute(checkpoint)
     result = run(loaded, terminal, name=name, combining_function=function, checkpoint=path)
-    _show(result.as_json(), json=json)
+    show(result.as_json(), json=json)
 
 
 @command("export", "mlcl export runs/combiner/cirr-20260131-120000/best.safetensors combiner.pt")
@@ -223,25 +184,29 @@ def export(
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Write a checkpoint in the original code's .pt format."""
+    from mlcl_cli.console import show
     from mlcl_cli.workflows.export import export_checkpoint
 
-    _show(export_checkpoint(checkpoint, output, force=force), json=json)
+    show(export_checkpoint(checkpoint, output, force=force), json=json)
 
 
 @command("demo", "mlcl demo --dataset cirr")
 def demo(
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("mlcl-demo"),
     dataset: Annotated[list[DatasetName] | None, typer.Option(help="Only this data set; repeatable.")] = None,
+    quiet: QuietOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Draw a small catalogue and run the whole pipeline on it, for real, within minutes."""
-    from mlcl_cli.console import Terminal, show_comparison, show_json
+    from mlcl_cli.console import show_comparison, show_json
+    from mlcl_cli.live import Terminal
     from mlcl_cli.workflows.demo import run_demo
 
-    terminal = Terminal()
+    terminal = Terminal(quiet=quiet)
     datasets = [name.value for name in dataset or DatasetName]
-    result = run_demo(output.resolve(), datasets, terminal, functools.partial(_run_command, terminal.note))
+    run = functools.partial(_run_command, terminal.note, quiet=quiet)
+    result = run_demo(output.resolve(), datasets, terminal, run)
     if json:
         show_json(result.as_json())
     else:
@@ -255,57 +220,25 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Counted runs of each side.")] = 3,
     device: Annotated[DeviceName, typer.Option(help="Where to measure.")] = DeviceName.AUTO,
     smallest: Annotated[bool, typer.Option("--smallest", help="A trial in seconds; its figures mean nothing.")] = False,
+    quiet: QuietOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Measure speed and memory beside the plain way, both in one run on this machine."""
-    from mlcl_cli.console import Terminal, show_bench, show_json
+    from mlcl_cli.console import show_bench, show_json
+    from mlcl_cli.live import Terminal
     from mlcl_cli.workflows.bench import run_bench
 
-    result = run_bench(Terminal(), device=device.value, only=only or (), repeats=repeats, smallest=smallest)
+    result = run_bench(Terminal(quiet=quiet), device=device.value, only=only or (), repeats=repeats, smallest=smallest)
     (show_json if json else show_bench)(result.as_json())
 
 
-def _run_command(say: Callable[[str], None], arguments: Sequence[str]) -> dict[str, Any]:
+def _run_command(say: Callable[[str], None], arguments: Sequence[str], *, quiet: bool) -> dict[str, Any]:
     """Runs an mlcl command line in this process and returns its JSON result; ends the demo where it fails."""
     say(f"$ mlcl {' '.join(arguments)}")
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        code = app([*arguments, "--json"], standalone_mode=False)
+        code = app([*arguments, "--json", *(["--quiet"] if quiet else [])], standalone_mode=False)
     if code:
         raise typer.Exit(code)
     result: dict[str, Any] = loads(out.getvalue())
     return result
-
-
-def _train(profile: Any, terminal: Any, stage: str, resume: Any, *, dry_run: bool, json: bool, **how: Any) -> None:
-    if dry_run:
-        from mlcl_cli.workflows.dry_run import dry_run as rehearse
-
-        _show(rehearse(profile, terminal, stage, **how).as_json(), json=json)
-    else:
-        from mlcl_cli.workflows import train
-
-        run = train.train_combiner if stage == "combiner" else train.finetune
-        _show(run(profile, terminal, resume=resume, **how).as_json(), json=json)
-
-
-def _resume(profile: Any, flag: bool | None, run: Path | None) -> Any:
-    from mlcl_cli.workflows.resume import Resume
-
-    automatic = profile.resume == "auto" and flag is None
-    return Resume(wanted=bool(flag) or automatic, optional=automatic, run=_absolute(run))
-
-
-def _flags(section: str, **values: object) -> list[str]:
-    return [f"{section}.{key}={value}" for key, value in values.items() if value is not None]
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.expanduser().resolve()
-
-
-def _show(result: dict[str, Any], *, json: bool) -> None:
-    from mlcl_cli.console import show_facts, show_json, show_metrics
-
-    show = show_json if json else show_metrics if "metrics" in result else show_facts
-    show(result)

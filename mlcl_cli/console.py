@@ -1,88 +1,20 @@
-"""All that people see: notes and progress on stderr, results on stdout."""
+"""Results as people and scripts read them, on stdout, and errors, on stderr."""
 
-import json
+import json as json_format
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mlcl_cli.errors import MlclError
-from mlcl_cli.reporting import Advance
 
-SECONDS_BETWEEN_LINES = 30.0
 NOISY = 1.5
 SHOWN_FINDINGS = 10
 SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "versions")
-
-
-class Terminal:
-    """The Reporter that people see: a bar where stderr is a terminal, else a plain line now and then."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._progress: Progress | None = None
-
-    def note(self, text: str) -> None:
-        """Says what was chosen or done."""
-        self._console.print(f"[dim]·[/dim] {escape(text)}")
-
-    def warn(self, text: str) -> None:
-        """Says what may surprise."""
-        self._console.print(f"[yellow]warning:[/yellow] {escape(text)}")
-
-    @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Advance]:
-        """A progress bar; an inner one stands below an outer one while it lasts."""
-        if not self._console.is_terminal:
-            yield self._plain_bar(label, total)
-            return
-        outermost = self._progress is None
-        progress = self._progress or self._start()
-        task = progress.add_task(escape(label), total=total, status="")
-
-        def advance(count: int, status: str = "") -> None:
-            progress.update(task, advance=count, status=escape(status))
-
-        try:
-            yield advance
-        finally:
-            if outermost:
-                progress.stop()
-                self._progress = None
-            else:
-                progress.remove_task(task)
-
-    def _start(self) -> Progress:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("[dim]{task.fields[status]}[/dim]"),
-        )
-        self._progress = Progress(*columns, console=self._console)
-        self._progress.start()
-        return self._progress
-
-    def _plain_bar(self, label: str, total: int) -> Advance:
-        done, said = 0, time.monotonic()
-
-        def advance(count: int, status: str = "") -> None:
-            nonlocal done, said
-            done += count
-            late = time.monotonic() - said > SECONDS_BETWEEN_LINES
-            if late or (done == total and status):
-                self.note(f"{label}: {done:,} of {total:,}{', ' if status else ''}{status}")
-                said = time.monotonic()
-
-        return advance
 
 
 def show_error(error: MlclError) -> None:
@@ -90,9 +22,14 @@ def show_error(error: MlclError) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(str(error))}")
 
 
+def show(result: Mapping[str, Any], *, json: bool) -> None:
+    """A command's result, for scripts or for people."""
+    (show_json if json else show_metrics if "metrics" in result else show_facts)(result)
+
+
 def show_json(result: Mapping[str, Any]) -> None:
     """One JSON object on stdout."""
-    sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(json_format.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def show_metrics(result: Mapping[str, Any]) -> None:

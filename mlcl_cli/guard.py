@@ -43,14 +43,14 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 LESS_MEMORY = "Lower batch_size; in fine-tuning, set finetune.chunk_size, which keeps the batch as it is"
 
 
-def open_profile(path: Path | None, overrides: list[str] | None) -> tuple[Any, Any]:
+def open_profile(path: Path | None, overrides: list[str] | None, *, quiet: bool = False) -> tuple[Any, Any]:
     """The profile that a command reads, and the terminal that it talks to; says which and why."""
-    from mlcl_cli.console import Terminal
+    from mlcl_cli.live import Terminal
     from mlcl_cli.profile import find_profile, load_profile
 
     found, why = find_profile(path, os.environ, Path.cwd())
     profile = load_profile(found, overrides or [])
-    terminal = Terminal()
+    terminal = Terminal(quiet=quiet)
     terminal.note(f"Profile: {found} ({why})")
     return profile, terminal
 

@@ -1,4 +1,4 @@
-"""The options that commands share."""
+"""The options that commands share, and what becomes of them."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +54,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a profile key; repeatable.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No notes and no live display: a plain line now and then.")
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 EpochsOption = Annotated[int | None, typer.Option(help="Epochs; else the profile's.")]
 BatchOption = Annotated[int | None, typer.Option(help="Triplets a batch; else the profile's.")]
@@ -71,3 +74,13 @@ CheckpointOption = Annotated[
     Path | None, typer.Option(help="A combiner's checkpoint; else the newest run's best in the workspace.")
 ]
 CombiningOption = Annotated[CombiningFunctionName, typer.Option(help="How a query is composed.")]
+
+
+def as_overrides(section: str, **values: object) -> list[str]:
+    """Flags as `--set` overrides of the profile's `section`; those that were not given are left out."""
+    return [f"{section}.{key}={value}" for key, value in values.items() if value is not None]
+
+
+def absolute(path: Path | None) -> Path | None:
+    """A path as the user meant it."""
+    return None if path is None else path.expanduser().resolve()

@@ -1,7 +1,8 @@
 """How the engine tells what it does, without knowing who listens."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -12,8 +13,33 @@ class Advance(Protocol):
         """`count` more are done; `status` says how things stand."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a training run stands: the means over an epoch's steps so far, and the best epoch.
+
+    `terms` are the summands of `loss`, `parameters` what the network has learned (temperatures, the level weight),
+    `rate` is in triplets a second; `best` is a metric, its score and its epoch.
+    """
+
+    loss: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    rate: float | None = None
+    best: tuple[str, float, int] | None = None
+
+
+class TrainingDisplay(Protocol):
+    """Shows a run that is under way."""
+
+    def move(self, epoch: int, step: int) -> None:
+        """`step` steps of `epoch` (1-based) are done. Called after every step: cheap."""
+
+    def show(self, standing: Standing) -> None:
+        """How the run stands now."""
+
+
 class Reporter(Protocol):
-    """The terminal, a log or nobody; `console.Terminal` is the one people see."""
+    """The terminal, a log or nobody; `live.Terminal` is the one people see."""
 
     def note(self, text: str) -> None:
         """Says what was chosen or done."""
@@ -23,6 +49,9 @@ class Reporter(Protocol):
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Advance]:
         """A progress bar over `total` items; what it gives moves it on."""
+
+    def training(self, epochs: int, steps: int, done: int) -> AbstractContextManager[TrainingDisplay]:
+        """A display of `epochs` of `steps` each, of which `done` steps were done before."""
 
 
 class Silent:
@@ -35,6 +64,16 @@ class Silent:
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:  # noqa: ARG002
         yield _nothing
+
+    @contextmanager
+    def training(self, epochs: int, steps: int, done: int) -> Iterator[TrainingDisplay]:  # noqa: ARG002
+        yield _Unseen()
+
+
+class _Unseen:
+    def move(self, epoch: int, step: int) -> None: ...
+
+    def show(self, standing: Standing) -> None: ...
 
 
 def _nothing(count: int, status: str = "") -> None: ...

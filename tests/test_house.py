@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "seeds": set(),
     "files": {"errors"},
     "profile": {"errors"},
-    "console": {"errors", "reporting"},
+    "console": {"errors"},
+    "live": {"reporting"},
     "data": {"errors", "files", "reporting"},
     "images": {"errors"},
     "models": {"errors"},
@@ -30,11 +31,13 @@ MAY_IMPORT = {
     "bench": FEATURES | {"features", "retrieval", "training"},
     "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "__init__"},
     "options": set(),
-    "guard": {"errors", "interrupts", "console", "profile"},
+    "guard": {"errors", "interrupts", "console", "live", "profile"},
     "runs_cli": {"guard", "options", "console", "workflows"},
-    "cli": {"errors", "files", "guard", "runs_cli", "options", "profile", "console", "workflows", "__init__"},
+    "training_cli": {"errors", "guard", "options", "console", "workflows"},
+    "cli": BASE
+    | {"guard", "runs_cli", "training_cli", "options", "profile", "console", "live", "workflows", "__init__"},
 }
-TORCH_FREE = {"__init__", "errors", "files", "reporting", "profile", "console", "data", "cli", "options"}
+TORCH_FREE = {"__init__", "errors", "files", "reporting", "profile", "console", "live", "data", "cli", "options"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

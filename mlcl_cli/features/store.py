@@ -57,8 +57,13 @@ class FeatureStore:
     @torch.no_grad()
     def live_images(self, pictures: Pictures, names: Sequence[str]) -> Table:
         """Features of pictures by the encoder as it is now; nothing is banked."""
-        parts = [names[start : start + self.at_once] for start in range(0, len(names), self.at_once)]
-        return _table([(part, self._encode_plain(pictures.read(part), part)) for part in parts], self.encoder)
+        encoded = []
+        with self.reporter.bar(f"Encoding {len(names):,} images", len(names)) as advance:
+            for start in range(0, len(names), self.at_once):
+                part = names[start : start + self.at_once]
+                encoded.append((part, self._encode_plain(pictures.read(part), part)))
+                advance(len(part))
+        return _table(encoded, self.encoder)
 
     def views(self, files: Files, count: int, seed: int) -> Tensor:
         """`count` augmented views of each readable picture, decoded once for all: (count, len(files), d)."""
@@ -103,9 +108,12 @@ class FeatureStore:
     def encode_tokens(self, tokens: Tokens) -> Tensor:
         """Features (N, d); each text is encoded among texts of about its length."""
         device = self.encoder.compute.device
-        features = torch.empty(len(tokens.lengths), self.encoder.feature_dim, device=device)
-        for rows in tokens.by_length.split(self.at_once):
-            features[rows.to(device)] = self.encoder.texts(tokens.batch(rows))
+        count = len(tokens.lengths)
+        features = torch.empty(count, self.encoder.feature_dim, device=device)
+        with self.reporter.bar(f"Encoding {count:,} captions", count) as advance:
+            for rows in tokens.by_length.split(self.at_once):
+                features[rows.to(device)] = self.encoder.texts(tokens.batch(rows))
+                advance(len(rows))
         return features
 
     def _banked(

@@ -120,6 +120,7 @@ class Profile(_Section):
     bad_images: Literal["stop", "drop"] = "stop"
     resume: Literal["none", "auto"] = "none"
     checkpoints: Checkpoints = Field({}, validate_default=True)
+    tensorboard: Literal["auto", "none"] = "auto"
     clip: Clip = Field({}, validate_default=True)
     image: Image = Field({}, validate_default=True)
     finetune: Finetune = Field({}, validate_default=True)

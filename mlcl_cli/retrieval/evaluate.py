@@ -1,6 +1,6 @@
 """One evaluation for all data sets and stages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from mlcl_cli.data.protocols import Protocol, summarise
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.features.bank import Table
 from mlcl_cli.retrieval.metrics import recalls
-from mlcl_cli.retrieval.ranking import NOBODY, rank_targets
+from mlcl_cli.retrieval.ranking import NOBODY, Ranks, rank_targets
 
 Compose = Callable[[Tensor, Tensor], Tensor]
 QUERIES_AT_ONCE = 512
@@ -57,6 +57,15 @@ class IndexedSet(NamedTuple):
     members: Tensor | None
 
 
+class Composed(NamedTuple):
+    """A set, its unit queries (Q, d) and its gallery's unit features (G, d)."""
+
+    name: str
+    rows: IndexedSet
+    queries: Tensor
+    gallery: Tensor
+
+
 class Evaluation:
     """A split's protocol (method.md, "Validation protocols"), for any number of features and queries.
 
@@ -68,28 +77,42 @@ class Evaluation:
         self._rows: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
         self._sets: list[IndexedSet] = []
 
-    @torch.no_grad()
-    def __call__(self, images: Table, texts: Table, compose: Compose) -> Figures:
-        """Ranks every query of every set and summarises. Raises DataError where a score would not be finite."""
-        if (images.rows, texts.rows) != self._rows:
-            self._rows = (images.rows, texts.rows)
-            self._sets = [index_set(part, self._protocol, images, texts, self._caption_of) for part in self._split.sets]
-        parts = self._split.sets
-        recalls_of = {
-            part.name: self._recalls(indexed, images.values, texts.values, compose)
-            for part, indexed in zip(parts, self._sets, strict=True)
-        }
+    def __call__(
+        self, images: Table, texts: Table, compose: Compose, advance: Callable[[int], object] = lambda _: None
+    ) -> Figures:
+        """Ranks every query of every set and summarises; `advance` hears how many more are ranked.
+
+        Raises NotFiniteError where a score would not be finite.
+        """
+        parts, at = self._split.sets, (self._protocol.recall_at, self._protocol.subset_recall_at)
+        ranks = self.ranks(images, texts, compose, advance)
         return Figures(
-            summarise(self._protocol, recalls_of),
+            summarise(self._protocol, {name: recalls(found, *at) for name, found in ranks.items()}),
             {part.name: len(part.triplets) for part in parts},
             {part.name: len(part.gallery) for part in parts},
         )
 
-    def _recalls(self, part: IndexedSet, images: Tensor, texts: Tensor, compose: Compose) -> dict[str, float]:
-        gallery = normalize(images.index_select(0, part.gallery), dim=-1)
-        queries = compose_queries(part.captions, part.references, images, texts, compose)
-        ranks = rank_targets(queries, gallery, part.targets, excluded=part.excluded, members=part.members)
-        return recalls(ranks, self._protocol.recall_at, self._protocol.subset_recall_at)
+    def ranks(
+        self, images: Table, texts: Table, compose: Compose, advance: Callable[[int], object] = lambda _: None
+    ) -> dict[str, Ranks]:
+        """The targets' ranks of each set, in the order of its triplets. Raises as a call does."""
+        return {
+            name: rank_targets(
+                queries, gallery, part.targets, excluded=part.excluded, members=part.members, advance=advance
+            )
+            for name, part, queries, gallery in self.composed(images, texts, compose)
+        }
+
+    @torch.no_grad()
+    def composed(self, images: Table, texts: Table, compose: Compose) -> Iterator[Composed]:
+        """The sets, one at a time, with their unit queries and galleries."""
+        if (images.rows, texts.rows) != self._rows:
+            self._rows = (images.rows, texts.rows)
+            self._sets = [index_set(part, self._protocol, images, texts, self._caption_of) for part in self._split.sets]
+        for part, indexed in zip(self._split.sets, self._sets, strict=True):
+            gallery = normalize(images.values.index_select(0, indexed.gallery), dim=-1)
+            queries = compose_queries(indexed.captions, indexed.references, images.values, texts.values, compose)
+            yield Composed(part.name, indexed, queries, gallery)
 
 
 def compose_queries(captions: Tensor, references: Tensor, images: Tensor, texts: Tensor, compose: Compose) -> Tensor:

@@ -1,5 +1,6 @@
 """Exact ranks by counting, in bounded memory (method.md, "Validation protocols")."""
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -32,25 +33,19 @@ def rank_targets(
     excluded: Tensor | None = None,
     members: Tensor | None = None,
     most_scores: int = MOST_SCORES,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> Ranks:
     """Ranks each query's target: 1 + how many gallery rows score higher, equal scores in gallery order.
 
     `queries` (Q, d) and `gallery` (G, d) are unit rows in fp32; `targets` (Q,) are gallery rows, `excluded` (Q,) the
     row that each query must not find (the reference), `members` (Q, M) the distinct rows of its image set; NOBODY
     stands for none in both. The target's score is read from the same product as its rivals', so that equal rows
-    tie exactly. Raises NotFiniteError where a feature is not finite.
+    tie exactly. `advance` hears how many more are ranked. Raises NotFiniteError where a feature is not finite.
     """
     require_finite(queries, gallery)
     device = gallery.device
-    chunk = _queries_at_once(gallery, most_scores)
-    # One piece of memory for all chunks: fresh pages for each would cost as much as the counting.
-    memory = gallery.new_empty(len(gallery) * min(chunk, len(queries)))
     ranks, subset = [], []
-    for start in range(0, len(queries), chunk):
-        part = slice(start, start + chunk)
-        few = queries[part]
-        # (G, Q) and not (Q, G): for a few queries and a large gallery the product is half as fast again.
-        scores = torch.mm(gallery, few.T, out=memory[: len(gallery) * len(few)].view(len(gallery), len(few)))
+    for part, scores in _scored(queries, gallery, most_scores):
         target = targets[part].to(device)[None]
         own = scores.gather(0, target)
         rival = excluded[part].to(device)[None] if excluded is not None else torch.full_like(target, NOBODY)
@@ -60,6 +55,7 @@ def rank_targets(
             scores.scatter_(0, rival.clamp(min=0), _excluded_scores(scores, rival))
         missed = (rival == target).squeeze(0)
         ranks.append(torch.where(missed, MISS, 1 + _rivals_before(scores, own, target)).cpu())
+        advance(scores.shape[1])
     empty = torch.empty(0, dtype=torch.int64)
     return Ranks(torch.cat([empty, *ranks]), torch.cat([empty, *subset]) if members is not None else None)
 
@@ -89,6 +85,34 @@ def best_rows(queries: Tensor, gallery: Tensor, k: int, *, excluded: Tensor, mem
     return torch.cat(best) if best else torch.empty(0, k, dtype=torch.int64)
 
 
+class Best(NamedTuple):
+    """The best gallery rows of some queries, best first, int64 (W, k), and their scores, fp32 (W, k); on the CPU."""
+
+    rows: Tensor
+    scores: Tensor
+
+
+def best_of_some(queries: Tensor, gallery: Tensor, wanted: Tensor, k: int, *, excluded: Tensor | None = None) -> Best:
+    """The `k` best of the queries `wanted` (W,), ascending; a row that is excluded has score −inf.
+
+    All `queries` are given, since the products are those of `rank_targets`: a target's place here is its rank.
+    Raises NotFiniteError where a feature is not finite.
+    """
+    require_finite(queries, gallery)
+    rows, best = [], []
+    for part, scores in _scored(queries, gallery, MOST_SCORES):
+        own = wanted[(wanted >= part.start) & (wanted < part.stop)]
+        if len(own):
+            some = scores.index_select(1, (own - part.start).to(scores.device))
+            if excluded is not None:
+                rival = excluded[own.to(excluded.device)].to(scores.device)[None]
+                some.scatter_(0, rival.clamp(min=0), _excluded_scores(some, rival))
+            values, order = some.sort(dim=0, descending=True, stable=True)
+            rows.append(order[:k].T.cpu())
+            best.append(values[:k].T.cpu())
+    return Best(torch.cat(rows), torch.cat(best))
+
+
 def require_finite(queries: Tensor, gallery: Tensor) -> None:
     """Refuses features that would make scores no number; a metric of NaNs reads as a small honest figure."""
     for what, features in (("query", queries), ("gallery", gallery)):
@@ -100,6 +124,18 @@ def require_finite(queries: Tensor, gallery: Tensor) -> None:
                 f"features are not finite ({int((~finite).sum()):,} of {len(features):,}, first: {what} {row})",
                 remedy="Use another checkpoint, or precision: fp32; scores of NaN are never ranked",
             )
+
+
+def _scored(queries: Tensor, gallery: Tensor, most_scores: int) -> Iterator[tuple[slice, Tensor]]:
+    """Scores (G, some) of some queries after the other, in one piece of memory, which the next ones take over."""
+    chunk = _queries_at_once(gallery, most_scores)
+    # Fresh pages for each chunk would cost as much as the counting.
+    memory = gallery.new_empty(len(gallery) * min(chunk, len(queries)))
+    for start in range(0, len(queries), chunk):
+        part = slice(start, start + chunk)
+        few = queries[part]
+        # (G, Q) and not (Q, G): for a few queries and a large gallery the product is half as fast again.
+        yield part, torch.mm(gallery, few.T, out=memory[: len(gallery) * len(few)].view(len(gallery), len(few)))
 
 
 def _queries_at_once(gallery: Tensor, most_scores: int) -> int:

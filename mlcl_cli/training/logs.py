@@ -1,16 +1,26 @@
-"""A run's logs: what each epoch gave, as JSON lines and as a table, and apart from it how long it took."""
+"""A run's logs: what each epoch gave, as JSON lines and as a table, how long it took, and TensorBoard's scalars."""
 
+import contextlib
 import csv
+import importlib.util
 import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mlcl_cli.errors import MachineError
 from mlcl_cli.files import to_json, write_file
 
 LINES, TABLE, TIMES = ("metrics.jsonl", "metrics.csv", "times.jsonl")
+LEARNED = ("temperature", "temperature_sscl", "level_weight")
+NO_TERMS = ("epoch", "loss", "gradient_norm", "skipped_steps", *LEARNED)
+SECONDS_BETWEEN_FLUSHES = 10
+
+
+def terms_of(figures: Mapping[str, float]) -> dict[str, float]:
+    """The summands of the loss among the figures of an epoch's training."""
+    return {name: value for name, value in figures.items() if name not in NO_TERMS}
 
 
 class Logs:
@@ -53,6 +63,35 @@ class Logs:
             raise MachineError(
                 f"cannot be written ({error.strerror})", where=self._folder / name, remedy="Free space, then --resume"
             ) from error
+
+
+class Scalars:
+    """An epoch's figures as TensorBoard scalars, where `tensorboard` is installed; written by a thread of its own."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    @classmethod
+    def open(cls, folder: Path, epoch: int) -> Self | None:
+        """Scalars from `epoch` on, where TensorBoard is; it forgets later ones that a run that was cut has left."""
+        if importlib.util.find_spec("tensorboard") is None:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return cls(SummaryWriter(str(folder), purge_step=epoch, flush_secs=SECONDS_BETWEEN_FLUSHES))
+
+    def add(self, epoch: int, figures: Mapping[str, float], metrics: Mapping[str, float], seconds: float) -> None:
+        """Adds `train/…`, `val/…` and `time/epoch_seconds` of an epoch."""
+        tagged = {f"train/{name}": value for name, value in figures.items()}
+        tagged |= {f"val/{name}": value for name, value in metrics.items()} | {"time/epoch_seconds": seconds}
+        with contextlib.suppress(OSError):  # a full disk is told by the logs that count
+            for tag, value in tagged.items():
+                self._writer.add_scalar(tag, value, epoch)
+
+    def close(self) -> None:
+        """Writes what is waiting."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
 
 def _synced_length(path: Path) -> int:

@@ -12,13 +12,15 @@ from mlcl_cli.errors import DivergedError, NotFiniteError, UsageError
 from mlcl_cli.images.decode import in_order
 from mlcl_cli.interrupts import Interrupted, to_resume, unbroken
 from mlcl_cli.models.compute import Compute
-from mlcl_cli.reporting import Reporter
+from mlcl_cli.reporting import Reporter, Standing, TrainingDisplay
 from mlcl_cli.seeds import generator_of, seed_of
+from mlcl_cli.training.logs import terms_of
 from mlcl_cli.training.objectives import Objective
 from mlcl_cli.training.runs import Run
 from mlcl_cli.training.state import TrainingState, optimiser_state, restore_optimiser
 
 BATCHES_AHEAD = 2
+SECONDS_BETWEEN_LOOKS = 2.0
 REMEDY = "Lower the learning rate, or set precision: fp32; the last checkpoint is good"
 Figures = Mapping[str, float]
 
@@ -77,7 +79,7 @@ class Trainer:
                 self._step(batch)
                 self.steps_done += 1
                 after_step()
-        figures = self._figures()
+        figures = self.figures()
         self._require_finite_weights()
         return figures
 
@@ -90,7 +92,7 @@ class Trainer:
         self._require_finite_weights()
         history = {}
         if self._history:
-            self._figures()
+            self.figures()
             history = {name: torch.stack([step[name] for step in self._history]) for name in self._history[0]}
         tensors, plain = optimiser_state(self.optimiser)
         plain["history"] = list(history)
@@ -159,8 +161,11 @@ class Trainer:
         skipped = (~norm.isfinite()).float()
         return {"skipped_steps": skipped, "gradient_norm": torch.where(norm.isfinite(), norm, 0.0)}
 
-    def _figures(self) -> dict[str, float]:
-        """Means over the epoch's steps so far (of skipped steps the sum), brought from the device in one go."""
+    def figures(self) -> dict[str, float]:
+        """Means over the epoch's steps so far (of skipped steps the sum), brought from the device in one go.
+
+        Raises DivergedError at the first that is not finite.
+        """
         history = self._history
         columns = {name: torch.stack([step[name] for step in history]).double().cpu() for name in history[0]}
         broken = {name: (~values.isfinite()).nonzero() for name, values in columns.items()}
@@ -192,26 +197,61 @@ def fit(
     set, and Interrupted, with a checkpoint at the last finished step, where the command is told to stop.
     """
     started, plan = time.monotonic(), trainer.plan
+    steps = plan.steps(len(trainer.objective.triplets))
     try:
-        with reporter.bar("Training", plan.epochs) as advance:
-            advance(trainer.epoch - 1, run.status)
+        with reporter.training(plan.epochs, steps, (trainer.epoch - 1) * steps + trainer.steps_done) as display:
+            watch = _Watch(trainer, run, display)
             while trainer.epoch <= plan.epochs:
                 began, epoch = time.monotonic(), trainer.epoch
-                figures = trainer.run_epoch(after_step=lambda: run.save_if_due(trainer.state))
-                figures |= {name: float(value) for name, value in trainer.objective.logging().items()}
+                watch.begin()
+                figures = trainer.run_epoch(watch.after_step)
+                learned = {name: float(value) for name, value in trainer.objective.logging().items()}
                 seconds = time.monotonic() - began
                 validated = epoch % plan.validate_every == 0 or epoch == plan.epochs
                 metrics = _validated(validate, epoch) if validated else None
                 with unbroken():
-                    run.record(epoch, figures, metrics, trainer.objective.weights, seconds)
+                    run.record(epoch, figures | learned, metrics, trainer.objective.weights, seconds)
+                    watch.show(figures, learned, seconds)
                     trainer.next_epoch()
                     run.save_if_due(trainer.state, epoch)
-                advance(1, run.status)
     except Interrupted:
         with unbroken():
             run.save(trainer.state())
         raise Interrupted(f"Go on with `{to_resume(run.command)}`") from None
     return time.monotonic() - started
+
+
+class _Watch:
+    """What people see of a run: every step moves the display, and now and then the figures come from the device."""
+
+    def __init__(self, trainer: Trainer, run: Run, display: TrainingDisplay) -> None:
+        self._trainer, self._run, self._display = trainer, run, display
+        self._looked = time.monotonic()
+        self._display.show(Standing(best=self._best()))
+
+    def begin(self) -> None:
+        """An epoch begins, or goes on after its first steps."""
+        self._began, self._first = time.monotonic(), self._trainer.steps_done
+
+    def after_step(self) -> None:
+        """Moves the display on, and saves the state where that is due."""
+        trainer = self._trainer
+        self._run.save_if_due(trainer.state)
+        self._display.move(trainer.epoch, trainer.steps_done)
+        now = time.monotonic()
+        if now - self._looked > SECONDS_BETWEEN_LOOKS:
+            learned = {name: float(value) for name, value in trainer.objective.logging().items()}
+            self.show(trainer.figures(), learned, now - self._began)
+
+    def show(self, figures: Figures, learned: Figures, seconds: float) -> None:
+        """Shows the epoch's means so far; `seconds` are those that its steps in this process took."""
+        rate = self._trainer.plan.batch_size * (self._trainer.steps_done - self._first) / max(seconds, 1e-9)
+        self._display.show(Standing(figures["loss"], terms_of(figures), learned, rate, self._best()))
+        self._looked = time.monotonic()
+
+    def _best(self) -> tuple[str, float, int] | None:
+        metric = self._run.bests[0]
+        return (metric, self._run.best.score, self._run.best.epoch) if self._run.found else None
 
 
 def _validated(validate: Callable[[], Figures], epoch: int) -> Figures:

@@ -16,7 +16,7 @@ from mlcl_cli.errors import DataError, MachineError
 from mlcl_cli.files import exclusive, to_json, write_file
 from mlcl_cli.interrupts import unbroken
 from mlcl_cli.training.checkpoints import SUFFIX, Kind, save_checkpoint
-from mlcl_cli.training.logs import Logs
+from mlcl_cli.training.logs import Logs, Scalars
 from mlcl_cli.training.state import TrainingState, load_state, save_state
 
 SUMMARY = "run.json"
@@ -60,11 +60,11 @@ class Run:
     bests: Sequence[str]
     about: Mapping[str, Any]
     interval: Interval = Interval()
+    tensorboard: bool = False
     found: dict[str, Best] = field(default_factory=dict)
-    status: str = ""
+    _scalars: Scalars | None = None
     _waiting: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     _epoch: int = 0
-    _loss: float | None = None
     _created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
     _bests_saved: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
@@ -107,11 +107,12 @@ class Run:
         run.found = {name: Best(**best) for name, best in about["bests"].items()}
         run._epoch = loaded.epoch - 1
         run._logs.rewind(about["logs"])
-        run._say(about["loss"])
         return Resumed(run, loaded)
 
     def __enter__(self) -> Self:
         self._summarise("running")
+        if self.tensorboard:
+            self._scalars = Scalars.open(self.folder, self._epoch + 1)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -120,6 +121,8 @@ class Run:
                 self._save_waiting()
                 self._summarise("finished" if kind is None else "interrupted")
         finally:
+            if self._scalars is not None:
+                self._scalars.close()
             self._held.close()
 
     def _refuse(self) -> None:
@@ -141,6 +144,8 @@ class Run:
         """Logs an epoch, which took `seconds` before its validation, and keeps its weights where it is a best."""
         self._epoch = epoch
         self._logs.add({"epoch": epoch, **figures, **(metrics or {})}, seconds)
+        if self._scalars is not None:
+            self._scalars.add(epoch, figures, metrics or {}, seconds)
         if metrics is not None:
             better = [name for name in self.bests if self._is_better(name, metrics[name])]
             state = {name: tensor.clone() for name, tensor in weights().items()} if better else {}
@@ -148,7 +153,6 @@ class Run:
                 file = f"best{SUFFIX}" if name == self.bests[0] else f"best-{name}{SUFFIX}"
                 self.found[name] = Best(epoch, metrics[name], file, dict(metrics))
                 self._waiting[name] = state
-        self._say(figures["loss"])
         if time.monotonic() - self._bests_saved > SECONDS_BETWEEN_SAVES:
             self._save_waiting()
             self._summarise("running")
@@ -164,7 +168,7 @@ class Run:
         """Keeps `state` as the last one and the one before it as the previous; one of them is good at any moment."""
         self._save_waiting()
         bests = {name: asdict(best) for name, best in self.found.items()}
-        about = {**self.about, "kind": self.kind, "bests": bests, "logs": self._logs.lengths(), "loss": self._loss}
+        about = {**self.about, "kind": self.kind, "bests": bests, "logs": self._logs.lengths()}
         following, last = self.folder / NEXT, self.folder / LAST
         save_state(following, state, about)
         if last.exists():
@@ -172,12 +176,6 @@ class Run:
         following.replace(last)
         self._summarise("running")
         self._saved = time.monotonic()
-
-    def _say(self, loss: float | None) -> None:
-        self._loss = loss
-        self.status = "" if loss is None else f"loss {loss:.4f}"
-        if self.found:
-            self.status += f" · best {self.bests[0]} {self.best.score:.2f} at epoch {self.best.epoch}"
 
     def _is_better(self, name: str, score: float) -> bool:
         return name not in self.found or score > self.found[name].score

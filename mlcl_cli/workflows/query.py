@@ -105,7 +105,9 @@ def run_evaluation(
     texts = model.store.texts([validation_caption(kept.dataset, t) for t in kept.triplets])
     protocol = pruned_protocol(session.protocol, split, kept)
     evaluation = Evaluation(kept, protocol, lambda triplet: validation_caption(kept.dataset, triplet))
-    figures = evaluation(images, texts, model.compose)
+    count = len(kept.triplets)
+    with reporter.bar(f"Ranking {count:,} queries", count) as advance:
+        figures = evaluation(images, texts, model.compose, advance)
     return EvaluationResult(profile.dataset, protocol.name, model, figures)
 
 

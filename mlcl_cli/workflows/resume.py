@@ -13,7 +13,7 @@ from mlcl_cli.training.runs import StoredRun, find_runs
 from mlcl_cli.workflows.choose import ClipChoice
 
 # What may differ between the two parts of a run: where things lie, and how the machine is used.
-FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "clip", "evaluate")
+FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
 SECTIONS = {"finetune": "combiner", "combiner": "finetune"}  # the section that a stage does not read
 ABSENT = "nothing"
 

@@ -260,6 +260,7 @@ def _parts(session: Session, stage: str, ready: Ready) -> dict[str, Any]:
         "bests": data.protocol.bests,
         "about": about,
         "interval": Interval(every if isinstance(every, int) else None, profile.checkpoints.every_minutes),
+        "tensorboard": profile.tensorboard == "auto",
     }
 
 

@@ -10,7 +10,7 @@ from conftest import Mlcl
 from mlcl_cli import __version__
 from mlcl_cli.cli import app
 
-COMMON = {"--profile", "--set", "--json", "--debug", "--help"}
+COMMON = {"--profile", "--set", "--quiet", "--json", "--debug", "--help"}
 TRAINING = COMMON | {"--epochs", "--batch-size", "--learning-rate", "--resume", "--run", "--dry-run"}
 OPTIONS = {
     "init": {"--dataset", "--output", "--force", "--debug", "--help"},
@@ -21,8 +21,8 @@ OPTIONS = {
     "evaluate": COMMON | {"--checkpoint", "--combining-function", "--gallery"},
     "submit-cirr": COMMON | {"--name", "--checkpoint", "--combining-function"},
     "export": {"--force", "--json", "--debug", "--help"},
-    "bench": {"--only", "--repeats", "--device", "--smallest", "--json", "--debug", "--help"},
-    "demo": {"--output", "--dataset", "--json", "--debug", "--help"},
+    "bench": {"--only", "--repeats", "--device", "--smallest", "--quiet", "--json", "--debug", "--help"},
+    "demo": {"--output", "--dataset", "--quiet", "--json", "--debug", "--help"},
 }
 
 

@@ -38,6 +38,7 @@ resume: none
 checkpoints:
   every_epochs: none
   every_minutes: 5
+tensorboard: auto
 clip:
   model: RN50x4
   checkpoint: auto

@@ -1,0 +1,90 @@
+"""What people see while a command works: on a terminal, in a pipe, and when they ask for quiet."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Mlcl
+from world import world
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return world(tmp_path, "shoes")
+
+
+@pytest.fixture
+def prepared(mlcl: Mlcl, folder: Path) -> Path:
+    assert mlcl("prepare-shoes").code == 0
+    return folder
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_terminal_shows_the_run_as_it_goes(
+    mlcl: Mlcl, prepared: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    on_a_terminal(monkeypatch, width)
+    outcome = mlcl("train-combiner")
+    display = ESCAPE.sub("", outcome.err[outcome.err.index("Epochs") :])
+    lines = display.replace("\r", "\n").splitlines()
+    assert max(map(len, lines)) <= width
+    whole = " ".join(display.split())
+    assert re.search(r"Epochs ━* 2 of 2 00:0\d [\d,]+ triplets/s", whole)
+    terms = "loss [\\d.]+ = hybrid [\\d.]+ \\+ cat [\\d.]+ \\+ sum [\\d.]+ \\+ sscl mid [\\d.]+ \\+ sscl high [\\d.]+"
+    assert re.search(terms, whole)
+    assert re.search(r"temperature [\d.]+ · temperature sscl [\d.]+ · level weight [\d.]+", whole)
+    best = outcome_best(prepared)
+    assert f"best recall_mean {best[0]:.2f} at epoch {best[1]}" in whole
+    assert COLOUR.search(outcome.err)
+
+
+@pytest.mark.usefixtures("prepared")
+def test_a_pipe_gets_plain_lines(mlcl: Mlcl) -> None:
+    outcome = mlcl("train-combiner")
+    assert not ESCAPE.search(outcome.err + outcome.out)
+    (line,) = [line for line in outcome.err.splitlines() if "Training" in line]
+    assert re.search(r"epoch 2 of 2 · [\d,]+ triplets/s · loss .* · temperature .* · best recall_mean", line)
+    assert "· Profile: " in outcome.err
+
+
+@pytest.mark.usefixtures("prepared")
+def test_quiet_means_no_notes_and_no_display_but_progress_and_warnings(
+    mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_terminal(monkeypatch, 200)
+    outcome = mlcl("train-combiner", "--quiet")
+    (line,) = ESCAPE.sub("", outcome.err).splitlines()
+    assert "epoch 2 of 2" in line
+
+
+@pytest.mark.usefixtures("prepared")
+def test_no_color_is_respected(mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_terminal(monkeypatch, 80)
+    monkeypatch.setenv("NO_COLOR", "1")
+    outcome = mlcl("train-combiner")
+    assert "Epochs" in outcome.err
+    assert not COLOUR.search(outcome.err + outcome.out)
+
+
+@pytest.mark.usefixtures("prepared")
+def test_long_steps_have_a_bar_of_their_own(mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlcl_cli.live.LONG", 0.0)
+    monkeypatch.setattr("mlcl_cli.training.loop.SECONDS_BETWEEN_LOOKS", 0.0)
+    on_a_terminal(monkeypatch, 80)
+    outcome = mlcl("finetune", "--encoder", "both", "--batch-size", "4")
+    assert re.search(r"Steps .* 3 of 3", ESCAPE.sub("", outcome.err))
+
+
+def outcome_best(folder: Path) -> tuple[float, int]:
+    (run,) = (folder / "work/combiner").iterdir()
+    best = json.loads((run / "run.json").read_text())["bests"]["recall_mean"]
+    return best["score"], best["epoch"]
