@@ -138,6 +138,7 @@ def evaluate(
     checkpoint: CheckpointOption = None,
     combining_function: CombiningOption = CombiningFunctionName.COMBINER,
     gallery: Annotated[GalleryName | None, typer.Option(help="FashionIQ's gallery; else the profile's.")] = None,
+    ranks: Annotated[Path | None, typer.Option(help="Write every target's rank to this .csv.")] = None,
     profile: ProfileOption = None,
     overrides: SetOption = None,
     quiet: QuietOption = False,
@@ -150,7 +151,8 @@ def evaluate(
     from mlcl_cli.console import show
     from mlcl_cli.workflows.query import run_evaluation
 
-    result = run_evaluation(loaded, terminal, combining_function=combining_function, checkpoint=absolute(checkpoint))
+    paths = {"checkpoint": absolute(checkpoint), "ranks": absolute(ranks)}
+    result = run_evaluation(loaded, terminal, combining_function=combining_function, **paths)
     show(result.as_json(), json=json)
 
 
@@ -173,6 +175,9 @@ def submit_cirr(
     function, path = combining_function.value, absolute(checkpoint)
     result = run(loaded, terminal, name=name, combining_function=function, checkpoint=path)
     show(result.as_json(), json=json)
+
+
+command("report", "mlcl report --all --output report.html")(runs_cli.report)
 
 
 @command("export", "mlcl export runs/combiner/cirr-20260131-120000/best.safetensors combiner.pt")

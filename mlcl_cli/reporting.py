@@ -70,6 +70,15 @@ class Silent:
         yield _Unseen()
 
 
+class WithoutNotes:
+    """Hands warnings and progress on to another reporter, and keeps the notes back."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.warn, self.bar, self.training = reporter.warn, reporter.bar, reporter.training
+
+    def note(self, text: str) -> None: ...
+
+
 class _Unseen:
     def move(self, epoch: int, step: int) -> None: ...
 

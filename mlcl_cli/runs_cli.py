@@ -1,11 +1,12 @@
-"""`mlcl runs` and its subcommands."""
+"""`mlcl runs`, its subcommands, and `mlcl report`."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mlcl_cli.guard import guarded, open_profile
-from mlcl_cli.options import DebugOption, JsonOption, ProfileOption, SetOption
+from mlcl_cli.options import DebugOption, JsonOption, ProfileOption, QuietOption, SetOption, absolute
 
 app = typer.Typer(help="List the workspace's runs; show or remove one.", invoke_without_command=True)
 NameArgument = Annotated[str, typer.Argument(help="The run's name, or enough of its beginning.")]
@@ -68,3 +69,30 @@ def remove(
     if yes or typer.confirm(f"Delete {run.folder} ({run.bytes / 2**20:,.0f} MB, {run.state})?"):
         remove_run(run)
         typer.echo(f"Deleted {run.folder}")
+
+
+def report(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs, by name; else the newest combiner's.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All runs of the workspace, side by side.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="The .html file to write; else one in the workspace's reports.")
+    ] = None,
+    queries: Annotated[int, typer.Option(min=1, help="Queries of each kind on a retrieval sheet.")] = 8,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Write a page that shows what runs have learned: figures, curves, and what is found for sampled queries."""
+    loaded, terminal = open_profile(profile, overrides, quiet=quiet)
+    from mlcl_cli.console import show_json
+    from mlcl_cli.workflows.report import write_report
+
+    result = write_report(loaded, terminal, names or (), every=every, output=absolute(output), sample=queries)
+    if json:
+        show_json(result.as_json())
+    else:
+        typer.echo(f"Report: {result.path}")

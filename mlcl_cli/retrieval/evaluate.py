@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from mlcl_cli.data.protocols import Protocol, summarise
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.features.bank import Table
+from mlcl_cli.models.combiner import Combiner, Level
 from mlcl_cli.retrieval.metrics import recalls
 from mlcl_cli.retrieval.ranking import NOBODY, Ranks, rank_targets
 
@@ -40,6 +41,15 @@ def image_query(text: Tensor, image: Tensor) -> Tensor:  # noqa: ARG001
 def text_query(text: Tensor, image: Tensor) -> Tensor:  # noqa: ARG001
     """The modifier alone: n(f_txt)."""
     return normalize(text, dim=-1)
+
+
+def level_query(combiner: Combiner, level: Level) -> Compose:
+    """One level of the combiner alone, as a unit query. Call in eval mode."""
+
+    def compose(text: Tensor, image: Tensor) -> Tensor:
+        return normalize(combiner.query_parts(text, image)[level], dim=-1)
+
+    return compose
 
 
 class IndexedSet(NamedTuple):
@@ -84,8 +94,11 @@ class Evaluation:
 
         Raises NotFiniteError where a score would not be finite.
         """
+        return self.figures(self.ranks(images, texts, compose, advance))
+
+    def figures(self, ranks: Mapping[str, Ranks]) -> Figures:
+        """The protocol's figures of `ranks` by set."""
         parts, at = self._split.sets, (self._protocol.recall_at, self._protocol.subset_recall_at)
-        ranks = self.ranks(images, texts, compose, advance)
         return Figures(
             summarise(self._protocol, {name: recalls(found, *at) for name, found in ranks.items()}),
             {part.name: len(part.triplets) for part in parts},

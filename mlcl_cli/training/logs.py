@@ -4,12 +4,13 @@ import contextlib
 import csv
 import importlib.util
 import io
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from mlcl_cli.errors import MachineError
+from mlcl_cli.errors import DataError, MachineError
 from mlcl_cli.files import to_json, write_file
 
 LINES, TABLE, TIMES = ("metrics.jsonl", "metrics.csv", "times.jsonl")
@@ -63,6 +64,20 @@ class Logs:
             raise MachineError(
                 f"cannot be written ({error.strerror})", where=self._folder / name, remedy="Free space, then --resume"
             ) from error
+
+
+def read_log(folder: Path, name: str = LINES) -> list[dict[str, float]]:
+    """The rows of a log of JSON lines, oldest first; of a run that is under way perhaps without its last one."""
+    path = folder / name
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise DataError("is no log of mlcl", where=f"{path}, line {number}", remedy="Mend the line") from error
+    return rows
 
 
 class Scalars:

@@ -1,5 +1,7 @@
 """`mlcl evaluate` and `mlcl submit-cirr`: figures and submissions from trained weights."""
 
+import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +11,12 @@ import torch
 from torch.nn.functional import normalize
 
 from mlcl_cli.data.captions import validation_caption
+from mlcl_cli.data.protocols import Protocol
+from mlcl_cli.data.records import Split
 from mlcl_cli.errors import UsageError
+from mlcl_cli.features.bank import Table
 from mlcl_cli.features.store import FeatureStore
+from mlcl_cli.files import write_file
 from mlcl_cli.images.decode import BadImagesError
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.models.weights import fingerprint as fingerprint_of
@@ -22,9 +28,11 @@ from mlcl_cli.retrieval.evaluate import (
     Figures,
     compose_queries,
     image_query,
+    level_query,
     sum_query,
     text_query,
 )
+from mlcl_cli.retrieval.ranking import MISS, Ranks
 from mlcl_cli.retrieval.submission import make_submissions, write_submissions
 from mlcl_cli.workflows.choose import choose_clip, choose_combiner, clip_of, load_encoder, require_partner
 from mlcl_cli.workflows.session import Session, files_of, pruned_protocol, require_dataset, versions
@@ -36,10 +44,11 @@ BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "tex
 
 @dataclass(frozen=True)
 class QueryModel:
-    """Features of an encoder, a way to compose queries, and where both come from."""
+    """Features of an encoder, a way to compose queries, the parts that can query `alone`, and where it comes from."""
 
     store: FeatureStore
     compose: Compose
+    alone: Mapping[str, Compose]
     combining_function: str
     checkpoint: Path | None
     clip: str
@@ -80,6 +89,17 @@ class EvaluationResult:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """A validation split less its bad images, its protocol and features, ready to be ranked."""
+
+    split: Split
+    protocol: Protocol
+    images: Table
+    texts: Table
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
 class SubmissionResult:
     """The two files for CIRR's server."""
 
@@ -94,21 +114,49 @@ class SubmissionResult:
 
 
 def run_evaluation(
-    profile: Profile, reporter: Reporter, *, combining_function: str = "combiner", checkpoint: Path | None = None
+    profile: Profile,
+    reporter: Reporter,
+    *,
+    combining_function: str = "combiner",
+    checkpoint: Path | None = None,
+    ranks: Path | None = None,
 ) -> EvaluationResult:
-    """Evaluates the data set's validation protocol."""
+    """Evaluates the data set's validation protocol; writes every target's rank to `ranks`, as CSV, if given."""
     session = Session.open(profile, reporter)
     split = session.split("val")
-    model = _query_model(session, combining_function, checkpoint)
-    images = model.store.images(files_of([split], split.images()))
-    kept = session.without_bad(split, model.store.bad.values())
-    texts = model.store.texts([validation_caption(kept.dataset, t) for t in kept.triplets])
+    model = query_model(session, combining_function, checkpoint)
+    validation = validation_of(session, split, model.store)
+    count = len(validation.split.triplets)
+    with reporter.bar(f"Ranking {count:,} queries", count) as advance:
+        found = validation.evaluation.ranks(validation.images, validation.texts, model.compose, advance)
+    if ranks is not None:
+        write_file(ranks, _as_csv(validation.split, found))
+        reporter.note(f"Ranks: {ranks}")
+    return EvaluationResult(profile.dataset, validation.protocol.name, model, validation.evaluation.figures(found))
+
+
+def validation_of(session: Session, split: Split, store: FeatureStore) -> Validation:
+    """What `split` is ranked by: features of `store`, less bad images where the profile permits that."""
+    images = store.images(files_of([split], split.images()))
+    kept = session.without_bad(split, store.bad.values())
+    texts = store.texts([validation_caption(kept.dataset, triplet) for triplet in kept.triplets])
     protocol = pruned_protocol(session.protocol, split, kept)
     evaluation = Evaluation(kept, protocol, lambda triplet: validation_caption(kept.dataset, triplet))
-    count = len(kept.triplets)
-    with reporter.bar(f"Ranking {count:,} queries", count) as advance:
-        figures = evaluation(images, texts, model.compose, advance)
-    return EvaluationResult(profile.dataset, protocol.name, model, figures)
+    return Validation(kept, protocol, images, texts, evaluation)
+
+
+def _as_csv(split: Split, ranks: Mapping[str, Ranks]) -> bytes:
+    """A line a query, in the annotations' order; a target that is its own reference has no rank."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("set", "pair_id", "reference", "target", "caption", "rank", "subset_rank"))
+    for part in split.sets:
+        gallery, subset = ranks[part.name]
+        for row, triplet in enumerate(part.triplets):
+            told = [None if of is None or of[row] == MISS else int(of[row]) for of in (gallery, subset)]
+            caption = validation_caption(split.dataset, triplet)
+            writer.writerow((part.name, triplet.pair_id, triplet.reference, triplet.target, caption, *told))
+    return text.getvalue().encode()
 
 
 def submit_cirr(
@@ -128,7 +176,7 @@ def submit_cirr(
         raise UsageError(f"{name!r} cannot be part of a file's name", where="--name", remedy="Use letters and digits")
     session = Session.open(profile, reporter)
     split = session.split("test1")
-    model = _query_model(session, combining_function, checkpoint)
+    model = query_model(session, combining_function, checkpoint)
     store = model.store
     images = store.images(files_of([split], split.images()))
     if store.bad:
@@ -146,8 +194,14 @@ def submit_cirr(
     return SubmissionResult(len(part.triplets), tuple(files))
 
 
-def _query_model(session: Session, combining_function: str, asked: Path | None) -> QueryModel:
+def query_model(session: Session, combining_function: str, asked: Path | None) -> QueryModel:
+    """The model that queries: the combiner in the file `asked`, or the newest; or no combiner, but a plain sum or half.
+
+    Raises UsageError where a file is asked for that would not be used, DataError where there is none, or it does not
+    fit the CLIP.
+    """
     profile = session.profile
+    alone: dict[str, Compose] = {"image only": image_query, "text only": text_query}
     if combining_function != "combiner":
         if asked is not None:
             raise UsageError(
@@ -164,10 +218,12 @@ def _query_model(session: Session, combining_function: str, asked: Path | None) 
         require_partner(session, checkpoint, store)
         levels = checkpoint.about.get("architecture", {}).get("levels")
         combiner = Combiner.from_state(checkpoint.state, levels=tuple(levels) if levels else None)
-        compose, path = combiner_query(combiner.to(session.compute.device).eval(), profile), checkpoint.path
+        combiner.to(session.compute.device).eval()
+        alone |= {level: level_query(combiner, level) for level in combiner.architecture.levels}
+        compose, path = combiner_query(combiner, profile), checkpoint.path
         fingerprint, seed = fingerprint_of(checkpoint.state), checkpoint.about.get("seed")
     clip = str(choice.checkpoint or choice.model)
-    return QueryModel(store, compose, combining_function, path, clip, fingerprint, seed)
+    return QueryModel(store, compose, alone, combining_function, path, clip, fingerprint, seed)
 
 
 def _default_name(model: QueryModel) -> str:

@@ -1,0 +1,185 @@
+"""`mlcl report`: a page that shows what runs have learned."""
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlcl_cli import __version__
+from mlcl_cli.errors import MlclError, StuckError, UsageError
+from mlcl_cli.files import write_file
+from mlcl_cli.models.compute import choose_workers
+from mlcl_cli.profile import Profile, load_profile
+from mlcl_cli.report.page import Page, Reported
+from mlcl_cli.report.pictures import thumbnails
+from mlcl_cli.report.study import Study, study
+from mlcl_cli.reporting import Reporter, WithoutNotes
+from mlcl_cli.training.logs import TIMES, read_log
+from mlcl_cli.workflows.choose import ClipChoice
+from mlcl_cli.workflows.query import query_model, validation_of
+from mlcl_cli.workflows.runs import ListedRun, find_run, list_runs
+from mlcl_cli.workflows.session import Session
+
+SIGN = '<meta name="generator" content="mlcl'
+Paths = dict[str, dict[str, Path]]
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The page, and the runs on it that have a retrieval sheet."""
+
+    path: Path
+    runs: Mapping[str, bool]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """One plain object."""
+        runs = [{"run": name, "sheet": sheet} for name, sheet in self.runs.items()]
+        size = self.path.stat().st_size
+        return {"command": "report", "file": str(self.path), "bytes": size, "runs": runs, "seconds": self.seconds}
+
+
+def write_report(
+    profile: Profile,
+    reporter: Reporter,
+    names: Sequence[str] = (),
+    *,
+    every: bool = False,
+    output: Path | None = None,
+    sample: int = 8,
+) -> ReportResult:
+    """Writes one HTML file about the runs named, about `every` run, or about the newest combiner (else fine-tuning).
+
+    Figures are those that each run logged; `sample` queries of each kind are shown as its best checkpoint ranks them.
+    A run whose data or weights are not at hand is shown without them. Raises UsageError where there is nothing to show.
+    """
+    began = time.monotonic()
+    runs = _chosen(profile, names, every=every)
+    path = output or profile.workspace / "reports" / f"{_title(runs, every=every)}.html"
+    if path.exists() and (path.is_dir() or SIGN not in path.read_text(errors="replace")[:1000]):
+        raise UsageError("exists and is no report", where=path, remedy="Choose another --output")
+    paths: Paths = {}
+    reported = [_reported(profile, reporter, number, run, sample, paths) for number, run in enumerate(runs)]
+    title = f"{runs[0].stage}/{runs[0].folder.name}" if len(runs) == 1 else f"{len(runs)} runs side by side"
+    page = Page(title, f"{datetime.now():%Y-%m-%d %H:%M}", __version__, reported, sample)
+    wanted = sorted(page.wanted())
+    files = [(name, paths[dataset][name]) for dataset, name in wanted]
+    with reporter.bar(f"Embedding {len(files):,} pictures", len(files)) as advance:
+        small = thumbnails(files, choose_workers(profile.workers), advance)
+        pictures = {key: found for key, found in zip(wanted, small, strict=True) if found is not None}
+    write_file(path, replace(page, pictures=pictures).html().encode())
+    return ReportResult(path, {run.label: run.study is not None for run in reported}, time.monotonic() - began)
+
+
+def _chosen(profile: Profile, names: Sequence[str], *, every: bool) -> list[ListedRun]:
+    """The runs to show; each has a best epoch."""
+    if names and every:
+        raise UsageError("names are given, too", where="--all", remedy="Leave one of them out")
+    if names:
+        runs = list(dict.fromkeys(find_run(profile, name) for name in names))
+        if empty := [run for run in runs if not run.summary["bests"]]:
+            raise UsageError("has no validated epoch yet", where=empty[0].folder, remedy="Wait for its first one")
+        return runs
+    runs = [run for run in list_runs(profile) if run.summary["bests"]]
+    if not every:
+        own = [run for run in runs if run.summary.get("dataset") == profile.dataset]
+        runs = ([run for run in own if run.stage == "combiner"] or own)[-1:]
+    if not runs:
+        remedy = "Run `mlcl finetune` or `mlcl train-combiner` first"
+        raise UsageError("there is no run with a validated epoch yet", where=profile.workspace, remedy=remedy)
+    return runs
+
+
+def _title(runs: Sequence[ListedRun], *, every: bool) -> str:
+    if every:
+        return "all"
+    more = f"-and-{len(runs) - 1}-more" if len(runs) > 1 else ""
+    return f"{runs[0].stage}-{runs[0].folder.name}{more}"
+
+
+def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun, sample: int, paths: Paths) -> Reported:
+    """A run with its study; where that cannot be made, with the reason."""
+    found: Study | None = None
+    missing, fingerprint = "", None
+    try:
+        own = _profile_of(run, profile)
+        found, fingerprint = _studied(own, reporter, run, sample, paths)
+    except StuckError:
+        raise
+    except MlclError as error:
+        missing = str(error)
+        reporter.warn(f"{run.folder.name} has no retrieval sheet: {missing}")
+    resolved = run.folder / "profile.yaml"
+    return Reported(
+        number,
+        run.folder.name,
+        run.stage,
+        run.state,
+        run.summary,
+        read_log(run.folder),
+        sum(row["seconds"] for row in read_log(run.folder, TIMES)),
+        resolved.read_text() if resolved.exists() else "",
+        _commands(run, profile.workspace),
+        found,
+        missing,
+        fingerprint,
+    )
+
+
+def _profile_of(run: ListedRun, here: Profile) -> Profile:
+    """The run's own profile on this machine: where things lie, and how the machine is used, is as `here`."""
+    own = load_profile(run.folder / "profile.yaml")
+    choice = ClipChoice.described(run.summary["clip"], here.workspace, "the run's")
+    tuned: Path | str = "auto"
+    if run.stage == "finetune":
+        tuned = run.folder / next(iter(run.summary["bests"].values()))["checkpoint"]
+    clip = own.clip.model_copy(update={"model": choice.model, "checkpoint": tuned})
+    machine = {name: getattr(here, name) for name in ("workspace", "roots", "shoes", "workers", "device")}
+    return own.model_copy(update={**machine, "clip": clip})
+
+
+def _studied(
+    profile: Profile, reporter: Reporter, run: ListedRun, sample: int, paths: Paths
+) -> tuple[Study, str | None]:
+    """What the best checkpoint does on the validation split, and its fingerprint."""
+    reporter.note(f"Looking at {run.stage}/{run.folder.name}")
+    session = Session.open(profile, WithoutNotes(reporter))
+    best = run.folder / next(iter(run.summary["bests"].values()))["checkpoint"]
+    combiner = run.stage == "combiner"
+    model = query_model(session, "combiner" if combiner else "sum", best if combiner else None)
+    split = session.split("val")
+    ready = validation_of(session, split, model.store)
+    paths.setdefault(profile.dataset, {}).update(split.paths)
+    count = len(ready.split.triplets) * (len(model.alone) + 1)
+    with reporter.bar(f"Ranking {len(ready.split.triplets):,} queries", count) as advance:
+        found = study(
+            ready.evaluation,
+            ready.split,
+            ready.images,
+            ready.texts,
+            model.compose,
+            model.alone,
+            sample=sample,
+            seed=profile.seed,
+            advance=advance,
+        )
+    return found, model.fingerprint or model.store.fingerprints["both"]
+
+
+def _commands(run: ListedRun, workspace: Path) -> dict[str, str]:
+    """The command lines that make the run again, and that evaluate it."""
+    known = run.summary["clip"]["checkpoint"]
+    start = "none" if known is None else str((workspace / known).resolve())
+    profile = ["--profile", str(run.folder / "profile.yaml")]
+    best = str(run.folder / next(iter(run.summary["bests"].values()))["checkpoint"])
+    again = ["mlcl", *run.summary["command"].split(), *profile]
+    if run.stage == "combiner":
+        again += ["--set", f"clip.checkpoint={start}"]
+        evaluate = ["mlcl", "evaluate", *profile, "--checkpoint", best]
+    else:
+        again += ["--from", start]
+        evaluate = ["mlcl", "evaluate", "--combining-function", "sum", *profile, "--set", f"clip.checkpoint={best}"]
+    return {"To train it again:": shlex.join(again), "To evaluate it:": shlex.join(evaluate)}
