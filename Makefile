@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture bench lint format types check clean
+.PHONY: help demo test browser torture bench lint format types check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -14,6 +14,9 @@ demo: $(VENV)/.installed ## Draw a small catalogue and run the whole pipeline on
 
 test: $(VENV)/.installed-dev ## Run the tests
 	$(BIN)/pytest
+
+browser: ## Install Chromium, in which tests open the report (Debian, as root)
+	command -v chromium || { apt-get update --quiet && apt-get install --yes --no-install-recommends chromium; }
 
 torture: $(VENV)/.installed-dev ## Cut training at 200 random moments, resume it, compare
 	$(BIN)/python tests/training/torture.py 200

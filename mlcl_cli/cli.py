@@ -217,6 +217,7 @@ def demo(
     else:
         show_comparison("Recall in percent, mean of the protocol's recalls", result.scores)
         typer.echo(f"Everything was written to {result.folder} in {result.seconds:.0f} s")
+        typer.echo(f"Open this in a browser to see what was found: {result.report}")
 
 
 @command("bench", "mlcl bench --only combiner-epochs --only validations")

@@ -24,19 +24,21 @@ COLUMNS = {"image": "image only", "text": "text only", "sum": "element-wise sum"
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Scores in percent by data set, and where everything lies."""
+    """Scores in percent by data set, and where everything lies; `report` is the page that shows it."""
 
     folder: Path
+    report: Path
     scores: Mapping[str, Mapping[str, float]]
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
         """One plain object."""
-        return {"command": "demo", "folder": str(self.folder), "scores": self.scores, "seconds": self.seconds}
+        places = {"folder": str(self.folder), "report": str(self.report)}
+        return {"command": "demo", **places, "scores": self.scores, "seconds": self.seconds}
 
 
 def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: RunCommand) -> DemoResult:
-    """Draws the catalogue, trains a small CLIP for it, and runs the real commands on each data set.
+    """Draws the catalogue, trains a small CLIP for it, runs the real commands on each data set, and shows the runs.
 
     `run` takes a command line without its `mlcl` and gives the command's JSON result.
     """
@@ -50,7 +52,9 @@ def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: Run
         path = folder / f"mlcl.{dataset}.yaml"
         path.write_text(profile_text(dataset))
         scores[dataset] = _pipeline(dataset, path, run)
-    return DemoResult(folder, scores, time.monotonic() - began)
+    report = folder / "report.html"
+    run(["report", "--all", "--output", str(report), "--profile", str(path)])
+    return DemoResult(folder, report, scores, time.monotonic() - began)
 
 
 def _make_room(folder: Path) -> None:

@@ -15,13 +15,18 @@ def test_the_combiner_beats_the_sum_and_the_sum_beats_either_alone(tmp_path: Pat
     folder = tmp_path / "demo"
     result = CliRunner().invoke(app, ["demo", "--output", str(folder), "--json"])
     assert result.exit_code == 0, result.stderr
-    scores = json.loads(result.stdout)["scores"]
+    told = json.loads(result.stdout)
+    scores = told["scores"]
     assert list(scores) == ["fashioniq", "shoes", "cirr"]
     for row in scores.values():
         alone = max(row["image only"], row["text only"])
         ranked = [row["combiner"], row["element-wise sum"], alone, row["chance"]]
         assert all(better > worse + 1 for better, worse in itertools.pairwise(ranked)), row
     assert len(list(folder.glob("runs/submissions/*/*.json"))) == 2
+    page = Path(told["report"]).read_text()
+    assert page.count('<div data-tabs id="run-') == 9
+    for row in scores.values():
+        assert f'data-value="{row["combiner"]}"' in page
     assert [path.name for path in sorted(folder.glob("mlcl.*.yaml"))] == [
         "mlcl.cirr.yaml",
         "mlcl.fashioniq.yaml",

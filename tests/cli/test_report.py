@@ -1,0 +1,207 @@
+"""`mlcl report` through the real command line: its figures are the run's, its ranks the evaluation's."""
+
+import csv
+import json
+import re
+import shlex
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Mlcl
+from world import world
+
+Attributes = dict[str, str | None]
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, in order, and the text of the page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, Attributes]] = []
+        self.text = ""
+        self._texts: list[tuple[str, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.found:
+            self._texts.append((self.found[-1][0], data.strip()))
+
+    def texts(self, tag: str) -> list[str]:
+        """The texts that follow directly on an element's beginning."""
+        return [text for own, text in self._texts if own == tag]
+
+    def having(self, name: str) -> list[Attributes]:
+        return [attributes for _, attributes in self.found if name in attributes]
+
+
+@pytest.fixture
+def trained(mlcl: Mlcl, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A tuned CLIP and a combiner, of CIRR unless the test names another data set."""
+    dataset = getattr(request, "param", "cirr")
+    world(tmp_path, dataset, triplets=40)
+    if dataset == "shoes":
+        assert mlcl("prepare-shoes").code == 0
+    assert mlcl("finetune", "--encoder", "text").code == 0
+    assert mlcl("train-combiner").code == 0
+    return tmp_path
+
+
+def runs_of(folder: Path, stage: str) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"work/{stage}/*/run.json"))
+
+
+def best_of(run: Path) -> Any:
+    return next(iter(json.loads((run / "run.json").read_text())["bests"].values()))
+
+
+def page_of(mlcl: Mlcl, *options: str) -> Elements:
+    return Elements(Path(mlcl("report", *options, "--json").json["file"]).read_text())
+
+
+@pytest.mark.parametrize("trained", ["fashioniq", "shoes", "cirr"], indirect=True)
+def test_figures_are_the_runs_and_ranks_the_evaluations(mlcl: Mlcl, trained: Path) -> None:
+    result = mlcl("report", "--json").json
+    (run,) = runs_of(trained, "combiner")
+    assert result["runs"] == [{"run": f"combiner/{run.name}", "sheet": True}]
+    assert Path(result["file"]) == trained / f"work/reports/combiner-{run.name}.html"
+    page = Elements(Path(result["file"]).read_text())
+    metrics = best_of(run)["metrics"]
+    shown = {one["data-metric"]: float(one["data-value"] or "") for one in page.having("data-metric")}
+    assert shown.items() <= metrics.items()
+    assert len(shown) >= 3
+    for value in shown.values():
+        assert f"{value:.2f}" in page.text
+    assert "with the same figures" in page.text
+    require_the_ranks_of_evaluate(mlcl, trained, page)
+
+
+def require_the_ranks_of_evaluate(mlcl: Mlcl, folder: Path, page: Elements, *options: str) -> None:
+    evaluated = mlcl("evaluate", "--ranks", "ranks.csv", *options, "--json").json
+    rows = list(csv.DictReader((folder / "ranks.csv").read_text().splitlines()))
+    queries = evaluated["queries"]
+    assert len(rows) == (sum(queries.values()) if isinstance(queries, dict) else queries)
+    cards = page.having("data-query")
+    assert len(cards) > 5
+    for card in cards:
+        assert rows[int(card["data-query"] or "")]["rank"] == card["data-rank"]
+    ten = 100 * sum(int(row["rank"] or 10**9) <= 10 for row in rows) / len(rows)
+    metrics = evaluated["metrics"]
+    assert metrics.get("recall@10", metrics.get("average/recall@10")) == pytest.approx(ten)
+
+
+def test_a_fine_tuning_run_is_ranked_by_the_sum(mlcl: Mlcl, trained: Path) -> None:
+    (run,) = runs_of(trained, "finetune")
+    page = page_of(mlcl, run.name)
+    assert "text only" in page.text
+    assert {"image only", "text only"} <= set(page.texts("th"))
+    assert "hybrid" not in page.texts("th")
+    best = f"clip.checkpoint={run / best_of(run)['checkpoint']}"
+    require_the_ranks_of_evaluate(mlcl, trained, page, "--combining-function", "sum", "--set", best)
+
+
+def test_runs_side_by_side(mlcl: Mlcl, trained: Path) -> None:
+    assert mlcl("train-combiner", "--set", "seed=1").code == 0
+    result = mlcl("report", "--all", "--json").json
+    page = Elements(Path(result["file"]).read_text())
+    for stage in ("finetune", "combiner"):
+        for run in runs_of(trained, stage):
+            metrics = best_of(run)["metrics"]
+            own = [one for one in page.having("data-metric") if one["data-run"] == f"{stage}/{run.name}"]
+            assert {one["data-metric"]: float(one["data-value"] or "") for one in own} == metrics
+    assert page.text.count("targets rank better") == 2
+    won = re.search(r"Of 40 targets (\d+) rank better, (\d+) worse, (\d+) the same", " ".join(page.text.split()))
+    assert won is not None
+    assert sum(map(int, won.groups())) == 40
+    ids = [attributes["id"] for attributes in page.having("id")]
+    assert len(ids) == len(set(ids)), "an identifier is there twice"
+    known = set(ids)
+    for name in ("aria-controls", "aria-labelledby"):
+        assert {attributes[name] for attributes in page.having(name)} <= known
+    assert {
+        (attributes["href"] or "")[1:] for tag, attributes in page.found if tag == "use" and "href" in attributes
+    } <= known
+
+
+def test_the_page_tells_how_the_run_was_made_and_the_lines_work(mlcl: Mlcl, trained: Path) -> None:
+    for stage in ("finetune", "combiner"):
+        (run,) = runs_of(trained, stage)
+        page = page_of(mlcl, run.name)
+        summary = json.loads((run / "run.json").read_text())
+        assert (run / "profile.yaml").read_text().strip() in page.text
+        assert summary["clip"]["fingerprint"] in page.text
+        assert summary["versions"]["torch"] in page.text
+        again, evaluate = (shlex.split(line)[1:] for line in page.texts("code") if line.startswith("mlcl "))
+        assert mlcl(*evaluate, "--json").json["metrics"] == best_of(run)["metrics"]
+        assert mlcl(*again, "--json").json["metrics"] == best_of(run)["metrics"]
+        shutil.rmtree(max(runs_of(trained, stage)))
+
+
+def test_a_run_without_its_data_has_figures_and_curves_and_says_why_there_is_no_sheet(
+    mlcl: Mlcl, trained: Path
+) -> None:
+    shutil.rmtree(trained / "data")
+    outcome = mlcl("report", "--json")
+    assert outcome.json["runs"][0]["sheet"] is False
+    assert "warning: " in outcome.err
+    page = Elements(Path(outcome.json["file"]).read_text())
+    assert "There is no retrieval sheet: " in page.text
+    assert page.having("data-metric")
+    assert [attributes for tag, attributes in page.found if tag == "svg" and attributes.get("role") == "img"]
+
+
+def test_other_figures_than_the_logged_are_told(mlcl: Mlcl, trained: Path) -> None:
+    (run,) = runs_of(trained, "combiner")
+    summary = json.loads((run / "run.json").read_text())
+    best_of_summary = next(iter(summary["bests"].values()))
+    best_of_summary["metrics"]["recall@10"] += 1.5
+    (run / "run.json").write_text(json.dumps(summary))
+    assert "figures differ by up to 1.50" in page_of(mlcl).text
+
+
+def test_captions_and_names_are_text_not_markup(mlcl: Mlcl, trained: Path) -> None:
+    path = trained / "data/cirr/captions/cap.rc2.val.json"
+    records = json.loads(path.read_text())
+    for record in records:
+        record["caption"] = "<script>alert('x')</script> & <b>red</b>"
+    path.write_text(json.dumps(records))
+    page = page_of(mlcl)
+    assert "<script>alert('x')</script> & <b>red</b>" in page.text
+    assert [tag for tag, _ in page.found].count("script") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["report", "nothing"], "'nothing' names no run"),
+        (["report", "--all", "cirr"], "--all: names are given, too"),
+        (["report", "--output", "thesis.html"], "thesis.html: exists and is no report"),
+        (["report", "--output", "data"], "data: exists and is no report"),
+    ],
+)
+def test_mistakes(mlcl: Mlcl, trained: Path, command: list[str], message: str) -> None:
+    (trained / "thesis.html").write_text("<p>precious</p>")
+    outcome = mlcl(*command)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert (trained / "thesis.html").read_text() == "<p>precious</p>"
+
+
+def test_there_is_nothing_to_report_yet(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr")
+    outcome = mlcl("report")
+    assert outcome.code == 2
+    assert "there is no run with a validated epoch yet" in outcome.err
+
+
+def test_a_report_is_written_again_over_itself(mlcl: Mlcl, trained: Path) -> None:
+    for _ in range(2):
+        assert mlcl("report", "--output", "page.html").code == 0
+    assert (trained / "page.html").exists()
