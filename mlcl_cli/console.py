@@ -14,6 +14,7 @@ from mlcl_cli.errors import MlclError
 
 NOISY = 1.5
 SHOWN_FINDINGS = 10
+WIDE = 110
 SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "versions")
 
 
@@ -78,16 +79,19 @@ def show_check(result: Mapping[str, Any]) -> None:
 
 
 def show_runs(result: Mapping[str, Any]) -> None:
-    """A line a run, oldest first."""
+    """A line a run, oldest first; on a narrow screen without what its name tells, too."""
+    console = _stdout()
+    wide = ("data set", "when") if console.width >= WIDE else ()
     table = Table(box=box.SIMPLE, padding=0)
-    for name in ("run", "stage", "state", "epochs", "best", "size"):
+    for name in ("run", "stage", "state", "epochs", "best", "size", *wide):
         table.add_column(name, justify="right" if name in ("epochs", "best", "size") else "left", no_wrap=True)
     for run in result["runs"]:
         best = "" if run["score"] is None else f"{run['score']:.2f}"
         epochs = f"{run['epoch']:,} of {run['epochs']:,}"
         name, size = escape(run["name"]), f"{run['bytes'] / 2**20:,.0f} MB"
-        table.add_row(name, run["stage"], run["state"], epochs, best, size)
-    _stdout().print(table if result["runs"] else "There are no runs in this workspace yet")
+        told = {"data set": run["dataset"] or "", "when": run["created"][:16].replace("T", " ") + " UTC"}
+        table.add_row(name, run["stage"], run["state"], epochs, best, size, *(escape(told[key]) for key in wide))
+    console.print(table if result["runs"] else "There are no runs in this workspace yet")
 
 
 def show_comparison(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:

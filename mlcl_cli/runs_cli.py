@@ -1,15 +1,34 @@
 """`mlcl runs`, its subcommands, and `mlcl report`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from mlcl_cli.errors import MlclError
 from mlcl_cli.guard import guarded, open_profile
 from mlcl_cli.options import DebugOption, JsonOption, ProfileOption, QuietOption, SetOption, absolute
 
 app = typer.Typer(help="List the workspace's runs; show or remove one.", invoke_without_command=True)
-NameArgument = Annotated[str, typer.Argument(help="The run's name, or enough of its beginning.")]
+
+
+def _complete(context: typer.Context, incomplete: str) -> list[str]:
+    """What the shell offers for a run's name. Imports no torch, and says nothing where the profile is not right."""
+    from mlcl_cli.profile import find_profile, load_profile
+
+    try:
+        path, _ = find_profile(context.params.get("profile"), os.environ, Path.cwd())
+        workspace = load_profile(path, context.params.get("overrides") or []).workspace
+    except MlclError:
+        return []
+    names = {path.parent.name for path in workspace.glob("*/*/run.json")}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+NameArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="The run's name, or enough of its beginning.", autocompletion=_complete)
+]
 
 
 @app.callback(epilog="Example:  mlcl runs")
@@ -73,7 +92,8 @@ def remove(
 
 def report(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs, by name; else the newest combiner's.")
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="Runs, by name; else the newest combiner's.", autocompletion=_complete),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All runs of the workspace, side by side.")] = False,
     output: Annotated[

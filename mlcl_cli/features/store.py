@@ -52,7 +52,7 @@ class FeatureStore:
 
     def images(self, files: Files) -> Table:
         """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""
-        return self._banked("images", files, self._plain, self._encode_plain, {}, open_image)
+        return self._banked("images", files, self._plain, self._encode_plain, {}, open_image, "images")
 
     @torch.no_grad()
     def live_images(self, pictures: Pictures, names: Sequence[str]) -> Table:
@@ -80,7 +80,8 @@ class FeatureStore:
                 return self.encoder.images(augment(crops.to(device), seed_of(seed, "augment", view, names[0])))
 
             key = {"view": str(view), "seed": str(seed)}
-            tables.append(self._banked("views", files, crop, encode, key, opener).of([name for name, _ in files]))
+            what = f"augmented views, set {view + 1} of {count}"
+            tables.append(self._banked("views", files, crop, encode, key, opener, what).of([name for name, _ in files]))
         return torch.stack(tables)
 
     def texts(self, captions: Sequence[str], *, banked: bool = True) -> Table:
@@ -117,7 +118,14 @@ class FeatureStore:
         return features
 
     def _banked(
-        self, kind: str, files: Files, convert: Convert, encode: Encode, extra: Mapping[str, str], opener: Opener
+        self,
+        kind: str,
+        files: Files,
+        convert: Convert,
+        encode: Encode,
+        extra: Mapping[str, str],
+        opener: Opener,
+        what: str,
     ) -> Table:
         key = {"dataset": self.dataset, "transform": repr(self.transform)} | dict(extra)
         stamps = {name: stamp for name, path in files if (stamp := _stamp(path)) is not None}
@@ -126,7 +134,7 @@ class FeatureStore:
             # Portions are those of all files, so that a build that was cut encodes the rest in the same company.
             portions = (files[start : start + self.at_once] for start in range(0, len(files), self.at_once))
             wanted = ([(n, path) for n, path in part if n in missing or n not in stamps] for part in portions)
-            self._fill(bank, stamps, self._encode([part for part in wanted if part], convert, encode, opener))
+            self._fill(bank, stamps, self._encode([part for part in wanted if part], convert, encode, opener, what))
         names = [name for name, _ in files if name not in self.bad]
         return bank.table(names, self.encoder.compute.device)
 
@@ -169,13 +177,13 @@ class FeatureStore:
 
     @torch.no_grad()
     def _encode(
-        self, portions: Sequence[Files], convert: Convert, encode: Encode, opener: Opener
+        self, portions: Sequence[Files], convert: Convert, encode: Encode, opener: Opener, what: str
     ) -> Iterator[tuple[list[str], Tensor]]:
         count = sum(len(part) for part in portions)
         if not count:
             return
         results = self._read(portions, convert, opener)
-        with self.reporter.bar(f"Encoding {count:,} images", count) as advance:
+        with self.reporter.bar(f"Encoding {count:,} {what}", count) as advance:
             for part in portions:
                 names, pixels = [], []
                 for (name, _path), result in zip(part, results, strict=False):

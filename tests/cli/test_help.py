@@ -1,11 +1,14 @@
 """Help is instant, complete and has an example; the options that scripts use stay."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 from conftest import Mlcl
+from world import write_json
 
 from mlcl_cli import __version__
 from mlcl_cli.cli import app
@@ -68,3 +71,36 @@ def test_a_bug_of_ours_is_one_line_and_exit_code_1() -> None:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.splitlines() == ["error: ZeroDivisionError: boom. This is a bug of mlcl; --debug shows where"]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["tr"], ["train-combiner"]),
+        (["report", "--ou"], ["--output"]),
+        (["finetune", "--encoder", "i"], ["image"]),
+        (["report", "cirr-2"], ["cirr-20260101-000000", "cirr-20260102-000000"]),
+        (["runs", "show", "cirr-20260102"], ["cirr-20260102-000000"]),
+        (["runs", "show", "shoes"], []),
+    ],
+)
+def test_the_shell_completes_commands_options_and_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], offered: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlcl.yaml").write_text("dataset: cirr\nworkspace: work\n")
+    for name in ("finetune/cirr-20260101-000000", "combiner/cirr-20260102-000000"):
+        write_json(tmp_path / "work" / name / "run.json", {})
+    command = [sys.executable, "-m", "mlcl_cli"]
+    asked = {"COMP_WORDS": " ".join(["mlcl", *words]), "COMP_CWORD": str(len(words)), "_MLCL_COMPLETE": "complete_bash"}
+    found = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    assert found.stdout.split() == offered, found.stderr
+
+
+def test_no_profile_completes_no_run_and_says_nothing(tmp_path: Path) -> None:
+    asked = {"COMP_WORDS": "mlcl report c", "COMP_CWORD": "2", "_MLCL_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-m", "mlcl_cli"]
+    found = subprocess.run(
+        command, env={**os.environ, **asked}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (found.stdout.strip(), found.stderr) == ("", "")
