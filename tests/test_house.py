@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "report", "__init__"},
     "options": set(),
     "guard": {"errors", "interrupts", "console", "live", "profile"},
-    "runs_cli": {"guard", "options", "console", "workflows"},
+    "runs_cli": {"errors", "guard", "options", "console", "profile", "workflows"},
     "training_cli": {"errors", "guard", "options", "console", "workflows"},
     "cli": BASE
     | {"guard", "runs_cli", "training_cli", "options", "profile", "console", "live", "workflows", "__init__"},

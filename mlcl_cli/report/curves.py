@@ -80,7 +80,7 @@ def draw_panel(panel: Panel) -> str:
             drawn.set_label(line.label)
         if panel.best is not None:
             axes.axvline(panel.best, color=INK, lw=0.8, ls=":")
-        axes.set_xlabel("epoch")
+        axes.set_xlabel("epoch" if panel.best is None else "epoch; dotted: the best")
         axes.set_ylabel(panel.unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
         if len(panel.lines) > 1:

@@ -81,13 +81,14 @@ class Reported:
     @property
     def curves(self) -> list[Markup]:
         """Loss and terms, recalls, temperatures, level weight: what was logged of them."""
-        terms = {name: name.replace("_", " ") for name in terms_of(self.rows[-1]) if name not in self.best["metrics"]}
+        last = self.rows[-1] if self.rows else {}
+        terms = {name: name.replace("_", " ") for name in terms_of(last) if name not in self.best["metrics"]}
         terms = terms if len(terms) > 1 else {}
         wanted = [
             ("loss", "Loss and its terms, as they are summed" if terms else "Loss", "loss", {"loss": "loss"} | terms),
             ("recall", "Validation", "percent", {name: name for name in headlines(self.best["metrics"])}),
             ("temperature", "Temperatures", "τ", LEARNED),
-            ("weight", "Level weight w of mCCL: high 2w, mid 2 − 2w", "w", {"level_weight": "w"}),
+            ("weight", "Level weight w: high 2w, mid 2 − 2w", "w", {"level_weight": "w"}),
         ]
         panels = []
         for name, title, unit, lines in wanted:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcl_cli import __version__
-from mlcl_cli.errors import MlclError, StuckError, UsageError
+from mlcl_cli.errors import DataError, MlclError, StuckError, UsageError
 from mlcl_cli.files import write_file
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.profile import Profile, load_profile
@@ -18,11 +18,13 @@ from mlcl_cli.report.pictures import thumbnails
 from mlcl_cli.report.study import Study, study
 from mlcl_cli.reporting import Reporter, WithoutNotes
 from mlcl_cli.training.logs import TIMES, read_log
+from mlcl_cli.training.runs import SUMMARY
 from mlcl_cli.workflows.choose import ClipChoice
 from mlcl_cli.workflows.query import query_model, validation_of
 from mlcl_cli.workflows.runs import ListedRun, find_run, list_runs
 from mlcl_cli.workflows.session import Session
 
+NEEDED = ("dataset", "protocol", "clip", "image", "device", "seed", "versions", "command")
 SIGN = '<meta name="generator" content="mlcl'
 Paths = dict[str, dict[str, Path]]
 
@@ -102,6 +104,9 @@ def _title(runs: Sequence[ListedRun], *, every: bool) -> str:
 
 def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun, sample: int, paths: Paths) -> Reported:
     """A run with its study; where that cannot be made, with the reason."""
+    if lacking := [name for name in NEEDED if name not in run.summary]:
+        remedy = "Delete the run's folder, or mend the file"
+        raise DataError(f"is not a run's summary ({lacking[0]} is missing)", where=run.folder / SUMMARY, remedy=remedy)
     found: Study | None = None
     missing, fingerprint = "", None
     try:

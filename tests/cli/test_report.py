@@ -99,7 +99,7 @@ def require_the_ranks_of_evaluate(mlcl: Mlcl, folder: Path, page: Elements, *opt
 
 def test_a_fine_tuning_run_is_ranked_by_the_sum(mlcl: Mlcl, trained: Path) -> None:
     (run,) = runs_of(trained, "finetune")
-    page = page_of(mlcl, run.name)
+    page = page_of(mlcl, f"{run.parent.name}/{run.name}")
     assert "text only" in page.text
     assert {"image only", "text only"} <= set(page.texts("th"))
     assert "hybrid" not in page.texts("th")
@@ -133,7 +133,7 @@ def test_runs_side_by_side(mlcl: Mlcl, trained: Path) -> None:
 def test_the_page_tells_how_the_run_was_made_and_the_lines_work(mlcl: Mlcl, trained: Path) -> None:
     for stage in ("finetune", "combiner"):
         (run,) = runs_of(trained, stage)
-        page = page_of(mlcl, run.name)
+        page = page_of(mlcl, f"{run.parent.name}/{run.name}")
         summary = json.loads((run / "run.json").read_text())
         assert (run / "profile.yaml").read_text().strip() in page.text
         assert summary["clip"]["fingerprint"] in page.text
@@ -164,6 +164,32 @@ def test_other_figures_than_the_logged_are_told(mlcl: Mlcl, trained: Path) -> No
     best_of_summary["metrics"]["recall@10"] += 1.5
     (run / "run.json").write_text(json.dumps(summary))
     assert "figures differ by up to 1.50" in page_of(mlcl).text
+
+
+def test_a_run_whose_log_is_gone_has_no_curves_but_all_else(mlcl: Mlcl, trained: Path) -> None:
+    (run,) = runs_of(trained, "combiner")
+    (run / "metrics.jsonl").unlink()
+    page = page_of(mlcl)
+    assert page.having("data-query")
+    assert "figure" not in {tag for tag, _ in page.found}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "where"),
+    [
+        ("run.json", None, "run.json: is not a run's summary (versions is missing)"),
+        ("metrics.jsonl", "{}\nnonsense\n{}\n", "metrics.jsonl, line 2: is no log of mlcl"),
+    ],
+)
+def test_a_damaged_run_is_named(mlcl: Mlcl, trained: Path, file: str, content: str | None, where: str) -> None:
+    (run,) = runs_of(trained, "combiner")
+    summary = json.loads((run / "run.json").read_text())
+    del summary["versions"]
+    (run / file).write_text(json.dumps(summary) if content is None else content)
+    outcome = mlcl("report")
+    assert outcome.code == 3
+    assert where in outcome.err
+    assert not (trained / "work/reports").exists()
 
 
 def test_captions_and_names_are_text_not_markup(mlcl: Mlcl, trained: Path) -> None:
