@@ -84,9 +84,12 @@ class Reported:
         last = self.rows[-1] if self.rows else {}
         terms = {name: name.replace("_", " ") for name in terms_of(last) if name not in self.best["metrics"]}
         terms = terms if len(terms) > 1 else {}
+        shown = headlines(self.best["metrics"])
+        subset = {name: name for name in shown if name.startswith("recall_subset@")}
         wanted = [
             ("loss", "Loss and its terms, as they are summed" if terms else "Loss", "loss", {"loss": "loss"} | terms),
-            ("recall", "Validation", "percent", {name: name for name in headlines(self.best["metrics"])}),
+            ("recall", "Validation", "percent", {name: name for name in shown if name not in subset}),
+            ("subset", "Validation, among the image set", "percent", subset),
             ("temperature", "Temperatures", "τ", LEARNED),
             ("weight", "Level weight w: high 2w, mid 2 − 2w", "w", {"level_weight": "w"}),
         ]

@@ -81,7 +81,7 @@ def _chosen(profile: Profile, names: Sequence[str], *, every: bool) -> list[List
     if names and every:
         raise UsageError("names are given, too", where="--all", remedy="Leave one of them out")
     if names:
-        runs = list(dict.fromkeys(find_run(profile, name) for name in names))
+        runs = list({run.folder: run for run in (find_run(profile, name) for name in names)}.values())
         if empty := [run for run in runs if not run.summary["bests"]]:
             raise UsageError("has no validated epoch yet", where=empty[0].folder, remedy="Wait for its first one")
         return runs
@@ -135,7 +135,10 @@ def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun,
 
 
 def _profile_of(run: ListedRun, here: Profile) -> Profile:
-    """The run's own profile on this machine: where things lie, and how the machine is used, is as `here`."""
+    """The run's own profile on this machine: where things lie, and how the machine is used, is as `here`.
+
+    Images that have gone bad since are dropped where either profile says so.
+    """
     own = load_profile(run.folder / "profile.yaml")
     choice = ClipChoice.described(run.summary["clip"], here.workspace, "the run's")
     tuned: Path | str = "auto"
@@ -143,7 +146,8 @@ def _profile_of(run: ListedRun, here: Profile) -> Profile:
         tuned = run.folder / next(iter(run.summary["bests"].values()))["checkpoint"]
     clip = own.clip.model_copy(update={"model": choice.model, "checkpoint": tuned})
     machine = {name: getattr(here, name) for name in ("workspace", "roots", "shoes", "workers", "device")}
-    return own.model_copy(update={**machine, "clip": clip})
+    drop = "drop" in (own.bad_images, here.bad_images)
+    return own.model_copy(update={**machine, "clip": clip, "bad_images": "drop" if drop else "stop"})
 
 
 def _studied(

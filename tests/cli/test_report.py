@@ -157,6 +157,24 @@ def test_a_run_without_its_data_has_figures_and_curves_and_says_why_there_is_no_
     assert [attributes for tag, attributes in page.found if tag == "svg" and attributes.get("role") == "img"]
 
 
+def test_an_image_that_has_gone_is_dropped_on_demand_and_the_page_says_that_figures_differ(
+    mlcl: Mlcl, trained: Path
+) -> None:
+    records = json.loads((trained / "data/cirr/captions/cap.rc2.val.json").read_text())
+    (trained / f"data/dev/{records[0]['target_hard']}.png").unlink()
+    assert mlcl("report", "--json").json["runs"][0]["sheet"] is False
+    outcome = mlcl("report", "--set", "bad_images=drop", "--json")
+    assert outcome.json["runs"][0]["sheet"] is True
+    assert "1 bad images" in outcome.err
+    assert "figures differ by up to" in Path(outcome.json["file"]).read_text()
+
+
+def test_a_run_that_is_named_twice_is_shown_once(mlcl: Mlcl, trained: Path) -> None:
+    (run,) = runs_of(trained, "combiner")
+    name = f"combiner/{run.name}"
+    assert mlcl("report", name, name, "--json").json["runs"] == [{"run": name, "sheet": True}]
+
+
 def test_other_figures_than_the_logged_are_told(mlcl: Mlcl, trained: Path) -> None:
     (run,) = runs_of(trained, "combiner")
     summary = json.loads((run / "run.json").read_text())
