@@ -25,6 +25,7 @@ from mlcl_cli.workflows.runs import ListedRun, find_run, list_runs
 from mlcl_cli.workflows.session import Session
 
 NEEDED = ("dataset", "protocol", "clip", "image", "device", "seed", "versions", "command")
+SHOWN = 3  # runs in a file's name
 SIGN = '<meta name="generator" content="mlcl'
 Paths = dict[str, dict[str, Path]]
 
@@ -96,10 +97,11 @@ def _chosen(profile: Profile, names: Sequence[str], *, every: bool) -> list[List
 
 
 def _title(runs: Sequence[ListedRun], *, every: bool) -> str:
+    """The file's name; the same runs give the same one."""
     if every:
         return "all"
-    more = f"-and-{len(runs) - 1}-more" if len(runs) > 1 else ""
-    return f"{runs[0].stage}-{runs[0].folder.name}{more}"
+    named = "+".join(f"{run.stage}-{run.folder.name}" for run in runs[:SHOWN])
+    return named + (f"+{len(runs) - SHOWN}-more" if len(runs) > SHOWN else "")
 
 
 def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun, sample: int, paths: Paths) -> Reported:
