@@ -1,6 +1,7 @@
 """Curves as SVG that takes its colours from the page it stands in."""
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 SERIES = 6  # colours that the page defines; later lines take them again with another dash
 DASHES = ("-", "--", ":", "-.")
 FEW = 12  # points: so few are marked one by one
-WIDTH, HEIGHT = 4.6, 2.9  # inches
+WIDTH, HEIGHT = 4.6, 2.9  # inches, with a legend of up to three lines
+COLUMNS, LEGEND_LINE = 2, 0.16
 # Stand-ins for what the page's style sheet decides; matplotlib knows no variables.
 INK, RULE = "#010101", "#020202"
 _VARIABLES = {INK: "var(--ink)", RULE: "var(--rule)"} | {f"#0a0b{n:02x}": f"var(--series-{n})" for n in range(SERIES)}
@@ -23,6 +25,7 @@ _STYLE: dict[Any, Any] = {
     "path.simplify": False,
     "font.size": 9.0,
     "text.color": INK,
+    "text.parse_math": False,
     "axes.labelcolor": INK,
     "axes.edgecolor": RULE,
     "axes.grid": True,
@@ -70,7 +73,8 @@ class Panel:
 def draw_panel(panel: Panel) -> str:
     """An SVG element. Line n of the panel is the group `<name>-line-<n>`, one vertex a value, in order."""
     with _style(panel.name):
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        legend = math.ceil(len(panel.lines) / COLUMNS) * LEGEND_LINE
+        figure = Figure(figsize=(WIDTH, HEIGHT + max(0.0, legend - 3 * LEGEND_LINE)), layout="constrained")
         axes = figure.add_subplot()
         for number, line in enumerate(panel.lines):
             colour, dash = f"#0a0b{number % SERIES:02x}", DASHES[number // SERIES % len(DASHES)]
@@ -84,7 +88,7 @@ def draw_panel(panel: Panel) -> str:
         axes.set_ylabel(panel.unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
         if len(panel.lines) > 1:
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=COLUMNS)
         return _svg(figure, panel.name, panel.told)
 
 

@@ -44,6 +44,14 @@ def test_a_picture_is_whole_and_takes_its_colours_from_the_page() -> None:
     assert not re.search(r"#0a0b|http://(?!www.w3.org)|font-family|<metadata", svg)
 
 
+def test_many_lines_leave_room_for_the_picture_and_names_are_no_formulas() -> None:
+    lines = [Line(f"run_{number} $x^2$", [1, 2], [1.0, 2.0]) for number in range(30)]
+    svg = draw_panel(Panel("many", "t", "u", lines))
+    points = vertices(svg, "many-line-29")
+    assert np.ptp(points[:, 1]) > 80
+    assert svg.count("$x^2$") == 30 + svg.split(">")[0].count("$x^2$")
+
+
 def test_identifiers_differ_between_pictures() -> None:
     line = Line("one", [1, 2], [1.0, 2.0])
     found = [re.findall(r' id="([^"]*)"', draw_panel(Panel(name, "t", "u", [line]))) for name in ("a", "b")]
