@@ -119,8 +119,10 @@ def check(
     loaded, terminal = open_profile(profile, overrides, quiet=quiet)
     from mlcl_cli.console import show_check, show_json
     from mlcl_cli.workflows.check import check as run
-    from mlcl_cli.workflows.check import write_findings
+    from mlcl_cli.workflows.check import require_writable, write_findings
 
+    if output is not None:
+        require_writable(output)
     result = run(loaded, terminal, splits=split or ())
     if output is not None:
         write_findings(result, output)

@@ -89,7 +89,10 @@ def show_runs(result: Mapping[str, Any]) -> None:
         best = "" if run["score"] is None else f"{run['score']:.2f}"
         epochs = f"{run['epoch']:,} of {run['epochs']:,}"
         name, size = escape(run["name"]), f"{run['bytes'] / 2**20:,.0f} MB"
-        told = {"data set": run["dataset"] or "", "when": run["created"][:16].replace("T", " ") + " UTC"}
+        told = {
+            "data set": run["dataset"] or "",
+            "when": run["created"][:16].replace("T", " ") + " UTC" if run["created"] else "",
+        }
         table.add_row(name, run["stage"], run["state"], epochs, best, size, *(escape(told[key]) for key in wide))
     console.print(table if result["runs"] else "There are no runs in this workspace yet")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlcl_cli.errors import MachineError
+from mlcl_cli.errors import MachineError, UsageError
 
 os.umask(_UMASK := os.umask(0o077))  # it can be read in no other way
 
@@ -43,6 +43,16 @@ def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None
     finally:
         for stage in staged.values():
             stage.unlink(missing_ok=True)
+
+
+def require_own(path: Path, sign: str, what: str) -> None:
+    """Raises UsageError where `path` is a folder, or a file that holds something and not `sign` near its beginning."""
+    if path.is_dir():
+        raise UsageError("is a folder", where=path, remedy=f"Give the name of a file for {what}")
+    if path.exists() and path.stat().st_size:
+        with path.open(errors="replace") as file:
+            if sign not in file.read(1000):
+                raise UsageError(f"exists and is not {what} of mlcl", where=path, remedy="Choose another name")
 
 
 def write_file(path: Path, content: bytes | Callable[[Path], None]) -> None:

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from mlcl_cli.errors import MlclError
+from mlcl_cli.errors import MlclError, UsageError
 from mlcl_cli.guard import guarded, open_profile
 from mlcl_cli.options import DebugOption, JsonOption, ProfileOption, QuietOption, SetOption, absolute
 
+# The settings that are the machine's, not a run's.
+HEEDED = ("dataset", "workspace", "roots", "shoes", "workers", "device", "bad_images", "image.max_megapixels")
 app = typer.Typer(help="List the workspace's runs; show or remove one.", invoke_without_command=True)
 
 
@@ -107,6 +109,11 @@ def report(
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Write a page that shows what runs have learned: figures, curves, and what is found for sampled queries."""
+    if every and names:
+        raise UsageError("names are given, too", where="--all", remedy="Leave one of them out")
+    if ignored := [text for text in overrides or [] if not text.startswith(HEEDED)]:
+        remedy = "A run is shown with its own settings, but for " + ", ".join(HEEDED)
+        raise UsageError("has no effect on a report", where=f"--set {ignored[0]}", remedy=remedy)
     loaded, terminal = open_profile(profile, overrides, quiet=quiet)
     from mlcl_cli.console import show_json
     from mlcl_cli.workflows.report import write_report

@@ -30,7 +30,7 @@ WORDS: Mapping[str, str] = {
         close close-?up closer direction facing faces floor focus forest front grass grassy ground indoors? inside
         lawn left looking lying laying middle near outdoors? outside position right room side sitting sits snow
         standing stands surface table top towards? view wall water""",
-    "kind of thing": """different another_(?:kind|breed|type|species) breeds? brands? species type change_the
+    "type of object": """different another_(?:kind|breed|type|species) breeds? brands? species type change_the
         (?:is|are)_an?\\b.*\\binstead_of instead_of_an?""",
 }
 

@@ -21,7 +21,7 @@ SAMPLES = {
     "hardest": "Hardest: the target is ranked last of all",
     "easiest": "Easiest: the target is first, and by the widest margin",
 }
-LEARNED = {"temperature": "τ", "temperature_sscl": "τ of SSCL"}
+LEARNED = {"temperature": "τ of mCCL", "temperature_sscl": "τ of SSCL"}
 SAME = 0.005  # percent: below what two digits show
 
 Picture = tuple[str, str]  # data set and image name
@@ -170,6 +170,11 @@ class Group:
     def metrics(self) -> list[str]:
         """The protocol's figures, in its order."""
         return list(self.runs[0].best["metrics"])
+
+    @property
+    def best_run(self) -> Reported:
+        """The one with the highest score; of several the last."""
+        return max(self.runs, key=lambda run: (run.best["score"], run.number))
 
     def highest(self, metric: str) -> float:
         """The best of the runs by `metric`."""

@@ -263,7 +263,7 @@ def find_runs(parent: Path, *, unfinished: bool = False) -> list[StoredRun]:
             run = StoredRun(path.parent, summary)
             best, state, _created = run.checkpoint(), summary["state"], summary["created"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            remedy = "Delete the run's folder, or mend the file"
+            remedy = f"Mend the file, or delete the run with `mlcl runs rm {path.parent.name}`"
             raise DataError(f"is not a run's summary ({error})", where=path, remedy=remedy) from error
         if unfinished:
             if state != "finished" and any((run.folder / name).exists() for name in (NEXT, LAST, PREVIOUS)):

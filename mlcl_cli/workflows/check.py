@@ -15,7 +15,7 @@ from mlcl_cli.data.captions import training_captions
 from mlcl_cli.data.dataset import DATASETS, load_split
 from mlcl_cli.data.records import Split, Triplet
 from mlcl_cli.errors import DataError, MlclError, UsageError
-from mlcl_cli.files import to_json, write_file
+from mlcl_cli.files import require_own, to_json, write_file
 from mlcl_cli.images.decode import BadImage, read_images, set_limits
 from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.models.encoder import tokenise
@@ -27,6 +27,9 @@ from mlcl_cli.training.checkpoints import SUFFIX, load_checkpoint
 Severity = Literal["error", "note"]
 CONTEXT = 77
 FEATURE_BYTES = 4
+
+
+COLUMNS = ("check", "severity", "where", "what")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +90,16 @@ def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = ()) -
     return result
 
 
+def require_writable(path: Path) -> None:
+    """Raises UsageError where findings would replace a file that holds something else."""
+    require_own(path, ",".join(COLUMNS) if path.suffix.lower() == ".csv" else '"command": "check"', "findings")
+
+
 def write_findings(result: CheckResult, path: Path) -> None:
     """Writes the findings as CSV where the file's name ends so, else as JSON."""
     if path.suffix.lower() == ".csv":
         text = io.StringIO()
-        writer = csv.DictWriter(text, ["check", "severity", "where", "what"], lineterminator="\n")
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(finding) for finding in result.findings)
         write_file(path, text.getvalue().encode())

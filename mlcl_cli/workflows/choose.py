@@ -86,9 +86,14 @@ def choose_combiner(session: Session, asked: Path | None) -> tuple[Checkpoint, s
     if asked is not None:
         return load_checkpoint(asked, "combiner"), "asked for by --checkpoint"
     profile, metric = session.profile, session.protocol.bests[0]
-    for run in reversed(stage_runs(profile, "combiner")):
-        if (found := run.checkpoint(metric)) is not None and run.summary.get("dataset") == profile.dataset:
-            return load_checkpoint(found[0], "combiner"), f"newest here, best {metric} {found[1]:.2f}"
+    own = [run for run in stage_runs(profile, "combiner") if run.summary.get("dataset") == profile.dataset]
+    scored = [(*found, run) for run in own if (found := run.checkpoint(metric)) is not None]
+    if scored:
+        path, score, newest = scored[-1]
+        alike = [one for one in scored if one[2].summary.get("protocol") == newest.summary.get("protocol")]
+        best = max(alike, key=lambda one: one[1])
+        better = f"; {_shown(best[0], profile.workspace)} has {best[1]:.2f}" if best[1] > score else ""
+        return load_checkpoint(path, "combiner"), f"newest here, best {metric} {score:.2f}{better}"
     raise DataError(
         f"there is no trained combiner for {profile.dataset}",
         where=profile.workspace,

@@ -16,7 +16,7 @@ from mlcl_cli.data.records import Split
 from mlcl_cli.errors import UsageError
 from mlcl_cli.features.bank import Table
 from mlcl_cli.features.store import FeatureStore
-from mlcl_cli.files import write_file
+from mlcl_cli.files import require_own, write_file
 from mlcl_cli.images.decode import BadImagesError
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.models.weights import fingerprint as fingerprint_of
@@ -39,6 +39,7 @@ from mlcl_cli.workflows.session import Session, files_of, pruned_protocol, requi
 from mlcl_cli.workflows.train import combiner_query
 
 CombiningFunction = Literal["combiner", "sum", "image", "text"]
+RANK_COLUMNS = ("set", "pair_id", "reference", "target", "caption", "rank", "subset_rank")
 BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "text": text_query}
 
 
@@ -122,6 +123,8 @@ def run_evaluation(
     ranks: Path | None = None,
 ) -> EvaluationResult:
     """Evaluates the data set's validation protocol; writes every target's rank to `ranks`, as CSV, if given."""
+    if ranks is not None:
+        require_own(ranks, ",".join(RANK_COLUMNS), "a table of ranks")
     session = Session.open(profile, reporter)
     split = session.split("val")
     model = query_model(session, combining_function, checkpoint)
@@ -149,7 +152,7 @@ def _as_csv(split: Split, ranks: Mapping[str, Ranks]) -> bytes:
     """A line a query, in the annotations' order; a target that is its own reference has no rank."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("set", "pair_id", "reference", "target", "caption", "rank", "subset_rank"))
+    writer.writerow(RANK_COLUMNS)
     for part in split.sets:
         gallery, subset = ranks[part.name]
         for row, triplet in enumerate(part.triplets):

@@ -4,13 +4,13 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mlcl_cli import __version__
 from mlcl_cli.errors import DataError, MlclError, StuckError, UsageError
-from mlcl_cli.files import write_file
+from mlcl_cli.files import require_own, write_file
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.profile import Profile, load_profile
 from mlcl_cli.report.page import Page, Reported
@@ -62,12 +62,13 @@ def write_report(
     began = time.monotonic()
     runs = _chosen(profile, names, every=every)
     path = output or profile.workspace / "reports" / f"{_title(runs, every=every)}.html"
-    if path.exists() and (path.is_dir() or SIGN not in path.read_text(errors="replace")[:1000]):
-        raise UsageError("exists and is no report", where=path, remedy="Choose another --output")
+    if path.suffix not in (".html", ".htm"):
+        raise UsageError("must end in .html", where=path, remedy="Choose another --output")
+    require_own(path, SIGN, "a report")
     paths: Paths = {}
     reported = [_reported(profile, reporter, number, run, sample, paths) for number, run in enumerate(runs)]
     title = f"{runs[0].stage}/{runs[0].folder.name}" if len(runs) == 1 else f"{len(runs)} runs side by side"
-    page = Page(title, f"{datetime.now():%Y-%m-%d %H:%M}", __version__, reported, sample)
+    page = Page(title, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", __version__, reported, sample)
     wanted = sorted(page.wanted())
     files = [(name, paths[dataset][name]) for dataset, name in wanted]
     with reporter.bar(f"Embedding {len(files):,} pictures", len(files)) as advance:
@@ -79,10 +80,11 @@ def write_report(
 
 def _chosen(profile: Profile, names: Sequence[str], *, every: bool) -> list[ListedRun]:
     """The runs to show; each has a best epoch."""
-    if names and every:
-        raise UsageError("names are given, too", where="--all", remedy="Leave one of them out")
     if names:
         runs = list({run.folder: run for run in (find_run(profile, name) for name in names)}.values())
+        if damaged := [run for run in runs if run.state == "damaged"]:
+            remedy = "Mend the file, or delete the run with `mlcl runs rm`"
+            raise DataError("is not a run's summary", where=damaged[0].folder / SUMMARY, remedy=remedy)
         if empty := [run for run in runs if not run.summary["bests"]]:
             raise UsageError("has no validated epoch yet", where=empty[0].folder, remedy="Wait for its first one")
         return runs
@@ -110,9 +112,10 @@ def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun,
         remedy = "Delete the run's folder, or mend the file"
         raise DataError(f"is not a run's summary ({lacking[0]} is missing)", where=run.folder / SUMMARY, remedy=remedy)
     found: Study | None = None
-    missing, fingerprint = "", None
+    missing, fingerprint, moved = "", None, list[str]()
     try:
         own = _profile_of(run, profile)
+        moved = _moved(load_profile(run.folder / "profile.yaml"), own)
         found, fingerprint = _studied(own, reporter, run, sample, paths)
     except StuckError:
         raise
@@ -129,7 +132,7 @@ def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun,
         read_log(run.folder),
         sum(row["seconds"] for row in read_log(run.folder, TIMES)),
         resolved.read_text() if resolved.exists() else "",
-        _commands(run, profile.workspace),
+        _commands(run, profile.workspace, moved),
         found,
         missing,
         fingerprint,
@@ -180,11 +183,24 @@ def _studied(
     return found, model.fingerprint or model.store.fingerprints["both"]
 
 
-def _commands(run: ListedRun, workspace: Path) -> dict[str, str]:
+def _moved(stored: Profile, here: Profile) -> list[str]:
+    """The overrides that a run's stored profile needs where its folder or its data have moved since."""
+    places = {
+        "workspace": (stored.workspace, here.workspace),
+        f"roots.{here.dataset}": (stored.root, here.root),
+        "clip.model": (stored.clip.model, here.clip.model),
+    }
+    if here.dataset == "shoes":
+        places["shoes.images"] = (stored.shoes.images, here.shoes.images)
+        places["shoes.annotations"] = (stored.shoes.annotations, here.shoes.annotations)
+    return [part for key, (old, new) in places.items() if old != new for part in ("--set", f"{key}={new}")]
+
+
+def _commands(run: ListedRun, workspace: Path, moved: Sequence[str]) -> dict[str, str]:
     """The command lines that make the run again, and that evaluate it."""
     known = run.summary["clip"]["checkpoint"]
     start = "none" if known is None else str((workspace / known).resolve())
-    profile = ["--profile", str(run.folder / "profile.yaml")]
+    profile = ["--profile", str(run.folder / "profile.yaml"), *moved]
     best = str(run.folder / next(iter(run.summary["bests"].values()))["checkpoint"])
     again = ["mlcl", *run.summary["command"].split(), *profile]
     if run.stage == "combiner":

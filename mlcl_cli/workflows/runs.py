@@ -9,16 +9,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mlcl_cli.errors import DataError, UsageError, some
+from mlcl_cli.errors import UsageError, some
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.runs import LOCK, SUMMARY
 
+DAMAGED: dict[str, Any] = {"created": "", "dataset": None, "bests": {}, "epoch": 0, "epochs": 0}
 STAGES = ("finetune", "combiner")
 
 
 @dataclass(frozen=True, eq=False)
 class ListedRun:
-    """A run's summary, and what its folder tells; `state` is running, finished or interrupted."""
+    """A run's summary, and what its folder tells; `state` is running, finished, interrupted or damaged."""
 
     folder: Path
     stage: str
@@ -45,18 +46,19 @@ class ListedRun:
 
 
 def list_runs(profile: Profile) -> list[ListedRun]:
-    """Every run of the workspace, oldest first. Raises DataError for a summary that cannot be read."""
+    """Every run of the workspace, oldest first; one whose summary cannot be read is damaged, and comes first."""
     found = [run for stage in STAGES for run in _of_stage(profile.workspace / stage, stage)]
     return sorted(found, key=lambda run: (run.summary["created"], run.folder))
 
 
 def find_run(profile: Profile, name: str) -> ListedRun:
-    """The one run of that name, or STAGE/name; the beginning of it is enough.
+    """The one run of that name, or STAGE/name, whose beginning is enough; or of that folder.
 
     Raises UsageError where it names none or several.
     """
     names = {run: (run.folder.name, f"{run.stage}/{run.folder.name}") for run in list_runs(profile)}
     exact = [run for run, own in names.items() if name in own]
+    exact = exact or [run for run in names if run.folder == Path(name).absolute()]
     found = exact or [run for run, own in names.items() if any(one.startswith(name) for one in own)]
     if len(found) != 1:
         told = "no run" if not found else f"{len(found)} runs: {some([names[run][1] for run in found])}"
@@ -80,9 +82,8 @@ def _of_stage(parent: Path, stage: str) -> Iterator[ListedRun]:
                 summary["state"],
                 (summary["created"], summary["bests"], summary["epoch"], summary["epochs"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            remedy = "Delete the run's folder, or mend the file"
-            raise DataError(f"is not a run's summary ({error})", where=path, remedy=remedy) from error
+        except (OSError, ValueError, KeyError, TypeError):
+            summary, state = dict(DAMAGED), "damaged"
         if state == "running" and not _held(folder):
             state = "interrupted"  # its process died without a word
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,6 +1,7 @@
 """What every command assembles first: device, data, images that can be used."""
 
 import dataclasses
+import os
 import platform
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ from mlcl_cli import __version__
 from mlcl_cli.data.dataset import load_split, protocol_of
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
-from mlcl_cli.errors import DataError, UsageError
+from mlcl_cli.errors import DataError, MachineError, UsageError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.files import write_file
 from mlcl_cli.images.decode import BadImage, BadImagesError, set_limits
@@ -46,9 +47,7 @@ class Session:
         compute = choose_compute(profile.device, profile.precision)
         set_limits(profile.image.max_megapixels, profile.image.read_seconds)
         if writes:
-            probe = profile.workspace / ".writable"
-            write_file(probe, b"")
-            probe.unlink()
+            _require_writable(profile.workspace)
         reporter.note(f"Device: {compute}. Workspace: {profile.workspace}")
         return cls(profile, reporter, compute, choose_workers(profile.workers), writes)
 
@@ -105,7 +104,9 @@ class Session:
         if empty:
             raise DataError(f"nothing is left of {empty[0]} without its {len(own):,} bad images", where=split.name)
         lost = len(split.triplets) - len(pruned.triplets)
-        self.reporter.warn(f"{split.name}: {len(own):,} bad images and {lost:,} triplets are dropped")
+        images = "1 bad image" if len(own) == 1 else f"{len(own):,} bad images"
+        triplets = "1 triplet" if lost == 1 else f"{lost:,} triplets"
+        self.reporter.warn(f"{split.name}: {images} and {triplets} are dropped")
         return pruned
 
     def about(self) -> dict[str, Any]:
@@ -119,6 +120,20 @@ class Session:
             "versions": versions(),
             "profile": profile.model_dump(mode="json"),
         }
+
+
+def _require_writable(workspace: Path) -> None:
+    """A workspace that is not there yet is not made: what follows may fail, and has nothing to write then."""
+    if workspace.exists():
+        probe = workspace / ".writable"
+        write_file(probe, b"")
+        probe.unlink()
+        return
+    parent = next(folder for folder in workspace.parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise MachineError(
+            f"cannot be made ({parent} is not writable)", where=workspace, remedy="Choose another workspace"
+        )
 
 
 def files_of(splits: Sequence[Split], names: Iterable[str]) -> Files:

@@ -146,7 +146,7 @@ def require_a_true_card(card: Any, kind: str) -> None:
     ranks = card.locator("table tbody td").all_inner_texts()
     assert ranks[0] == str(rank)
     parts = card.locator("table thead th").all_inner_texts()
-    assert parts == ["query", "image only", "text only", "sum", "cat", "hybrid"]
+    assert parts == ["whole query", "image only", "text only", "sum", "cat", "hybrid"]
     assert all(1 <= int(one) <= 60 for one in ranks)
     for place in range(10):
         box = found.nth(place).locator("svg.picture use").bounding_box()

@@ -165,8 +165,52 @@ def test_an_image_that_has_gone_is_dropped_on_demand_and_the_page_says_that_figu
     assert mlcl("report", "--json").json["runs"][0]["sheet"] is False
     outcome = mlcl("report", "--set", "bad_images=drop", "--json")
     assert outcome.json["runs"][0]["sheet"] is True
-    assert "1 bad images" in outcome.err
+    assert "1 bad image and" in outcome.err
     assert "figures differ by up to" in Path(outcome.json["file"]).read_text()
+
+
+def test_the_lines_on_the_page_work_after_all_has_moved(mlcl: Mlcl, trained: Path) -> None:
+    (run,) = runs_of(trained, "combiner")
+    expected = best_of(run)["metrics"]
+    moved = trained.rename(trained.with_name("moved"))
+    outcome = mlcl("report", "--output", "page.html", folder=moved)
+    assert outcome.code == 0, outcome.err
+    texts = Elements((moved / "page.html").read_text()).texts("code")
+    for line in (shlex.split(text)[1:] for text in texts if text.startswith("mlcl ")):
+        assert mlcl(*line, "--json", folder=moved).json["metrics"] == expected
+    assert not trained.exists(), "something was written at the old place"
+
+
+def test_a_damaged_run_is_no_obstacle_to_the_others(mlcl: Mlcl, trained: Path) -> None:
+    (good,) = runs_of(trained, "combiner")
+    shutil.copytree(good, good.with_name("cirr-0"))
+    (good.with_name("cirr-0") / "run.json").write_text("{")
+    assert [run["state"] for run in mlcl("runs", "--json").json["runs"]] == ["damaged", "finished", "finished"]
+    assert "damaged" in mlcl("runs").out
+    assert mlcl("report", f"combiner/{good.name}").code == 0
+    assert mlcl("report", "--all").code == 0
+    refused = mlcl("report", "cirr-0")
+    assert refused.code == 3
+    assert "run.json: is not a run's summary" in refused.err
+    assert mlcl("runs", "show", str(good.with_name("cirr-0"))).code == 0
+    assert mlcl("runs", "rm", "cirr-0", "--yes").code == 0
+
+
+def test_a_better_run_than_the_newest_is_told(mlcl: Mlcl, trained: Path) -> None:
+    (first,) = runs_of(trained, "combiner")
+    summary = json.loads((first / "run.json").read_text())
+    for best in summary["bests"].values():
+        best["score"] = 99.5
+    (first / "run.json").write_text(json.dumps(summary))
+    assert mlcl("train-combiner").code == 0
+    assert f"combiner/{first.name}/best.safetensors has 99.50" in " ".join(mlcl("evaluate").err.split())
+
+
+def test_a_command_that_fails_leaves_no_workspace(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr")
+    shutil.rmtree(tmp_path / "data")
+    assert mlcl("evaluate").code == 3
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_run_that_is_named_twice_is_shown_once(mlcl: Mlcl, trained: Path) -> None:
@@ -226,8 +270,12 @@ def test_captions_and_names_are_text_not_markup(mlcl: Mlcl, trained: Path) -> No
     [
         (["report", "nothing"], "'nothing' names no run"),
         (["report", "--all", "cirr"], "--all: names are given, too"),
-        (["report", "--output", "thesis.html"], "thesis.html: exists and is no report"),
-        (["report", "--output", "data"], "data: exists and is no report"),
+        (["report", "--output", "thesis.html"], "thesis.html: exists and is not a report of mlcl"),
+        (["report", "--set", "evaluate.gallery=val"], "--set evaluate.gallery=val: has no effect on a report"),
+        (["evaluate", "--ranks", "thesis.html"], "thesis.html: exists and is not a table of ranks of mlcl"),
+        (["evaluate", "--ranks", "data"], "data: is a folder"),
+        (["check", "--output", "thesis.html"], "thesis.html: exists and is not findings of mlcl"),
+        (["report", "--output", "data"], "data: must end in .html"),
     ],
 )
 def test_mistakes(mlcl: Mlcl, trained: Path, command: list[str], message: str) -> None:
