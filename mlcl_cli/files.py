@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,13 @@ def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None
         ) from error
     finally:
         for stage in staged.values():
-            stage.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that is read-only refuses even what is not there
+                stage.unlink(missing_ok=True)
+
+
+def standing(path: Path) -> Path:
+    """`path`, or the nearest of its parents that is there."""
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def require_own(path: Path, sign: str, what: str) -> None:

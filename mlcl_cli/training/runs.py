@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor
 
 from mlcl_cli.errors import DataError, MachineError
-from mlcl_cli.files import exclusive, to_json, write_file
+from mlcl_cli.files import exclusive, standing, to_json, write_file
 from mlcl_cli.interrupts import unbroken
 from mlcl_cli.training.checkpoints import SUFFIX, Kind, save_checkpoint
 from mlcl_cli.training.logs import Logs, Scalars
@@ -215,7 +215,7 @@ class Resumed(NamedTuple):
 
 def require_room(folder: Path, state: int) -> None:
     """Raises MachineError where the disk has no room for two states of that many bytes: one is kept until two are."""
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(standing(folder)).free
     if free < 2 * state:
         raise MachineError(
             f"{free / 2**20:,.0f} MB are free, and a run's two checkpoints take {2 * state / 2**20:,.0f} MB",

@@ -15,7 +15,7 @@ from mlcl_cli.data.captions import training_captions
 from mlcl_cli.data.dataset import DATASETS, load_split
 from mlcl_cli.data.records import Split, Triplet
 from mlcl_cli.errors import DataError, MlclError, UsageError
-from mlcl_cli.files import require_own, to_json, write_file
+from mlcl_cli.files import require_own, standing, to_json, write_file
 from mlcl_cli.images.decode import BadImage, read_images, set_limits
 from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.models.encoder import tokenise
@@ -229,8 +229,7 @@ def _checkpoints(profile: Profile, result: CheckResult) -> None:
 
 
 def _room(profile: Profile, splits: Sequence[Split], size: int | None, result: CheckResult) -> None:
-    folder = next(place for place in (profile.workspace, *profile.workspace.parents) if place.exists())
-    free, available = shutil.disk_usage(folder).free, psutil.virtual_memory().available
+    free, available = shutil.disk_usage(standing(profile.workspace)).free, psutil.virtual_memory().available
     result.looked["disk"] = f"{free / 2**30:,.1f} GiB free"
     result.looked["memory"] = f"{available / 2**30:,.1f} GiB available"
     if size is None:

@@ -1,8 +1,8 @@
 """What every command assembles first: device, data, images that can be used."""
 
 import dataclasses
-import os
 import platform
+import secrets
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, MachineError, UsageError
 from mlcl_cli.features.store import FeatureStore
-from mlcl_cli.files import write_file
+from mlcl_cli.files import standing, write_file
 from mlcl_cli.images.decode import BadImage, BadImagesError, set_limits
 from mlcl_cli.images.pictures import Pictures
 from mlcl_cli.images.transforms import Transform
@@ -123,17 +123,13 @@ class Session:
 
 
 def _require_writable(workspace: Path) -> None:
-    """A workspace that is not there yet is not made: what follows may fail, and has nothing to write then."""
-    if workspace.exists():
-        probe = workspace / ".writable"
+    """A workspace that is not there yet is not made: what follows may fail, and then there is nothing to write."""
+    probe = standing(workspace) / f".mlcl-{secrets.token_hex(4)}"
+    try:
         write_file(probe, b"")
-        probe.unlink()
-        return
-    parent = next(folder for folder in workspace.parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise MachineError(
-            f"cannot be made ({parent} is not writable)", where=workspace, remedy="Choose another workspace"
-        )
+    except MachineError as error:
+        raise MachineError(error.what, where=workspace, remedy="Choose another workspace in the profile") from error
+    probe.unlink()
 
 
 def files_of(splits: Sequence[Split], names: Iterable[str]) -> Files:
