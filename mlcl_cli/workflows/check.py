@@ -242,7 +242,7 @@ def _room(profile: Profile, splits: Sequence[Split], size: int | None, result: C
     for what, needed, has in (("disk", bank + 2 * state, free), ("memory", bank + 2 * state, available)):
         if needed > has:
             told = f"{needed / 2**30:,.1f} GiB are needed, {has / 2**30:,.1f} GiB are there"
-            result.add(what, "error", folder if what == "disk" else "this machine", told)
+            result.add(what, "error", profile.workspace if what == "disk" else "this machine", told)
 
 
 def _stamp(path: Path) -> str | None:

@@ -190,3 +190,14 @@ def test_a_read_that_hangs_ends_in_time_and_names_the_image(tmp_path: Path) -> N
     assert done.returncode == 4, done.stderr
     assert "'val-3-img0' takes more than 1 s" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_disk_that_is_too_small_is_named(mlcl: Mlcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world(tmp_path, "cirr")
+    nearly_full = type("Usage", (), {"free": 100})()
+    monkeypatch.setattr("mlcl_cli.workflows.check.shutil.disk_usage", lambda _: nearly_full)
+    outcome = mlcl("check", "--json")
+    assert outcome.code == 3
+    (finding,) = [one for one in json.loads(outcome.out)["findings"] if one["check"] == "disk"]
+    assert finding["where"] == str(tmp_path / "work")
+    assert finding["what"].endswith("are there")
