@@ -1,12 +1,15 @@
 """The `mlcl` entry point: signals are heeded before anything that takes time is imported."""
 
+import os
 import sys
 
 from mlcl_cli.interrupts import EXIT_CODE, Interrupted, interruptible, received
+from mlcl_cli.openmp import set_wait_policy
 
 
 def main() -> None:
     """Runs the command line; stopped by a signal at any moment, it ends with exit code 75."""
+    set_wait_policy(os.environ)
     try:
         with interruptible():
             from mlcl_cli.cli import main as run

@@ -12,11 +12,12 @@ BASE = {"errors", "files", "interrupts", "reporting", "seeds"}
 FEATURES = BASE | {"data", "images", "models"}
 MAY_IMPORT = {
     "__init__": set(),
-    "__main__": {"cli", "interrupts"},
+    "__main__": {"cli", "interrupts", "openmp"},
     "interrupts": set(),
     "errors": set(),
     "reporting": set(),
     "seeds": set(),
+    "openmp": set(),
     "files": {"errors"},
     "profile": {"errors"},
     "console": {"errors"},
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "retrieval": FEATURES | {"features"},
     "training": FEATURES | {"features"},
     "demo": BASE | {"models"},
-    "bench": FEATURES | {"features", "retrieval", "training"},
+    "bench": FEATURES | {"features", "retrieval", "training", "openmp"},
     "report": FEATURES | {"features", "retrieval", "training"},
     "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "report", "__init__"},
     "options": set(),

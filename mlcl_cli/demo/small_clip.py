@@ -49,11 +49,12 @@ def train_small_clip(
     `load` gives a picture as CLIP sees it: normalised, fp32, (3, 64, 64). Raises MachineError where `output` cannot
     be written.
     """
-    pixels = torch.stack([load(picture.path) for picture in pictures])
+    pixels = torch.stack([load(picture.path) for picture in pictures]).contiguous(memory_format=torch.channels_last)
     clip = import_clip()
     torch.manual_seed(seed_of(seed, "small clip"))
     network: Any = clip.model.CLIP(**SIZES)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05)
+    network.visual.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05, fused=True)
     steps = max(1, len(pictures) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=epochs * steps, pct_start=0.15)
     with reporter.bar("Training a small CLIP", epochs) as advance:
