@@ -30,7 +30,7 @@ Count = Annotated[int, Field(ge=0, le=10**9)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Timestamp = Annotated[str, AfterValidator(_timestamp)]
-Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.+-]{1,64}$")]
+Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.,()/+-]{1,64}$")]
 # A plain name: a best checkpoint never lies outside of its run's folder.
 BestName = Annotated[str, Field(pattern=r"^best(-[A-Za-z0-9@_.+-]{1,64})?\.safetensors$")]
 LogName = Annotated[str, AfterValidator(lambda name: name if name in NAMES else _refuse(name))]
