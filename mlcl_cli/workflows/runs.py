@@ -85,7 +85,7 @@ def remove_run(profile: Profile, run: ListedRun) -> None:
     except Timeout as error:
         raise UsageError("is being trained", where=run.folder, remedy="Stop it first") from error
     except OSError as error:
-        remedy = "Permit writing there, then run `mlcl runs rm` again"
+        remedy = "Check its permissions, then run `mlcl runs rm` again"
         raise MachineError(f"cannot be deleted ({error.strerror})", where=run.folder, remedy=remedy) from error
 
 

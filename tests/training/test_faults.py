@@ -27,7 +27,7 @@ COMMAND = ("train-combiner", "--epochs", EPOCHS, "--set", "combiner.augmented_vi
 
 
 class FaultError(Exception):
-    """What no one has foreseen."""
+    """An error that no handler expects."""
 
 
 def failing(real: Callable[..., object], at: int, error: BaseException) -> Callable[..., object]:
@@ -146,7 +146,7 @@ def folder(tmp_path: Path) -> Path:
     return world(tmp_path, "cirr", triplets=60)
 
 
-def test_a_hangup_saves_and_resumes_bit_for_bit(folder: Path) -> None:
+def test_sighup_saves_and_resumes_bit_for_bit(folder: Path) -> None:
     process = start(folder, stderr=subprocess.PIPE)
     run = under_way(folder, process)
     for _ in range(2):  # the kernel and the shell each send one when a terminal closes
@@ -162,7 +162,7 @@ def test_a_hangup_saves_and_resumes_bit_for_bit(folder: Path) -> None:
     assert contents(whole) == cut
 
 
-def test_under_nohup_a_hangup_is_ignored(folder: Path) -> None:
+def test_sighup_is_ignored_under_nohup(folder: Path) -> None:
     process = start(folder, hangup=False)
     under_way(folder, process)
     process.send_signal(signal.SIGHUP)
