@@ -5,18 +5,20 @@ import sys
 
 from mlcl_cli.interrupts import EXIT_CODE, Interrupted, interruptible, received
 from mlcl_cli.openmp import set_wait_policy
+from mlcl_cli.streams import open_standard_streams, write_error
 
 
 def main() -> None:
     """Runs the command line; stopped by a signal at any moment, it ends with exit code 75."""
     set_wait_policy(os.environ)
+    open_standard_streams()
     try:
         with interruptible():
             from mlcl_cli.cli import main as run
 
             run()
     except Interrupted as stopped:
-        sys.stderr.write(f"\n{stopped}\n")
+        write_error(str(stopped), below=True)
         sys.exit(EXIT_CODE)
     except SystemExit:
         if received():  # click, too, has an opinion on what Ctrl-C exits with

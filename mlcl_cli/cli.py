@@ -86,7 +86,9 @@ def init(
         raise UsageError("exists already", where=output, remedy="Use --force to overwrite it, or --output")
     write_file(output, template(dataset.value).encode())
     first = "prepare-shoes" if dataset is DatasetName.SHOES else "finetune --encoder text"
-    typer.echo(f"Wrote {output}. Fill in roots.{dataset.value}, then run `mlcl {first}`.")
+    from mlcl_cli.console import say
+
+    say(f"Wrote {output}. Fill in roots.{dataset.value}, then run `mlcl {first}`.")
 
 
 @command("prepare-shoes", "mlcl prepare-shoes --json")
@@ -206,7 +208,7 @@ def demo(
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Draw a small catalogue and run the whole pipeline on it, for real, within minutes."""
-    from mlcl_cli.console import show_comparison, show_json
+    from mlcl_cli.console import say, show_comparison, show_json
     from mlcl_cli.live import Terminal
     from mlcl_cli.workflows.demo import run_demo
 
@@ -218,8 +220,8 @@ def demo(
         show_json(result.as_json())
     else:
         show_comparison("Recall in percent, mean of the protocol's recalls", result.scores)
-        typer.echo(f"Everything was written to {result.folder} in {result.seconds:.0f} s")
-        typer.echo(f"Open this in a browser to see what was found: {result.report}")
+        say(f"Everything was written to {result.folder} in {result.seconds:.0f} s")
+        say(f"Open this in a browser to see what was found: {result.report}")
 
 
 @command("bench", "mlcl bench --only combiner-epochs --only validations")

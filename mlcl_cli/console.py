@@ -3,7 +3,7 @@
 import json as json_format
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich import box
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlcl_cli.errors import MlclError
+from mlcl_cli.streams import StandardError, printable, printable_json
 
 NOISY = 1.5
 SHOWN_FINDINGS = 10
@@ -20,7 +21,23 @@ SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "versions")
 
 def show_error(error: MlclError) -> None:
     """One line (a profile's errors: one each) on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(str(error))}")
+    lines = "\n".join(safe(line) for line in error.lines())
+    error_console().print(f"[red]error:[/red] {lines}")
+
+
+def error_console() -> Console:
+    """A console on stderr that outlives its reader."""
+    return Console(file=cast("TextIO", StandardError()), highlight=False, soft_wrap=True, emoji=False)
+
+
+def safe(text: object) -> str:
+    """`text` as rich markup that prints as itself, on one line, its control characters escaped."""
+    return escape(printable(text))
+
+
+def say(text: str) -> None:
+    """One line for people on stdout."""
+    sys.stdout.write(f"{printable(text)}\n")
 
 
 def show(result: Mapping[str, Any], *, json: bool) -> None:
@@ -30,29 +47,29 @@ def show(result: Mapping[str, Any], *, json: bool) -> None:
 
 def show_json(result: Mapping[str, Any]) -> None:
     """One JSON object on stdout."""
-    sys.stdout.write(json_format.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(printable_json(json_format.dumps(result, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
 def show_metrics(result: Mapping[str, Any]) -> None:
     """Figures with their protocol's name, and where they come from."""
     metrics: Mapping[str, float] = result["metrics"]
-    table = Table(title=f"{result['dataset']}, protocol {result['protocol']}", title_justify="left")
+    table = Table(title=safe(f"{result['dataset']}, protocol {result['protocol']}"), title_justify="left")
     table.add_column("metric")
     table.add_column("%", justify="right")
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.2f}")
+        table.add_row(safe(name), f"{value:.2f}")
     console = _stdout()
     console.print(table)
     shown = {key: value for key, value in result.items() if key not in SHOWN_ABOVE and value is not None}
     for key, value in shown.items():
-        console.print(f"{key.replace('_', ' ')}: {escape(_in_words(value))}")
+        console.print(f"{safe(key.replace('_', ' '))}: {escape(_in_words(value))}")
 
 
 def show_facts(result: Mapping[str, Any]) -> None:
     """A result without figures, a line each."""
     for key, value in result.items():
         if key != "command":
-            _stdout().print(f"{key.replace('_', ' ')}: {escape(_in_words(value))}")
+            _stdout().print(f"{safe(key.replace('_', ' '))}: {escape(_in_words(value))}")
 
 
 def show_check(result: Mapping[str, Any]) -> None:
@@ -64,14 +81,16 @@ def show_check(result: Mapping[str, Any]) -> None:
     checks = list(dict.fromkeys([*result["looked_at"], *(finding["check"] for finding in findings)]))
     for check in checks:
         counts = [sum(f["check"] == check and f["severity"] == kind for f in findings) for kind in ("error", "note")]
-        table.add_row(check, result["looked_at"].get(check, ""), *(f"{count:,}" if count else "" for count in counts))
+        table.add_row(
+            check, safe(result["looked_at"].get(check, "")), *(f"{count:,}" if count else "" for count in counts)
+        )
     console = _stdout()
     console.print(table)
     for check in checks:
         own = [finding for finding in findings if finding["check"] == check]
         for finding in own[:SHOWN_FINDINGS]:
             colour = "red" if finding["severity"] == "error" else "yellow"
-            told = escape(f"{finding['where']}: {finding['what']}")
+            told = safe(f"{finding['where']}: {finding['what']}")
             console.print(f"[{colour}]{finding['severity']}[/{colour}] {check}: {told}")
         if len(own) > SHOWN_FINDINGS:
             console.print(f"and {len(own) - SHOWN_FINDINGS:,} more of {check}; --output FILE writes them all")
@@ -88,12 +107,12 @@ def show_runs(result: Mapping[str, Any]) -> None:
     for run in result["runs"]:
         best = "" if run["score"] is None else f"{run['score']:.2f}"
         epochs = f"{run['epoch']:,} of {run['epochs']:,}"
-        name, size = escape(run["name"]), f"{run['bytes'] / 2**20:,.0f} MB"
+        name, size = safe(run["name"]), f"{run['bytes'] / 2**20:,.0f} MB"
         told = {
             "data set": run["dataset"] or "",
             "when": run["created"][:16].replace("T", " ") + " UTC" if run["created"] else "",
         }
-        table.add_row(name, run["stage"], run["state"], epochs, best, size, *(escape(told[key]) for key in wide))
+        table.add_row(name, run["stage"], run["state"], epochs, best, size, *(safe(told[key]) for key in wide))
     console.print(table if result["runs"] else "There are no runs in this workspace yet")
 
 
@@ -109,7 +128,7 @@ def show_comparison(title: str, rows: Mapping[str, Mapping[str, float]]) -> None
         cells = [
             f"[bold]{row[column]:.1f}[/bold]" if row[column] == best else f"{row[column]:.1f}" for column in columns
         ]
-        table.add_row(name, *cells)
+        table.add_row(safe(name), *cells)
     _stdout().print(table)
 
 
@@ -129,7 +148,7 @@ def show_bench(result: Mapping[str, Any]) -> None:
         ratio = "–" if row["ratio"] is None else f"{row['ratio']:,.{2 if row['ratio'] < 10 else 0}f}"
         memory = " / ".join("–" if (used := side["memory_bytes"]) is None else f"{used / 2**20:,.0f}" for side in sides)
         share = "" if row["share_of_floor"] is None else f"{row['share_of_floor']:.0%}"
-        table.add_row(escape(row["name"]), each[0], each[1] if len(each) > 1 else "", ratio, f"{memory} MB", share)
+        table.add_row(safe(row["name"]), each[0], each[1] if len(each) > 1 else "", ratio, f"{memory} MB", share)
         if row["disagreement"]:
             notes.append(f"{row['name']}: no ratio, the sides disagree: {row['disagreement']}")
         if row["floor"]:
@@ -139,7 +158,7 @@ def show_bench(result: Mapping[str, Any]) -> None:
     console = _stdout()
     console.print(table)
     for note in notes:
-        console.print(escape(note))
+        console.print(safe(note))
 
 
 def _seconds(value: float) -> str:
@@ -150,17 +169,17 @@ def _seconds(value: float) -> str:
 
 
 def _stdout() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def _in_words(value: Any) -> str:
     if isinstance(value, Mapping):
-        lists = {key: f"[{', '.join(map(str, part))}]" for key, part in value.items() if isinstance(part, list)}
-        return ", ".join(f"{key} {lists.get(key) or _in_words(part)}" for key, part in value.items())
+        lists = {key: f"[{', '.join(map(printable, part))}]" for key, part in value.items() if isinstance(part, list)}
+        return ", ".join(f"{printable(key)} {lists.get(key) or _in_words(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
         return ("\n  " if len(value) > 1 else "") + "\n  ".join(_in_words(part) for part in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else printable(value)

@@ -21,11 +21,27 @@ class MlclError(Exception):
         text = f"{self.where}: {self.what}" if self.where is not None else self.what
         return f"{text}. {self.remedy}" if self.remedy else text
 
+    def lines(self) -> Sequence[str]:
+        """The message, a line each; a line may hold any character until it is printed."""
+        return [str(self)]
+
 
 class UsageError(MlclError):
     """The command line or the profile is wrong."""
 
     exit_code = 2
+
+
+class SeveralUsageError(UsageError):
+    """Several problems at once, one a line."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
+
+    def lines(self) -> Sequence[str]:
+        """One problem a line."""
+        return self.problems
 
 
 class DataError(MlclError):

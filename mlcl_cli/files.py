@@ -3,12 +3,15 @@
 import json
 import os
 import secrets
+import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mlcl_cli.errors import MachineError, UsageError
+from mlcl_cli.streams import printable_json
 
 os.umask(_UMASK := os.umask(0o077))  # it can be read in no other way
 
@@ -16,12 +19,16 @@ os.umask(_UMASK := os.umask(0o077))  # it can be read in no other way
 def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None:
     """Writes all files or none: each is staged beside its place, synced, and only then are all renamed.
 
-    A value is the bytes, or a function that writes to the path it is given. Folders are made.
-    Raises MachineError where the disk is full or the folder cannot be written; nothing staged is left then.
+    A value is the bytes, or a function that writes to the path it is given. Folders are made. A symbolic link stays,
+    and its target is written. Bytes for a path that is this process's standard output, such as /dev/stdout, are
+    written there. Raises UsageError, before anything is staged, where a target is a device, pipe, socket or folder, and
+    MachineError where the disk is full or the folder cannot be written; nothing staged is left then.
     """
+    streamed = {path: content for path, content in contents.items() if isinstance(content, bytes) and _is_stdout(path)}
+    targets = {_target(path): content for path, content in contents.items() if path not in streamed}
     staged: dict[Path, Path] = {}
     try:
-        for path, content in contents.items():
+        for path, content in targets.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             staged[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
             if callable(content):
@@ -32,8 +39,10 @@ def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None
             _sync(staged[path])
         for path, stage in staged.items():
             stage.replace(path)
-        for folder in {path.parent for path in contents}:
+        for folder in {path.parent for path in targets}:
             _sync(folder)
+        for content in streamed.values():
+            _write_stdout(content)
     except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by the latter
         raise MachineError(
             f"cannot be written ({getattr(error, 'strerror', None) or error})",
@@ -52,10 +61,16 @@ def standing(path: Path) -> Path:
 
 
 def require_own(path: Path, sign: str, what: str) -> None:
-    """Raises UsageError where `path` is a folder, or a file that holds something and not `sign` near its beginning."""
+    """Raises UsageError where `path` is a folder, a device, a pipe, or a file that holds something without `sign`.
+
+    `sign` is looked for among the first 1,000 characters. Standard output is fine.
+    """
+    if _is_stdout(path):
+        return
     if path.is_dir():
         raise UsageError("is a folder", where=path, remedy=f"Give the name of a file for {what}")
-    if path.exists() and path.stat().st_size:
+    target = _target(path)
+    if target.exists() and target.stat().st_size:
         with path.open(errors="replace") as file:
             if sign not in file.read(1000):
                 raise UsageError(f"exists and is not {what} of mlcl", where=path, remedy="Choose another name")
@@ -105,7 +120,35 @@ def to_json(value: Any, *, indent: int | None = None) -> bytes:
     """UTF-8 JSON with a final newline; NaN and infinities are refused (ValueError)."""
     separators = None if indent else (",", ":")
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
-    return (text + "\n").encode()
+    lines = text.split("\n")  # those of the indentation: inside strings they are escaped
+    return ("\n".join(map(printable_json, lines)) + "\n").encode()
+
+
+def _target(path: Path) -> Path:
+    """The regular file, there or not yet, that writing to `path` means. Raises UsageError where it is none."""
+    try:
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        mode = target.stat().st_mode if target.exists() else None
+    except OSError as error:
+        raise MachineError(
+            f"cannot be written ({error.strerror})", where=path, remedy="Choose another place to write to"
+        ) from error
+    if mode is not None and not stat.S_ISREG(mode):
+        raise UsageError("is not a regular file", where=path, remedy="Choose another name")
+    return target
+
+
+def _is_stdout(path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
+
+
+def _write_stdout(content: bytes) -> None:
+    sys.stdout.flush()
+    with open(1, "wb", closefd=False) as file:
+        file.write(content)
 
 
 def _sync(path: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from mlcl_cli.errors import MachineError, MlclError, StuckError
 from mlcl_cli.interrupts import EXIT_CODE, Interrupted, interruptible
+from mlcl_cli.streams import write_error
 
 
 def guarded(function: Callable[..., None]) -> Callable[..., None]:
@@ -22,7 +23,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
             with interruptible():
                 function(*args, debug=debug, **options)
         except Interrupted as stopped:
-            sys.stderr.write(f"\n{stopped}\n")
+            write_error(str(stopped), below=True)
             raise typer.Exit(EXIT_CODE) from stopped
         except MlclError as error:
             if debug:
@@ -58,9 +59,9 @@ def open_profile(path: Path | None, overrides: list[str] | None, *, quiet: bool 
 def one_line(kind: type[BaseException], error: BaseException, _trace: object) -> None:
     """An excepthook for what is left: our bugs."""
     if issubclass(kind, KeyboardInterrupt):
-        sys.stderr.write("\ninterrupted\n")
+        write_error("interrupted", below=True)
     else:
-        sys.stderr.write(f"error: {kind.__name__}: {error}. This is a bug of mlcl; --debug shows where\n")
+        write_error(f"error: {kind.__name__}: {error}. This is a bug of mlcl; --debug shows where")
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

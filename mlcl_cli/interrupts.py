@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command at a safe place, with exit code 75."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command at a safe place, with exit code 75."""
 
 import os
 import shlex
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODE = 75  # sysexits.h: a temporary failure, try again
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+SIGNALS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -40,19 +40,23 @@ class _Signals:
 
 def received() -> str | None:
     """The name of the signal that came, if one did."""
-    return None if _Signals.first is None else NAMES[signal.Signals(_Signals.first)]
+    if _Signals.first is None:
+        return None
+    return "Ctrl-C" if _Signals.first == signal.SIGINT else signal.Signals(_Signals.first).name
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turns the first Ctrl-C or SIGTERM into Interrupted; a second ends the process at once.
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into Interrupted; a second Ctrl-C or SIGTERM exits at once.
 
-    Inside `unbroken` the exception waits for its end. Elsewhere than in the main thread signals are left alone.
+    A SIGHUP that is ignored when the process starts, as under nohup, stays ignored. Inside `unbroken` the exception
+    waits for its end. Elsewhere than in the main thread signals are left alone.
     """
     if _Signals.installed or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _handle) for number in SIGNALS}
+    heeded = [n for n in SIGNALS if n != HANGUP or signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _handle) for number in heeded}
     _Signals.first, _Signals.depth, _Signals.installed = None, 0, True
     try:
         yield
@@ -76,8 +80,11 @@ def unbroken() -> Iterator[None]:
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
-    if _Signals.first is not None:
+    first = _Signals.first
+    if first is not None and number == HANGUP:
+        return  # a closed terminal sends it more than once: from the kernel, from the shell
+    if first is not None and first != HANGUP:
         os._exit(EXIT_CODE)  # files are whole at any moment: each is renamed into its place
     _Signals.first = number
-    if _Signals.depth == 0:
+    if first is None and _Signals.depth == 0:
         raise Interrupted

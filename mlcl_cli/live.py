@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mlcl_cli.console import error_console, safe
 from mlcl_cli.reporting import Advance, Standing, TrainingDisplay
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -25,7 +25,7 @@ class Terminal:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = error_console()
         self._quiet = quiet
         self._progress: Progress | None = None
 
@@ -40,7 +40,7 @@ class Terminal:
 
     def warn(self, text: str) -> None:
         """Says what may surprise."""
-        self._console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        self._console.print(f"[yellow]warning:[/yellow] {safe(text)}")
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
@@ -52,12 +52,12 @@ class Terminal:
         progress = self._progress = self._progress or _bars(self._console)
         if outermost:
             progress.start()
-        task = progress.add_task(escape(label), total=total, visible=outermost, status="")
+        task = progress.add_task(safe(label), total=total, visible=outermost, status="")
         began = time.monotonic()
 
         def advance(count: int, status: str = "") -> None:
             visible = outermost or time.monotonic() - began > LONG
-            progress.update(task, advance=count, visible=visible, status=escape(status))
+            progress.update(task, advance=count, visible=visible, status=safe(status))
 
         try:
             yield advance
@@ -83,7 +83,7 @@ class Terminal:
             self._progress = None
 
     def _say(self, text: str) -> None:
-        self._console.print(f"[dim]·[/dim] {escape(text)}")
+        self._console.print(f"[dim]·[/dim] {safe(text)}")
 
     def _plain_bar(self, label: str, total: int) -> Advance:
         done, said, began = 0, time.monotonic(), time.monotonic()

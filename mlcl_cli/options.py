@@ -83,4 +83,8 @@ def as_overrides(section: str, **values: object) -> list[str]:
 
 def absolute(path: Path | None) -> Path | None:
     """A path as the user meant it."""
-    return None if path is None else path.expanduser().resolve()
+    if path is None:
+        return None
+    resolved = path.expanduser().resolve()
+    # /dev/stdout of a pipe resolves to a name that exists nowhere.
+    return resolved if resolved.exists() or not path.exists() else path

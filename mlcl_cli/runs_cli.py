@@ -9,6 +9,7 @@ import typer
 from mlcl_cli.errors import MlclError, UsageError
 from mlcl_cli.guard import guarded, open_profile
 from mlcl_cli.options import DebugOption, JsonOption, ProfileOption, QuietOption, SetOption, absolute
+from mlcl_cli.streams import printable
 
 # The settings that are the machine's, not a run's.
 HEEDED = ("dataset", "workspace", "roots", "shoes", "workers", "device", "bad_images", "image.max_megapixels")
@@ -24,7 +25,7 @@ def _complete(context: typer.Context, incomplete: str) -> list[str]:
         workspace = load_profile(path, context.params.get("overrides") or []).workspace
     except MlclError:
         return []
-    names = {path.parent.name for path in workspace.glob("*/*/run.json")}
+    names = {path.parent.name for path in workspace.glob("*/*/run.json") if printable(path.parent) == str(path.parent)}
     return sorted(name for name in names if name.startswith(incomplete))
 
 
@@ -68,6 +69,8 @@ def show(
 
     run = find_run(open_profile(profile, overrides)[0], name)
     told: dict[str, Any] = {**run.as_json(), "folder": str(run.folder), **run.summary, "state": run.state}
+    if run.problem is not None:
+        told["problem"] = str(run.problem)
     if json:
         show_json(told)
     else:  # the whole profile is in the run's profile.yaml
@@ -84,12 +87,17 @@ def remove(
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Delete a run's folder, after asking."""
-    from mlcl_cli.workflows.runs import find_run, remove_run
+    from mlcl_cli.console import say
+    from mlcl_cli.workflows.runs import find_run, remove_run, require_removable
 
-    run = find_run(open_profile(profile, overrides)[0], name)
-    if yes or typer.confirm(f"Delete {run.folder} ({run.bytes / 2**20:,.0f} MB, {run.state})?"):
-        remove_run(run)
-        typer.echo(f"Deleted {run.folder}")
+    loaded, terminal = open_profile(profile, overrides)
+    run = find_run(loaded, name)
+    require_removable(loaded, run)
+    told = f"{run.folder} ({run.bytes / 2**20:,.0f} MB, {run.state})"
+    terminal.note(f"Run: {told}")
+    if yes or typer.confirm(printable(f"Delete {told}?")):
+        remove_run(loaded, run)
+        say(f"Deleted {run.folder}")
 
 
 def report(
@@ -115,11 +123,11 @@ def report(
         remedy = "A run is shown with its own settings, but for " + ", ".join(HEEDED)
         raise UsageError("has no effect on a report", where=f"--set {ignored[0]}", remedy=remedy)
     loaded, terminal = open_profile(profile, overrides, quiet=quiet)
-    from mlcl_cli.console import show_json
+    from mlcl_cli.console import say, show_json
     from mlcl_cli.workflows.report import write_report
 
     result = write_report(loaded, terminal, names or (), every=every, output=absolute(output), sample=queries)
     if json:
         show_json(result.as_json())
     else:
-        typer.echo(f"Report: {result.path}")
+        say(f"Report: {result.path}")

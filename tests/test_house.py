@@ -12,16 +12,17 @@ BASE = {"errors", "files", "interrupts", "reporting", "seeds"}
 FEATURES = BASE | {"data", "images", "models"}
 MAY_IMPORT = {
     "__init__": set(),
-    "__main__": {"cli", "interrupts", "openmp"},
+    "__main__": {"cli", "interrupts", "openmp", "streams"},
     "interrupts": set(),
     "errors": set(),
     "reporting": set(),
     "seeds": set(),
     "openmp": set(),
-    "files": {"errors"},
+    "streams": set(),
+    "files": {"errors", "streams"},
     "profile": {"errors"},
-    "console": {"errors"},
-    "live": {"reporting"},
+    "console": {"errors", "streams"},
+    "live": {"console", "reporting", "streams"},
     "data": {"errors", "files", "reporting"},
     "images": {"errors"},
     "models": {"errors"},
@@ -33,13 +34,25 @@ MAY_IMPORT = {
     "report": FEATURES | {"features", "retrieval", "training"},
     "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "report", "__init__"},
     "options": set(),
-    "guard": {"errors", "interrupts", "console", "live", "profile"},
-    "runs_cli": {"errors", "guard", "options", "console", "profile", "workflows"},
+    "guard": {"errors", "interrupts", "streams", "console", "live", "profile"},
+    "runs_cli": {"errors", "streams", "guard", "options", "console", "profile", "workflows"},
     "training_cli": {"errors", "guard", "options", "console", "workflows"},
     "cli": BASE
     | {"guard", "runs_cli", "training_cli", "options", "profile", "console", "live", "workflows", "__init__"},
 }
-TORCH_FREE = {"__init__", "errors", "files", "reporting", "profile", "console", "live", "data", "cli", "options"}
+TORCH_FREE = {
+    "__init__",
+    "errors",
+    "streams",
+    "files",
+    "reporting",
+    "profile",
+    "console",
+    "live",
+    "data",
+    "cli",
+    "options",
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mlcl_cli.errors import UsageError
+from mlcl_cli.errors import SeveralUsageError, UsageError
 from mlcl_cli.profile.fields import Typed
 from mlcl_cli.profile.report import KEYS, Source, at_override, problems, unknown_override
 from mlcl_cli.profile.schema import Profile
@@ -58,7 +58,7 @@ def load_profile(path: Path, overrides: Sequence[str] = ()) -> Profile:
     except ValidationError as error:
         found += problems(error, source)
     if found:
-        raise UsageError("\n".join(line for _, line in sorted(found, key=lambda problem: problem[0])))
+        raise SeveralUsageError([line for _, line in sorted(found, key=lambda problem: problem[0])])
     return profile
 
 

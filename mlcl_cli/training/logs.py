@@ -5,6 +5,7 @@ import csv
 import importlib.util
 import io
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Self
 from mlcl_cli.errors import DataError, MachineError
 from mlcl_cli.files import to_json, write_file
 
-LINES, TABLE, TIMES = ("metrics.jsonl", "metrics.csv", "times.jsonl")
+LINES, TABLE, TIMES = NAMES = ("metrics.jsonl", "metrics.csv", "times.jsonl")
 LEARNED = ("temperature", "temperature_sscl", "level_weight")
 NO_TERMS = ("epoch", "loss", "gradient_norm", "skipped_steps", *LEARNED)
 SECONDS_BETWEEN_FLUSHES = 10
@@ -30,36 +31,54 @@ class Logs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._columns: list[str] = []
+        self._lengths = dict.fromkeys(NAMES, 0)
 
     def add(self, row: Mapping[str, float], seconds: float) -> None:
-        """Adds an epoch's row. Raises MachineError where the disk is full."""
-        self._append(LINES, to_json(row))
+        """Adds an epoch's row to each log. Raises MachineError where one cannot be written; `lengths` stay then."""
+        lengths = {LINES: self._append(LINES, to_json(row))}
+        lengths[TIMES] = self._append(TIMES, to_json({"epoch": row["epoch"], "seconds": seconds}))
         path = self._folder / TABLE
         if new := [name for name in row if name not in self._columns]:
-            before = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-            self._columns += new
-            write_file(path, _csv(self._columns, before, header=True))
-        self._append(TABLE, _csv(self._columns, [row]))
-        self._append(TIMES, to_json({"epoch": row["epoch"], "seconds": seconds}))
+            # The table is the last to change: its new header would not fit the old length.
+            before = list(csv.DictReader(_lines_of(path))) if path.exists() else []
+            columns = [*self._columns, *new]
+            content = _csv(columns, [*before, row], header=True)
+            write_file(path, content)
+            self._columns, lengths[TABLE] = columns, len(content)
+        else:
+            lengths[TABLE] = self._append(TABLE, _csv(self._columns, [row]))
+        self._lengths = lengths
 
     def lengths(self) -> dict[str, int]:
-        """How long each log is, in bytes, once it is safe on the disk."""
-        return {name: _synced_length(self._folder / name) for name in (LINES, TABLE, TIMES)}
+        """How long each log is after the last whole row, in bytes; synced to the disk where it can be."""
+        for name in NAMES:
+            with contextlib.suppress(OSError):  # a log that cannot be synced must not keep a state from being saved
+                _sync(self._folder / name)
+        return dict(self._lengths)
+
+    def require_own(self) -> None:
+        """Raises DataError where a log is a symbolic link, a folder or a device: it would not be a log of this run."""
+        for path in (self._folder / name for name in NAMES):
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise DataError("is not a regular file", where=path, remedy="Move it away, then --resume")
 
     def rewind(self, lengths: Mapping[str, int]) -> None:
-        """Cuts what was written after `lengths` were taken."""
-        for name, length in lengths.items():
-            path = self._folder / name
+        """Cuts what was written after `lengths` were taken. Raises DataError as `require_own` does."""
+        self.require_own()
+        for name in NAMES:
+            path, length = self._folder / name, lengths.get(name, 0)
             content = path.read_bytes() if path.exists() else b""
-            if len(content) != length:
+            if len(content) > length:
                 write_file(path, content[:length])
+            self._lengths[name] = min(length, len(content))
         table = self._folder / TABLE
-        self._columns = list(csv.DictReader(table.read_text().splitlines()).fieldnames or []) if table.exists() else []
+        self._columns = list(csv.DictReader(_lines_of(table)).fieldnames or []) if table.exists() else []
 
-    def _append(self, name: str, text: bytes) -> None:
+    def _append(self, name: str, text: bytes) -> int:
         try:
             with (self._folder / name).open("ab") as file:
                 file.write(text)
+                return file.tell()
         except OSError as error:
             raise MachineError(
                 f"cannot be written ({error.strerror})", where=self._folder / name, remedy="Free space, then --resume"
@@ -67,17 +86,33 @@ class Logs:
 
 
 def read_log(folder: Path, name: str = LINES) -> list[dict[str, float]]:
-    """The rows of a log of JSON lines, oldest first; of a run that is under way perhaps without its last one."""
+    """The rows of a log of JSON lines, oldest first; of a run that is under way perhaps without its last one.
+
+    Raises DataError where it is not a regular file, or a line is not an object of finite numbers.
+    """
     path = folder / name
-    lines = path.read_text().splitlines() if path.exists() else []
+    if path.exists() and not path.is_file():
+        raise DataError("is not a regular file", where=path, remedy="Move it away")
+    lines = _lines_of(path) if path.exists() else []
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            rows.append(_numbers(line, ("epoch", "seconds") if name == TIMES else ()))
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
-                raise DataError("is no log of mlcl", where=f"{path}, line {number}", remedy="Mend the line") from error
+                raise DataError(
+                    "is not a log of mlcl", where=f"{path}, line {number}", remedy="Fix the line"
+                ) from error
     return rows
+
+
+def _numbers(line: str, keys: Sequence[str]) -> dict[str, float]:
+    row = json.loads(line)
+    if not isinstance(row, dict) or not set(keys) <= set(row):
+        raise ValueError(line)
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in row.values()):
+        raise ValueError(line)
+    return row
 
 
 class Scalars:
@@ -111,12 +146,13 @@ class Scalars:
             self._writer.close()
 
 
-def _synced_length(path: Path) -> int:
-    if not path.exists():
-        return 0
+def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        return os.fstat(file.fileno()).st_size
+
+
+def _lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, header: bool = False) -> bytes:

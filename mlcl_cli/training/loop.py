@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,7 @@ class Trainer:
         self.scheduler = scheduler
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
         self.epoch, self.steps_done = 1, 0
+        self.updating = False  # an update under way: neither the step before nor the one after can be resumed from
         self._history: list[dict[str, Tensor]] = []
         self._parameters = [p for group in optimiser.param_groups for p in group["params"]]
         self._broken = torch.zeros((), device=compute.device)
@@ -78,6 +80,7 @@ class Trainer:
             with unbroken():
                 self._step(batch)
                 self.steps_done += 1
+                self.updating = False
                 after_step()
         figures = self.figures()
         self._require_finite_weights()
@@ -148,6 +151,7 @@ class Trainer:
         Once a step was broken none of the epoch's later ones changes anything. A step that the scaler of mixed
         precision skips is no broken one: it is counted.
         """
+        self.updating = True
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimiser)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
@@ -194,7 +198,8 @@ def fit(
 
     Validates every `plan.validate_every` epochs and after the last. Raises DivergedError at the first loss, gradient
     or score that is not finite, before anything of it is saved, UsageError where the batch is larger than the data
-    set, and Interrupted, with a checkpoint at the last finished step, where the command is told to stop.
+    set, and Interrupted where the command is told to stop. However it ends, the state at the last finished step is
+    saved if it can be; an error while saving it never hides the one that ended the run.
     """
     started, plan = time.monotonic(), trainer.plan
     steps = plan.steps(len(trainer.objective.triplets))
@@ -211,13 +216,22 @@ def fit(
                 metrics = _validated(validate, epoch) if validated else None
                 with unbroken():
                     run.record(epoch, figures | learned, metrics, trainer.objective.weights, seconds)
-                    watch.show(figures, learned, seconds)
-                    trainer.next_epoch()
+                    try:
+                        watch.show(figures, learned, seconds)
+                    finally:
+                        trainer.next_epoch()  # the epoch is in the log, whatever the display does
                     run.save_if_due(trainer.state, epoch)
     except Interrupted:
         with unbroken():
             run.save(trainer.state())
         raise Interrupted(f"Go on with `{to_resume(run.command)}`") from None
+    except DivergedError:
+        raise  # the last saved state is the one to go back to
+    except BaseException:
+        with suppress(BaseException), unbroken():  # the first error is the one to report
+            if not trainer.updating:
+                run.save(trainer.state())
+        raise
     return time.monotonic() - started
 
 

@@ -1,10 +1,9 @@
 """A run's folder: resolved profile, logs, best and last checkpoints, and a summary that later commands choose by."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor
 
-from mlcl_cli.errors import DataError, MachineError
+from mlcl_cli.errors import DataError, MachineError, some
 from mlcl_cli.files import exclusive, standing, to_json, write_file
 from mlcl_cli.interrupts import unbroken
 from mlcl_cli.training.checkpoints import SUFFIX, Kind, save_checkpoint
 from mlcl_cli.training.logs import Logs, Scalars
 from mlcl_cli.training.state import TrainingState, load_state, save_state
+from mlcl_cli.training.summary import SUMMARY, RunSummary, StateProgress
 
-SUMMARY = "run.json"
 NEXT, LAST, PREVIOUS = (f"{name}{SUFFIX}" for name in ("next", "last", "previous"))
 LOCK = ".lock"
 SECONDS_BETWEEN_SAVES = 30.0
@@ -96,17 +95,29 @@ class Run:
     def resume(cls, stored: "StoredRun", state: Path | None, warn: Callable[[str], None], **parts: Any) -> "Resumed":
         """Takes up a run at `state`, or at its last good one; a damaged one is named by `warn` and passed over.
 
-        Logs go back to where they were then. Raises DataError where there is no good state, MachineError where another
+        Logs go back to where they were then. Nothing is changed before the state's description is checked. Raises
+        DataError where there is no good state or a file of the run is a symbolic link, MachineError where another
         process trains the run.
         """
         folder = stored.folder
         run = cls(folder, **parts, _created=stored.summary["created"])
-        loaded, about = _last_good(folder, warn) if state is None else load_state(state)
-        for stale in folder.glob(".*.partial"):
-            stale.unlink(missing_ok=True)
-        run.found = {name: Best(**best) for name, best in about["bests"].items()}
-        run._epoch = loaded.epoch - 1
-        run._logs.rewind(about["logs"])
+        try:
+            path, loaded, about = _last_good(folder, warn) if state is None else (state, *load_state(state))
+            progress = StateProgress.of(about, path)
+            run._require_own_files(path, progress)
+            if path.name == NEXT and state is None:  # cut between the two renames of a save
+                path.replace(folder / LAST)
+            for stale in folder.glob(".*.partial"):
+                stale.unlink(missing_ok=True)
+            run.found = {
+                name: Best(best.epoch, best.score, best.checkpoint, best.metrics)
+                for name, best in progress.bests.items()
+            }
+            run._epoch = loaded.epoch - 1
+            run._logs.rewind(progress.logs)
+        except BaseException:
+            run._held.close()
+            raise
         return Resumed(run, loaded)
 
     def __enter__(self) -> Self:
@@ -117,13 +128,25 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
-            with unbroken():
+            # What ended the run is what its user must see, not that this fails, too.
+            with suppress(*(() if kind is None else (Exception,))), unbroken():
                 self._save_waiting()
+            with suppress(*(() if kind is None else (Exception,))), unbroken():
                 self._summarise("finished" if kind is None else "interrupted")
         finally:
             if self._scalars is not None:
                 self._scalars.close()
             self._held.close()
+
+    def _require_own_files(self, state: Path, progress: StateProgress) -> None:
+        """A hostile or copied folder may name other metrics, or link to files that are not the run's."""
+        if progress.bests and set(progress.bests) != set(self.bests):
+            what = f"has bests by {some(sorted(progress.bests))}, expected {some(sorted(self.bests))}"
+            raise DataError(what, where=state, remedy="Resume from another state of the run with --run FILE")
+        self._logs.require_own()
+        names = (SUMMARY, NEXT, LAST, PREVIOUS, *(best.checkpoint for best in progress.bests.values()))
+        if links := [self.folder / name for name in names if (self.folder / name).is_symlink()]:
+            raise DataError("is a symbolic link", where=links[0], remedy="Replace it by the file itself, then --resume")
 
     def _refuse(self) -> None:
         raise MachineError("another process is training this run", where=self.folder, remedy="Wait for it, or stop it")
@@ -141,11 +164,11 @@ class Run:
         weights: Callable[[], Mapping[str, Tensor]],
         seconds: float,
     ) -> None:
-        """Logs an epoch, which took `seconds` before its validation, and keeps its weights where it is a best."""
+        """Keeps an epoch's weights where it is a best, and logs it; it took `seconds` before its validation.
+
+        The log comes last: where this raises, the epoch counts as not recorded, and a resumed run records it again.
+        """
         self._epoch = epoch
-        self._logs.add({"epoch": epoch, **figures, **(metrics or {})}, seconds)
-        if self._scalars is not None:
-            self._scalars.add(epoch, figures, metrics or {}, seconds)
         if metrics is not None:
             better = [name for name in self.bests if self._is_better(name, metrics[name])]
             state = {name: tensor.clone() for name, tensor in weights().items()} if better else {}
@@ -156,6 +179,9 @@ class Run:
         if time.monotonic() - self._bests_saved > SECONDS_BETWEEN_SAVES:
             self._save_waiting()
             self._summarise("running")
+        if self._scalars is not None:
+            self._scalars.add(epoch, figures, metrics or {}, seconds)
+        self._logs.add({"epoch": epoch, **figures, **(metrics or {})}, seconds)
 
     def save_if_due(self, state: Callable[[], TrainingState], epoch: int | None = None) -> None:
         """Saves the state where the interval says so, or the last `epoch` is done."""
@@ -224,14 +250,11 @@ def require_room(folder: Path, state: int) -> None:
         )
 
 
-def _last_good(folder: Path, warn: Callable[[str], None]) -> tuple[TrainingState, dict[str, Any]]:
+def _last_good(folder: Path, warn: Callable[[str], None]) -> tuple[Path, TrainingState, dict[str, Any]]:
     for name in (NEXT, LAST, PREVIOUS):
         if (folder / name).exists():
             try:
-                loaded = load_state(folder / name)
-                if name == NEXT:  # cut between the two renames of a save
-                    (folder / NEXT).replace(folder / LAST)
-                return loaded
+                return (folder / name, *load_state(folder / name))
             except DataError as error:
                 warn(f"{error.where}: {error.what}; the one before it is taken")
     raise DataError("has no good state to go on from", where=folder, remedy="Start anew, without --resume")
@@ -239,7 +262,7 @@ def _last_good(folder: Path, warn: Callable[[str], None]) -> tuple[TrainingState
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """What a run's summary tells; `bests` as `Run` wrote them."""
+    """A run's folder and its checked summary, key by key as in `RunSummary`."""
 
     folder: Path
     summary: Mapping[str, Any]
@@ -254,19 +277,16 @@ class StoredRun:
 def find_runs(parent: Path, *, unfinished: bool = False) -> list[StoredRun]:
     """The runs under `parent`, oldest first: those with a best checkpoint, or those `unfinished` that can go on.
 
-    Raises DataError for a summary that cannot be read.
+    Raises DataError for a summary that is not a valid one.
     """
     runs = []
     for path in sorted(parent.glob(f"*/{SUMMARY}")):
-        try:
-            summary = json.loads(path.read_text())
-            run = StoredRun(path.parent, summary)
-            best, state, _created = run.checkpoint(), summary["state"], summary["created"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            remedy = f"Mend the file, or delete the run with `mlcl runs rm {path.parent.name}`"
-            raise DataError(f"is not a run's summary ({error})", where=path, remedy=remedy) from error
+        run = StoredRun(path.parent, RunSummary.read(path).as_mapping())
+        best = run.checkpoint()
         if unfinished:
-            if state != "finished" and any((run.folder / name).exists() for name in (NEXT, LAST, PREVIOUS)):
+            if run.summary["state"] != "finished" and any(
+                (run.folder / name).exists() for name in (NEXT, LAST, PREVIOUS)
+            ):
                 runs.append(run)
         elif best is not None and best[0].exists():
             runs.append(run)

@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -83,14 +84,25 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, Any]]:
             raise DataError("holds no training state", where=path, remedy=remedy)
         if metadata["checksum"] != _checksum(metadata["told"], tensors):
             raise DataError("does not match its checksum", where=path, remedy=remedy)
-        told = json.loads(metadata["told"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        told = _Told.model_validate(json.loads(metadata["told"]))
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+        for key, tensor in tensors.items():
+            part, name = key.split(".", 1)
+            parts[part][name] = tensor
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"is damaged ({error})", where=path, remedy=remedy) from error
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-    for key, tensor in tensors.items():
-        part, name = key.split(".", 1)
-        parts[part][name] = tensor
-    return TrainingState(told["epoch"], told["steps_done"], **parts, plain=told["plain"]), told["about"]
+    return TrainingState(told.epoch, told.steps_done, **parts, plain=told.plain), told.about
+
+
+class _Told(BaseModel):
+    """What a state file holds beside its tensors."""
+
+    model_config = ConfigDict(strict=True)
+
+    about: dict[str, Any]
+    epoch: Annotated[int, Field(ge=1)]
+    steps_done: Annotated[int, Field(ge=0)]
+    plain: dict[str, Any]
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -23,6 +23,7 @@ from mlcl_cli.models.weights import is_there, load_clip
 from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.training.checkpoints import SUFFIX, load_checkpoint
+from mlcl_cli.workflows.runs import list_runs
 
 Severity = Literal["error", "note"]
 CONTEXT = 77
@@ -220,6 +221,9 @@ def _checkpoints(profile: Profile, result: CheckResult) -> None:
     paths = sorted(path for stage in stages for path in stage.glob(f"*/*{SUFFIX}"))
     if isinstance(profile.clip.checkpoint, Path):
         paths.append(profile.clip.checkpoint)
+    for run in list_runs(profile):
+        if run.problem is not None:
+            result.add("checkpoints", "error", run.problem.where, run.problem.what)
     for path in paths:
         try:
             load_checkpoint(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcl_cli import __version__
-from mlcl_cli.errors import DataError, MlclError, StuckError, UsageError
+from mlcl_cli.errors import MlclError, StuckError, UsageError
 from mlcl_cli.files import require_own, write_file
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.profile import Profile, load_profile
@@ -18,13 +18,11 @@ from mlcl_cli.report.pictures import thumbnails
 from mlcl_cli.report.study import Study, study
 from mlcl_cli.reporting import Reporter, WithoutNotes
 from mlcl_cli.training.logs import TIMES, read_log
-from mlcl_cli.training.runs import SUMMARY
 from mlcl_cli.workflows.choose import ClipChoice
 from mlcl_cli.workflows.query import query_model, validation_of
 from mlcl_cli.workflows.runs import ListedRun, find_run, list_runs
 from mlcl_cli.workflows.session import Session
 
-NEEDED = ("dataset", "protocol", "clip", "image", "device", "seed", "versions", "command")
 SHOWN = 3  # runs in a file's name
 SIGN = '<meta name="generator" content="mlcl'
 Paths = dict[str, dict[str, Path]]
@@ -60,7 +58,7 @@ def write_report(
     A run whose data or weights are not at hand is shown without them. Raises UsageError where there is nothing to show.
     """
     began = time.monotonic()
-    runs = _chosen(profile, names, every=every)
+    runs = _chosen(profile, reporter, names, every=every)
     path = output or profile.workspace / "reports" / f"{_title(runs, every=every)}.html"
     if path.suffix not in (".html", ".htm"):
         raise UsageError("must end in .html", where=path, remedy="Choose another --output")
@@ -78,20 +76,25 @@ def write_report(
     return ReportResult(path, {run.label: run.study is not None for run in reported}, time.monotonic() - began)
 
 
-def _chosen(profile: Profile, names: Sequence[str], *, every: bool) -> list[ListedRun]:
-    """The runs to show; each has a best epoch."""
+def _chosen(profile: Profile, reporter: Reporter, names: Sequence[str], *, every: bool) -> list[ListedRun]:
+    """The runs to show; each has a best epoch. Damaged ones are skipped with a warning unless they are named."""
     if names:
         runs = list({run.folder: run for run in (find_run(profile, name) for name in names)}.values())
-        if damaged := [run for run in runs if run.state == "damaged"]:
-            remedy = "Mend the file, or delete the run with `mlcl runs rm`"
-            raise DataError("is not a run's summary", where=damaged[0].folder / SUMMARY, remedy=remedy)
+        if damaged := [run.problem for run in runs if run.problem is not None]:
+            raise damaged[0]
         if empty := [run for run in runs if not run.summary["bests"]]:
             raise UsageError("has no validated epoch yet", where=empty[0].folder, remedy="Wait for its first one")
         return runs
-    runs = [run for run in list_runs(profile) if run.summary["bests"]]
+    listed = list_runs(profile)
+    runs = [run for run in listed if run.summary["bests"]]
     if not every:
         own = [run for run in runs if run.summary.get("dataset") == profile.dataset]
         runs = ([run for run in own if run.stage == "combiner"] or own)[-1:]
+    damaged = [run.problem for run in listed if run.problem is not None]
+    if damaged and not runs:
+        raise damaged[0]
+    for problem in damaged:
+        reporter.warn(f"skipped a run: {problem}")
     if not runs:
         remedy = "Run `mlcl finetune` or `mlcl train-combiner` first"
         raise UsageError("there is no run with a validated epoch yet", where=profile.workspace, remedy=remedy)
@@ -108,9 +111,6 @@ def _title(runs: Sequence[ListedRun], *, every: bool) -> str:
 
 def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun, sample: int, paths: Paths) -> Reported:
     """A run with its study; where that cannot be made, with the reason."""
-    if lacking := [name for name in NEEDED if name not in run.summary]:
-        remedy = "Delete the run's folder, or mend the file"
-        raise DataError(f"is not a run's summary ({lacking[0]} is missing)", where=run.folder / SUMMARY, remedy=remedy)
     found: Study | None = None
     missing, fingerprint, moved = "", None, list[str]()
     try:

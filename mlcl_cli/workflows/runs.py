@@ -1,31 +1,36 @@
 """`mlcl runs`: what the workspace holds, one run after the other."""
 
-import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mlcl_cli.errors import UsageError, some
+from mlcl_cli.errors import DataError, MachineError, UsageError, some
 from mlcl_cli.profile import Profile
-from mlcl_cli.training.runs import LOCK, SUMMARY
+from mlcl_cli.training.runs import LOCK
+from mlcl_cli.training.summary import SUMMARY, RunSummary
 
-DAMAGED: dict[str, Any] = {"created": "", "dataset": None, "bests": {}, "epoch": 0, "epochs": 0}
+DAMAGED: Mapping[str, Any] = {"created": "", "dataset": None, "bests": {}, "epoch": 0, "epochs": 0}
 STAGES = ("finetune", "combiner")
 
 
 @dataclass(frozen=True, eq=False)
 class ListedRun:
-    """A run's summary, and what its folder tells; `state` is running, finished, interrupted or damaged."""
+    """A run's summary, and what its folder tells; `state` is running, finished, interrupted or damaged.
+
+    `problem` says what is wrong with the summary of a damaged run; its `summary` is empty then.
+    """
 
     folder: Path
     stage: str
     state: str
     bytes: int
-    summary: dict[str, Any]
+    summary: Mapping[str, Any]
+    problem: DataError | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What a table shows of it."""
@@ -52,42 +57,77 @@ def list_runs(profile: Profile) -> list[ListedRun]:
 
 
 def find_run(profile: Profile, name: str) -> ListedRun:
-    """The one run of that name, or STAGE/name, whose beginning is enough; or of that folder.
+    """The one run of that name, or STAGE/name, or whose name begins so; or of that folder.
 
     Raises UsageError where it names none or several.
     """
-    names = {run: (run.folder.name, f"{run.stage}/{run.folder.name}") for run in list_runs(profile)}
-    exact = [run for run, own in names.items() if name in own]
-    exact = exact or [run for run in names if run.folder == Path(name).absolute()]
-    found = exact or [run for run, own in names.items() if any(one.startswith(name) for one in own)]
+    runs = list_runs(profile)
+    exact = [run for run in runs if name in (run.folder.name, f"{run.stage}/{run.folder.name}")]
+    exact = exact or [run for run in runs if name and run.folder == Path(name).absolute()]
+    found = exact or [run for run in runs if _begins(run, name)]
     if len(found) != 1:
-        told = "no run" if not found else f"{len(found)} runs: {some([names[run][1] for run in found])}"
+        several = some([f"{run.stage}/{run.folder.name}" for run in found])
+        told = f"{len(found)} runs: {several}" if found else "no run"
         raise UsageError(f"{name!r} names {told}", where=profile.workspace, remedy="`mlcl runs` lists them")
     return found[0]
 
 
-def remove_run(run: ListedRun) -> None:
-    """Deletes a run's folder. Raises UsageError where it is being trained."""
-    if run.state == "running":
-        raise UsageError("is being trained", where=run.folder, remedy="Stop it first")
-    shutil.rmtree(run.folder)
+def remove_run(profile: Profile, run: ListedRun) -> None:
+    """Deletes a run's folder, and holds its lock meanwhile.
+
+    Raises UsageError where it is being trained or is not a folder of the workspace itself, MachineError where it cannot
+    be locked or deleted.
+    """
+    require_removable(profile, run)
+    try:
+        with FileLock(run.folder / LOCK).acquire(timeout=0):
+            shutil.rmtree(run.folder)
+    except Timeout as error:
+        raise UsageError("is being trained", where=run.folder, remedy="Stop it first") from error
+    except OSError as error:
+        remedy = "Check its permissions, then run `mlcl runs rm` again"
+        raise MachineError(f"cannot be deleted ({error.strerror})", where=run.folder, remedy=remedy) from error
+
+
+def require_removable(profile: Profile, run: ListedRun) -> None:
+    """Raises UsageError where a run's folder is a symbolic link or lies elsewhere than in the workspace."""
+    if run.folder.is_symlink():
+        raise UsageError(
+            "is a symbolic link, and mlcl deletes no folder through one",
+            where=run.folder,
+            remedy="Delete the link with `rm`, and the folder that it names yourself",
+        )
+    if run.folder.resolve().parent != (profile.workspace / run.stage).resolve():
+        raise UsageError("is not in the workspace", where=run.folder, remedy="Delete it yourself")
+
+
+def _begins(run: ListedRun, name: str) -> bool:
+    """Whether the run's name begins so; an empty beginning, with or without a stage, names nothing."""
+    beginning = name.removeprefix(f"{run.stage}/")
+    return bool(beginning) and run.folder.name.startswith(beginning)
 
 
 def _of_stage(parent: Path, stage: str) -> Iterator[ListedRun]:
     for path in sorted(parent.glob(f"*/{SUMMARY}")):
         folder = path.parent
+        summary, state, problem = DAMAGED, "damaged", None
         try:
-            summary = json.loads(path.read_text())
-            state, _known = (
-                summary["state"],
-                (summary["created"], summary["bests"], summary["epoch"], summary["epochs"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            summary, state = dict(DAMAGED), "damaged"
+            summary = RunSummary.read(path).as_mapping()
+            state = summary["state"]
+        except DataError as error:
+            problem = error
         if state == "running" and not _held(folder):
             state = "interrupted"  # its process died without a word
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        yield ListedRun(folder, stage, state, size, summary)
+        yield ListedRun(folder, stage, state, _bytes(folder), summary, problem)
+
+
+def _bytes(folder: Path) -> int:
+    size = 0
+    with suppress(OSError):  # files come and go while a run is trained
+        for file in folder.rglob("*"):
+            with suppress(OSError):
+                size += file.lstat().st_size
+    return size
 
 
 def _held(folder: Path) -> bool:
@@ -96,5 +136,7 @@ def _held(folder: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:  # a workspace that only others may write: a lock cannot be tried
+        return False
     lock.release()
     return False

@@ -10,6 +10,7 @@ import torch
 from mlcl_cli.data.captions import training_captions, validation_caption
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
+from mlcl_cli.errors import DataError
 from mlcl_cli.features.bank import Table
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.files import to_json, write_file
@@ -271,7 +272,11 @@ def _begun(session: Session, ready: Ready, parts: Mapping[str, Any], unfinished:
     if unfinished is not None:
         require_same(unfinished.stored, parts["about"]["identity"])
         run, state = Run.resume(unfinished.stored, unfinished.state, reporter.warn, **parts)
-        trainer.restore(state)
+        try:
+            trainer.restore(state)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            what = f"the state does not fit the run ({type(error).__name__})"
+            raise DataError(what, where=run.folder, remedy="Resume from another state with --run FILE") from error
         where = f"epoch {state.epoch}" + (f", step {state.steps_done}" if state.steps_done else "")
         reporter.note(f"Run: {run.folder}, taken up at {where}")
         return run

@@ -191,7 +191,7 @@ def test_a_damaged_run_is_no_obstacle_to_the_others(mlcl: Mlcl, trained: Path) -
     assert mlcl("report", "--all").code == 0
     refused = mlcl("report", "cirr-0")
     assert refused.code == 3
-    assert "run.json: is not a run's summary" in refused.err
+    assert "run.json: is not a valid run summary" in refused.err
     assert mlcl("runs", "show", str(good.with_name("cirr-0"))).code == 0
     assert mlcl("runs", "rm", "cirr-0", "--yes").code == 0
 
@@ -239,8 +239,8 @@ def test_a_run_whose_log_is_gone_has_no_curves_but_all_else(mlcl: Mlcl, trained:
 @pytest.mark.parametrize(
     ("file", "content", "where"),
     [
-        ("run.json", None, "run.json: is not a run's summary (versions is missing)"),
-        ("metrics.jsonl", "{}\nnonsense\n{}\n", "metrics.jsonl, line 2: is no log of mlcl"),
+        ("run.json", None, "run.json: is not a valid run summary (versions: missing)"),
+        ("metrics.jsonl", "{}\nnonsense\n{}\n", "metrics.jsonl, line 2: is not a log of mlcl"),
     ],
 )
 def test_a_damaged_run_is_named(mlcl: Mlcl, trained: Path, file: str, content: str | None, where: str) -> None:
@@ -248,7 +248,7 @@ def test_a_damaged_run_is_named(mlcl: Mlcl, trained: Path, file: str, content: s
     summary = json.loads((run / "run.json").read_text())
     del summary["versions"]
     (run / file).write_text(json.dumps(summary) if content is None else content)
-    outcome = mlcl("report")
+    outcome = mlcl("report", f"combiner/{run.name}")
     assert outcome.code == 3
     assert where in outcome.err
     assert not (trained / "work/reports").exists()

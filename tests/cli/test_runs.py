@@ -1,7 +1,9 @@
 """`mlcl runs` lists, shows and removes runs."""
 
+import shutil
 from pathlib import Path
 
+import pytest
 from conftest import Mlcl
 from filelock import FileLock
 from world import world
@@ -47,3 +49,73 @@ def test_a_run_under_way_is_told_from_one_whose_process_died(mlcl: Mlcl, tmp_pat
         refused = mlcl("runs", "rm", folder.name, "--yes")
     assert refused.code == 2
     assert folder.exists()
+
+
+@pytest.fixture
+def run(mlcl: Mlcl, tmp_path: Path) -> Path:
+    """The folder of the workspace's only run."""
+    world(tmp_path, "cirr", triplets=8)
+    assert mlcl("train-combiner", "--epochs", "1", "--set", "combiner.augmented_views=1").code == 0
+    (folder,) = (tmp_path / "work/combiner").iterdir()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["", "combiner/", "combiner", "c/", "/", ".", "..", "*", " "])
+def test_a_name_that_names_no_run_deletes_none(mlcl: Mlcl, run: Path, name: str) -> None:
+    outcome = mlcl("runs", "rm", name, "--yes")
+    assert outcome.code == 2
+    assert "names no run" in outcome.err
+    assert run.exists()
+
+
+def test_an_empty_name_in_the_runs_own_folder_deletes_nothing(mlcl: Mlcl, run: Path, tmp_path: Path) -> None:
+    assert mlcl("runs", "rm", "", "--yes", "--profile", str(tmp_path / "mlcl.yaml"), folder=run).code == 2
+    assert run.exists()
+
+
+@pytest.mark.parametrize("beginning", ["cirr", "combiner/cirr"])
+def test_a_beginning_is_enough_and_the_whole_name_is_told(mlcl: Mlcl, run: Path, beginning: str) -> None:
+    outcome = mlcl("runs", "rm", beginning, "--yes")
+    assert outcome.code == 0
+    assert f"Run: {run} (" in outcome.err
+    assert f"Deleted {run}" in outcome.out
+    assert not run.exists()
+
+
+def test_a_run_in_training_stays_even_where_its_summary_is_damaged(mlcl: Mlcl, run: Path) -> None:
+    (run / "run.json").write_text("{")
+    with FileLock(run / ".lock"):
+        outcome = mlcl("runs", "rm", run.name, "--yes")
+    assert outcome.code == 2
+    assert "is being trained" in outcome.err
+    assert (run / "last.safetensors").exists()
+    assert mlcl("runs", "rm", run.name, "--yes").code == 0
+    assert not run.exists()
+
+
+def test_a_linked_run_is_listed_and_never_deleted(mlcl: Mlcl, run: Path, tmp_path: Path) -> None:
+    real = run.rename(tmp_path / "elsewhere")
+    run.symlink_to(real)
+    assert len(mlcl("runs", "--json").json["runs"]) == 1
+    before = sorted(path.name for path in real.iterdir())
+    outcome = mlcl("runs", "rm", run.name, "--yes")
+    assert outcome.code == 2
+    assert f"{run}: is a symbolic link" in outcome.err
+    assert run.is_symlink()
+    assert sorted(path.name for path in real.iterdir()) == before
+
+
+def test_deleting_a_run_does_not_follow_links_in_it(mlcl: Mlcl, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").write_text("precious")
+    (run / "link").symlink_to(tmp_path / "precious")
+    assert mlcl("runs", "rm", run.name, "--yes").code == 0
+    assert not run.exists()
+    assert (tmp_path / "precious/file").read_text() == "precious"
+
+
+def test_a_stage_on_another_disk_works_as_any(mlcl: Mlcl, run: Path, tmp_path: Path) -> None:
+    shutil.move(run.parent, tmp_path / "disk")
+    run.parent.symlink_to(tmp_path / "disk")
+    assert mlcl("runs", "rm", run.name, "--yes").code == 0
+    assert not list((tmp_path / "disk").iterdir())

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 EVERY = ("--set", "checkpoints.every_epochs=1")
 COMMANDS = {
     "banked": ("train-combiner", "--epochs", "12", "--set", "combiner.augmented_views=2", *EVERY),
