@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlcl_cli.features.bank import Bank, Table
 from mlcl_cli.files import exclusive
-from mlcl_cli.images.augment import Augmentation, random_crop
+from mlcl_cli.images.augment import RECIPE, Augmentation, random_crop
 from mlcl_cli.images.decode import BadImage, open_image, read_images
 from mlcl_cli.images.pictures import PaddedPictures, Pictures
 from mlcl_cli.images.transforms import Transform, normalise
@@ -79,7 +79,7 @@ class FeatureStore:
             def encode(crops: Tensor, names: Sequence[str], view: int = view) -> Tensor:
                 return self.encoder.images(augment(crops.to(device), seed_of(seed, "augment", view, names[0])))
 
-            key = {"view": str(view), "seed": str(seed)}
+            key = {"view": str(view), "seed": str(seed), "transform": repr(opener.transform), "recipe": RECIPE}
             what = f"augmented views, set {view + 1} of {count}"
             tables.append(self._banked("views", files, crop, encode, key, opener, what).of([name for name, _ in files]))
         return torch.stack(tables)

@@ -57,10 +57,10 @@ class Trainer:
         optimiser: torch.optim.Optimizer,
         plan: Plan,
         compute: Compute,
-        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        scheduler: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts | None = None,
     ) -> None:
         self.objective, self.optimiser, self.plan, self.compute = objective, optimiser, plan, compute
-        self.scheduler = scheduler
+        self.scheduler = scheduler  # its T_0 counts epochs
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
         self.epoch, self.steps_done = 1, 0
         self._history: list[dict[str, Tensor]] = []
@@ -139,7 +139,8 @@ class Trainer:
         figures = {"loss": total.detach(), **{name: loss.detach().squeeze() for name, loss in losses.items()}}
         figures |= self._guarded_update(total.detach())
         if self.scheduler is not None:
-            self.scheduler.step()
+            # The original's `scheduler.step(epoch + i / iters)`, both counted from 0.
+            self.scheduler.step(self.epoch - 1 + self.steps_done / self.plan.steps(len(self.objective.triplets)))
         self._history.append(figures)
 
     def _guarded_update(self, total: Tensor) -> dict[str, Tensor]:
