@@ -142,7 +142,7 @@ class Run:
         weights: Callable[[], Mapping[str, Tensor]],
         seconds: float,
     ) -> None:
-        """Logs an epoch, which took `seconds` before its validation, and keeps its weights where it is a best or due."""
+        """Logs an epoch, which took `seconds` before its validation, and keeps its weights where they are due."""
         self._epoch = epoch
         self._logs.add({"epoch": epoch, **figures, **(metrics or {})}, seconds)
         if self._scalars is not None:
