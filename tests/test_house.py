@@ -31,12 +31,15 @@ MAY_IMPORT = {
     "bench": FEATURES | {"features", "retrieval", "training"},
     "report": FEATURES | {"features", "retrieval", "training"},
     "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "report", "__init__"},
-    "options": set(),
+    "completion": {"profile"},
+    "options": {"completion"},
+    "commands": set(),
     "guard": {"errors", "interrupts", "console", "live", "profile"},
-    "runs_cli": {"errors", "guard", "options", "console", "profile", "workflows"},
+    "runs_cli": {"errors", "commands", "guard", "options", "console", "profile", "workflows"},
     "training_cli": {"errors", "guard", "options", "console", "workflows"},
     "cli": BASE
-    | {"guard", "runs_cli", "training_cli", "options", "profile", "console", "live", "workflows", "__init__"},
+    | {"commands", "completion", "guard", "runs_cli", "training_cli"}
+    | {"options", "profile", "console", "live", "workflows", "__init__"},
 }
 TORCH_FREE = {"__init__", "errors", "files", "reporting", "profile", "console", "live", "data", "cli", "options"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from mlcl_cli.profile.fields import CLIP_NAMES
 from mlcl_cli.profile.schema import CONTRADICTION, Profile
 from mlcl_cli.profile.strict_yaml import KeyPath
 from mlcl_cli.profile.words import SYNONYMS, did_you_mean, listed, nearest, printable, shown
@@ -26,6 +28,22 @@ SECTIONS: Mapping[KeyPath, list[str]] = {
 }
 _LEAVES: tuple[KeyPath, ...] = tuple(key for key in FIELDS if key not in SECTIONS)
 KEYS: tuple[str, ...] = tuple(".".join(key) for key in _LEAVES)
+
+
+def choices(key: str) -> list[str]:
+    """The words that `key` takes; empty where it takes none, or a list of them."""
+    if key == "clip.model":
+        return [*CLIP_NAMES]
+    annotation = FIELDS[tuple(key.split("."))].annotation
+    return ["true", "false"] if annotation is bool else [*_words(annotation)]
+
+
+def _words(annotation: Any) -> Iterator[str]:
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    elif get_origin(annotation) in (Union, UnionType, Annotated):
+        for part in get_args(annotation):
+            yield from _words(part)
 
 
 @dataclass(frozen=True)
