@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from mlcl_cli import __version__, runs_cli, training_cli
+from mlcl_cli.amounts import duration
 from mlcl_cli.commands import Command, Group
 from mlcl_cli.completion import bash_words
 from mlcl_cli.errors import DataError, UsageError
@@ -83,6 +84,7 @@ def init(
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Write a commented mlcl.yaml to fill in."""
+    from mlcl_cli.console import show_text
     from mlcl_cli.files import write_file
     from mlcl_cli.profile import template
 
@@ -90,7 +92,7 @@ def init(
         raise UsageError("exists already", where=output, remedy="Use --force to overwrite it, or --output")
     write_file(output, template(dataset.value).encode())
     first = "prepare-shoes" if dataset is DatasetName.SHOES else "finetune --encoder text"
-    typer.echo(f"Wrote {output}. Fill in roots.{dataset.value}, then run `mlcl {first}`.")
+    show_text(f"Wrote {output}. Fill in roots.{dataset.value}, then run `mlcl {first}`.")
 
 
 @command("prepare-shoes", "mlcl prepare-shoes --json")
@@ -212,7 +214,7 @@ def demo(
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Draw a small catalogue and run the whole pipeline on it, for real, within minutes."""
-    from mlcl_cli.console import show_comparison, show_json
+    from mlcl_cli.console import show_comparison, show_json, show_text
     from mlcl_cli.live import Terminal
     from mlcl_cli.workflows.demo import run_demo
 
@@ -224,8 +226,8 @@ def demo(
         show_json(result.as_json())
     else:
         show_comparison("Recall in percent, mean of the protocol's recalls", result.scores)
-        typer.echo(f"Everything was written to {result.folder} in {result.seconds:.0f} s")
-        typer.echo(f"Open this in a browser to see what was found: {result.report}")
+        show_text(f"Everything was written to {result.folder} in {duration(result.seconds)}")
+        show_text(f"Open this in a browser to see what was found: {result.report}")
 
 
 @command("bench", "mlcl bench --only combiner-epochs --only validations")

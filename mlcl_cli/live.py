@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.text import Text
 
 from mlcl_cli.reporting import Advance, Standing, TrainingDisplay
+from mlcl_cli.wrapping import WordWrapped
 
 SECONDS_BETWEEN_LINES = 30.0
 LONG = 2.0  # seconds; what is shorter than that would only flicker below the bar of the whole
@@ -25,7 +26,7 @@ class Terminal:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = WordWrapped(stderr=True)
         self._quiet = quiet
         self._progress: Progress | None = None
 

@@ -116,11 +116,11 @@ def report(
         remedy = "A run is shown with its own settings, but for " + ", ".join(HEEDED)
         raise UsageError("has no effect on a report", where=f"--set {ignored[0]}", remedy=remedy)
     loaded, terminal = open_profile(profile, overrides, quiet=quiet)
-    from mlcl_cli.console import show_json
+    from mlcl_cli.console import show_json, show_text
     from mlcl_cli.workflows.report import write_report
 
     result = write_report(loaded, terminal, names or (), every=every, output=absolute(output), sample=queries)
     if json:
         show_json(result.as_json())
     else:
-        typer.echo(f"Report: {result.path}")
+        show_text(f"Report: {result.path}")

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlcl_cli"
 
-BASE = {"errors", "files", "interrupts", "reporting", "seeds"}
+BASE = {"amounts", "errors", "files", "interrupts", "reporting", "seeds"}
 FEATURES = BASE | {"data", "images", "models"}
 MAY_IMPORT = {
     "__init__": set(),
@@ -19,10 +19,12 @@ MAY_IMPORT = {
     "seeds": set(),
     "files": {"errors"},
     "profile": {"errors"},
-    "console": {"errors"},
-    "live": {"reporting"},
-    "data": {"errors", "files", "reporting"},
-    "images": {"errors"},
+    "amounts": set(),
+    "wrapping": set(),
+    "console": {"errors", "amounts", "wrapping"},
+    "live": {"reporting", "amounts", "wrapping"},
+    "data": {"amounts", "errors", "files", "reporting"},
+    "images": {"amounts", "errors"},
     "models": {"errors"},
     "features": FEATURES,
     "retrieval": FEATURES | {"features"},

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlcl_cli.amounts import counted
 from mlcl_cli.errors import DivergedError, NotFiniteError, UsageError
 from mlcl_cli.images.decode import in_order
 from mlcl_cli.interrupts import Interrupted, to_resume, unbroken
@@ -38,7 +39,7 @@ class Plan:
         """Batches an epoch; the last, smaller one is dropped. Raises UsageError where not one is left."""
         if triplets < self.batch_size:
             raise UsageError(
-                f"batch_size {self.batch_size:,} is larger than the {triplets:,} training triplets",
+                f"batch_size {self.batch_size:,} is larger than the {counted(triplets, 'training triplet')}",
                 remedy="Lower it: the last, smaller batch of an epoch is dropped, so nothing would be trained",
             )
         return triplets // self.batch_size
