@@ -23,7 +23,9 @@ def size(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`seconds` in at most two units: "0.04 s", "12 s", "3 min 20 s", "2 h 5 min", "4 d 3 h"."""
+    """`seconds` in at most two units: "4.1 ms", "12 s", "3 min 20 s", "2 h 5 min", "4 d 3 h"."""
+    if 0 < seconds < 0.00995:
+        return f"{seconds * 1000:.2g} ms"
     if seconds < 9.95:
         return f"{seconds:.2g} s"
     whole = round(seconds)

@@ -23,7 +23,7 @@ class WordWrapped(Console):
         super().print(*objects, **options)
 
     def _wrapped(self, markup: str) -> Text:
-        lines = []
+        lines: list[Text] = []
         for line in Text.from_markup(markup).split("\n", allow_blank=True):
             parts = line.divide(_breaks(line.plain, self.width))
             for part in parts[:-1]:

@@ -33,6 +33,7 @@ def test_sizes(number: float, text: str) -> None:
     ("seconds", "text"),
     [
         (0, "0 s"),
+        (0.0041, "4.1 ms"),
         (0.041, "0.041 s"),
         (9.96, "10 s"),
         (59.6, "1 min"),

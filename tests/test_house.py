@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "amounts": set(),
     "wrapping": set(),
     "console": {"errors", "amounts", "wrapping"},
-    "live": {"reporting", "amounts", "wrapping"},
+    "live": {"reporting", "wrapping"},
     "data": {"amounts", "errors", "files", "reporting"},
     "images": {"amounts", "errors"},
     "models": {"errors"},
