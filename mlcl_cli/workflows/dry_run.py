@@ -51,7 +51,7 @@ class DryRun:
             **{key: found[key] for key in ("command", "dataset", "dry_run", "loss")},
             "time": {name: duration(seconds) for name, seconds in found["seconds"].items()},
             "memory": size(self.memory),
-            "disk": {name: size(number) for name, number in self.disk.items()},
+            "disk": {name.replace("_", " "): size(number) for name, number in self.disk.items()},
         }
 
 

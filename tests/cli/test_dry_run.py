@@ -60,7 +60,7 @@ def test_people_read_units_and_scripts_plain_numbers(mlcl: Mlcl, tmp_path: Path)
     world(tmp_path, "cirr", triplets=30)
     keep = ("train-combiner", "--dry-run", "--set", "checkpoints.keep_every=1")
     shown, found = mlcl(*keep).out, mlcl(*keep, "--json").json
-    assert re.search(r"^time: features [\d.]+ (m?s), step [\d.]+ s, .*, total [\d.]+ s$", shown, re.MULTILINE)
+    assert re.search(r"^time: features [\d.]+ m?s, step [\d.]+ m?s, .*, total [\d.]+ m?s$", shown, re.MULTILINE)
     assert re.search(r"^memory: [\d.]+ [MG]iB$", shown, re.MULTILINE)
     assert re.search(
         r"^disk: features [\d.]+ KiB, checkpoints [\d.]+ KiB, kept_epochs [\d.]+ KiB$", shown, re.MULTILINE
