@@ -47,9 +47,7 @@ def finetune(
     flags = as_overrides("finetune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     loaded, terminal = open_profile(profile, [*(overrides or []), *flags], quiet=quiet)
     if start is not None and (resume or run):
-        raise UsageError(
-            "a resumed run keeps its start", where="--from", remedy="Leave out --from, or --resume and --run"
-        )
+        raise UsageError("a resumed run keeps its start", where="--from", remedy="Leave out --from or --resume")
     origin = start if start is None or start == "none" else absolute(Path(start))
     how = {"encoder": encoder or loaded.finetune.encoder, "start": origin}
     _train(loaded, terminal, "finetune", _resume(loaded, resume, run), dry_run=dry_run, json=json, **how)

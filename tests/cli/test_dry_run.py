@@ -62,9 +62,7 @@ def test_people_read_units_and_scripts_plain_numbers(mlcl: Mlcl, tmp_path: Path)
     shown, found = mlcl(*keep).out, mlcl(*keep, "--json").json
     assert re.search(r"^time: features [\d.]+ m?s, step [\d.]+ m?s, .*, total [\d.]+ m?s$", shown, re.MULTILINE)
     assert re.search(r"^memory: [\d.]+ [MG]iB$", shown, re.MULTILINE)
-    assert re.search(
-        r"^disk: features [\d.]+ KiB, checkpoints [\d.]+ KiB, kept_epochs [\d.]+ KiB$", shown, re.MULTILINE
-    )
+    assert re.search(r"^disk: features .* KiB, checkpoints .* KiB, kept epochs .* KiB$", shown, re.MULTILINE)
     assert isinstance(found["memory_bytes"], int)
     assert {"features", "step", "validation", "training", "total"} == found["seconds"].keys()
     assert found["disk_bytes"]["kept_epochs"] > 0
