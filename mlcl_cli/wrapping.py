@@ -14,7 +14,7 @@ class WordWrapped(Console):
     """Breaks what it prints between words on a terminal, and never in a pipe or a file."""
 
     def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False, soft_wrap=True)
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich's; a word that is wider than the terminal gets a line of its own."""
@@ -24,7 +24,7 @@ class WordWrapped(Console):
 
     def _wrapped(self, markup: str) -> Text:
         lines: list[Text] = []
-        for line in Text.from_markup(markup).split("\n", allow_blank=True):
+        for line in Text.from_markup(markup, emoji=False).split("\n", allow_blank=True):
             parts = line.divide(_breaks(line.plain, self.width))
             for part in parts[:-1]:
                 part.rstrip()

@@ -41,6 +41,16 @@ def test_an_error_in_a_pipe_is_one_line(mlcl: Mlcl, folder: Path, monkeypatch: p
     assert len(outcome.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_with_colons_stay_as_they_are(
+    mlcl: Mlcl, folder: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    outcome = mlcl("evaluate", "--checkpoint", "a:smile:b.safetensors", folder=folder)
+    assert "a:smile:b.safetensors" in ESCAPE.sub("", outcome.err)
+
+
 def test_one_is_singular(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr", triplets=1)
     (tmp_path / "data/dev/val-0-img0.png").unlink()
