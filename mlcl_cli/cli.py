@@ -12,6 +12,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from mlcl_cli import __version__, runs_cli, training_cli
+from mlcl_cli.amounts import duration
+from mlcl_cli.commands import Command, Group
+from mlcl_cli.completion import bash_words
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.guard import guarded, one_line, open_profile
 from mlcl_cli.options import (
@@ -30,10 +33,11 @@ from mlcl_cli.options import (
     as_overrides,
 )
 
-Command = TypeVar("Command", bound=Callable[..., None])
+Function = TypeVar("Function", bound=Callable[..., None])
 
 app = typer.Typer(
     name="mlcl",
+    cls=Group,
     help="Composed image retrieval by multi-level contrastive learning on CLIP: a reference image and a text modifier "
     "find the target image.",
     epilog="Start with `mlcl demo`, or `mlcl init --dataset fashioniq` and fill in mlcl.yaml.",
@@ -46,11 +50,11 @@ app = typer.Typer(
 app.add_typer(runs_cli.app, name="runs")
 
 
-def command(name: str, example: str) -> Callable[[Command], Command]:
+def command(name: str, example: str) -> Callable[[Function], Function]:
     """Registers a command whose errors become one line and an exit code."""
 
-    def _register(function: Command) -> Command:
-        return app.command(name, epilog=f"Example:  {example}")(guarded(function))  # type: ignore[return-value]
+    def _register(function: Function) -> Function:
+        return app.command(name, cls=Command, epilog=f"Example:  {example}")(guarded(function))  # type: ignore[return-value]
 
     return _register
 
@@ -59,7 +63,8 @@ def main() -> None:
     """Exit codes: 0 done, 1 our bug, 2 usage or profile, 3 data, 4 machine, 5 diverged, 75 stopped."""
     if "--debug" not in sys.argv:
         sys.excepthook = one_line
-    typer.main.get_command(app)(prog_name="mlcl")  # app() would put a hook of its own in place of ours
+    with bash_words():
+        typer.main.get_command(app)(prog_name="mlcl")  # app() would put a hook of its own in place of ours
 
 
 @app.callback(invoke_without_command=True)
@@ -109,7 +114,7 @@ def prepare_shoes(
 
 @command("check", "mlcl check --output offenders.csv")
 def check(
-    split: Annotated[list[str] | None, typer.Option(help="Only this split; repeatable.")] = None,
+    split: Annotated[list[str] | None, typer.Option(metavar="SPLIT", help="Only this split; repeatable.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write what was found, as .json or .csv.")] = None,
     profile: ProfileOption = None,
     overrides: SetOption = None,
@@ -202,7 +207,9 @@ def export(
 @command("demo", "mlcl demo --dataset cirr")
 def demo(
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("mlcl-demo"),
-    dataset: Annotated[list[DatasetName] | None, typer.Option(help="Only this data set; repeatable.")] = None,
+    dataset: Annotated[
+        list[DatasetName] | None, typer.Option(metavar="|".join(DatasetName), help="Only this data set; repeatable.")
+    ] = None,
     quiet: QuietOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
@@ -220,13 +227,15 @@ def demo(
         show_json(result.as_json())
     else:
         show_comparison("Recall in percent, mean of the protocol's recalls", result.scores)
-        say(f"Everything was written to {result.folder} in {result.seconds:.0f} s")
+        say(f"Everything was written to {result.folder} in {duration(result.seconds)}")
         say(f"Open this in a browser to see what was found: {result.report}")
 
 
 @command("bench", "mlcl bench --only combiner-epochs --only validations")
 def bench(
-    only: Annotated[list[str] | None, typer.Option(help="Measure only this group of rows; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="GROUP", help="Measure only this group of rows; repeatable.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Counted runs of each side.")] = 3,
     device: Annotated[DeviceName, typer.Option(help="Where to measure.")] = DeviceName.AUTO,
     smallest: Annotated[bool, typer.Option("--smallest", help="A trial in seconds; its figures mean nothing.")] = False,

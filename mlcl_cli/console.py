@@ -3,15 +3,17 @@
 import json as json_format
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mlcl_cli.amounts import counted
 from mlcl_cli.errors import MlclError
 from mlcl_cli.streams import StandardError, printable, printable_json
+from mlcl_cli.wrapping import WordWrapped
 
 NOISY = 1.5
 SHOWN_FINDINGS = 10
@@ -25,9 +27,9 @@ def show_error(error: MlclError) -> None:
     error_console().print(f"[red]error:[/red] {lines}")
 
 
-def error_console() -> Console:
+def error_console() -> WordWrapped:
     """A console on stderr that outlives its reader."""
-    return Console(file=cast("TextIO", StandardError()), highlight=False, soft_wrap=True, emoji=False)
+    return WordWrapped(cast("TextIO", StandardError()))
 
 
 def safe(text: object) -> str:
@@ -37,7 +39,7 @@ def safe(text: object) -> str:
 
 def say(text: str) -> None:
     """One line for people on stdout."""
-    sys.stdout.write(f"{printable(text)}\n")
+    _stdout().print(safe(text))
 
 
 def show(result: Mapping[str, Any], *, json: bool) -> None:
@@ -81,9 +83,9 @@ def show_check(result: Mapping[str, Any]) -> None:
     checks = list(dict.fromkeys([*result["looked_at"], *(finding["check"] for finding in findings)]))
     for check in checks:
         counts = [sum(f["check"] == check and f["severity"] == kind for f in findings) for kind in ("error", "note")]
-        table.add_row(
-            check, safe(result["looked_at"].get(check, "")), *(f"{count:,}" if count else "" for count in counts)
-        )
+        looked = result["looked_at"].get(check, "")
+        looked = Path(looked).name if Path(looked).is_absolute() else looked  # a narrow table would cut a path
+        table.add_row(check, safe(looked), *(f"{count:,}" if count else "" for count in counts))
     console = _stdout()
     console.print(table)
     for check in checks:
@@ -135,9 +137,14 @@ def show_comparison(title: str, rows: Mapping[str, Mapping[str, float]]) -> None
 def show_bench(result: Mapping[str, Any]) -> None:
     """The benchmark's table: medians an item, ratios, peak memory, the floor's share of our time; then its notes."""
     rate, copied = result["product_flops"] / 1e9, result["copy_bytes_per_s"] / 1e9
-    where = f"{result['device']}, {result['threads']} threads, {rate:,.0f} GFLOP/s, copies {copied:,.0f} GB/s"
+    where = (
+        f"{result['device']}, {counted(result['threads'], 'thread')}, {rate:,.0f} GFLOP/s, copies {copied:,.0f} GB/s"
+    )
     table = Table(
-        title=f"Medians of {result['repeats']} runs; {where}", title_justify="left", box=box.SIMPLE, padding=0
+        title=f"Medians of {counted(result['repeats'], 'run')}; {where}",
+        title_justify="left",
+        box=box.SIMPLE,
+        padding=0,
     )
     for name in ("", "ours", "plain", "ratio", "memory, plain's", "floor"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
@@ -168,8 +175,8 @@ def _seconds(value: float) -> str:
     return f"{value / size:.3g} {unit}"
 
 
-def _stdout() -> Console:
-    return Console(highlight=False, soft_wrap=True, emoji=False)
+def _stdout() -> WordWrapped:
+    return WordWrapped()
 
 
 def _in_words(value: Any) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from mlcl_cli.completion import complete_override
+
 
 class DatasetName(StrEnum):
     """The data sets."""
@@ -51,7 +53,13 @@ ProfileOption = Annotated[
     Path | None, typer.Option("--profile", "-p", help="The profile; else $MLCL_PROFILE, else ./mlcl.yaml.")
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a profile key; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a profile key; repeatable.",
+        autocompletion=complete_override,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 QuietOption = Annotated[
@@ -62,10 +70,10 @@ EpochsOption = Annotated[int | None, typer.Option(help="Epochs; else the profile
 BatchOption = Annotated[int | None, typer.Option(help="Triplets a batch; else the profile's.")]
 RateOption = Annotated[float | None, typer.Option(help="Learning rate; else the profile's.")]
 ResumeOption = Annotated[
-    bool | None, typer.Option("--resume/--no-resume", help="Go on with the newest unfinished run; else the profile's.")
+    bool | None, typer.Option("--resume/--no-resume", help="Resume the newest unfinished run; else the profile's.")
 ]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", help="Go on with this run: its folder, or one of its state files.")
+    Path | None, typer.Option("--run", help="Resume this run: its folder, or one of its state files.")
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Try one batch, estimate time, memory and disk, and write nothing.")

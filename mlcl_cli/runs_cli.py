@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mlcl_cli.commands import Command, Group
 from mlcl_cli.errors import MlclError, UsageError
 from mlcl_cli.guard import guarded, open_profile
 from mlcl_cli.options import DebugOption, JsonOption, ProfileOption, QuietOption, SetOption, absolute
@@ -13,7 +14,7 @@ from mlcl_cli.streams import printable
 
 # The settings that are the machine's, not a run's.
 HEEDED = ("dataset", "workspace", "roots", "shoes", "workers", "device", "bad_images", "image.max_megapixels")
-app = typer.Typer(help="List the workspace's runs; show or remove one.", invoke_without_command=True)
+app = typer.Typer(cls=Group, help="List the workspace's runs; show or remove one.", invoke_without_command=True)
 
 
 def _complete(context: typer.Context, incomplete: str) -> list[str]:
@@ -54,7 +55,7 @@ def runs(
     (show_json if json else show_runs)(found)
 
 
-@app.command("show", epilog="Example:  mlcl runs show cirr-20261123")
+@app.command("show", cls=Command, epilog="Example:  mlcl runs show cirr-20261123")
 @guarded
 def show(
     name: NameArgument,
@@ -77,7 +78,7 @@ def show(
         show_facts({key: value for key, value in told.items() if key not in ("command", "profile", "identity")})
 
 
-@app.command("rm", epilog="Example:  mlcl runs rm cirr-20261123-120000")
+@app.command("rm", cls=Command, epilog="Example:  mlcl runs rm cirr-20261123-120000")
 @guarded
 def remove(
     name: NameArgument,

@@ -47,7 +47,7 @@ def finetune(
     flags = as_overrides("finetune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     loaded, terminal = open_profile(profile, [*(overrides or []), *flags], quiet=quiet)
     if start is not None and (resume or run):
-        raise UsageError("a run that goes on has its start", where="--from", remedy="Leave --from or --resume out")
+        raise UsageError("a resumed run keeps its start", where="--from", remedy="Leave out --from or --resume")
     origin = start if start is None or start == "none" else absolute(Path(start))
     how = {"encoder": encoder or loaded.finetune.encoder, "start": origin}
     _train(loaded, terminal, "finetune", _resume(loaded, resume, run), dry_run=dry_run, json=json, **how)
@@ -78,7 +78,8 @@ def _train(profile: Any, terminal: Any, stage: str, resume: Any, *, dry_run: boo
     if dry_run:
         from mlcl_cli.workflows.dry_run import dry_run as rehearse
 
-        show(rehearse(profile, terminal, stage, **how).as_json(), json=json)
+        result = rehearse(profile, terminal, stage, **how)
+        show(result.as_json() if json else result.in_words(), json=json)
     else:
         from mlcl_cli.workflows import train
 

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlcl_cli"
 
-BASE = {"errors", "files", "interrupts", "reporting", "seeds"}
+BASE = {"amounts", "errors", "files", "interrupts", "reporting", "seeds"}
 FEATURES = BASE | {"data", "images", "models"}
 MAY_IMPORT = {
     "__init__": set(),
@@ -21,10 +21,12 @@ MAY_IMPORT = {
     "streams": set(),
     "files": {"errors", "streams"},
     "profile": {"errors"},
-    "console": {"errors", "streams"},
-    "live": {"console", "reporting", "streams"},
-    "data": {"errors", "files", "reporting"},
-    "images": {"errors"},
+    "amounts": set(),
+    "wrapping": set(),
+    "console": {"errors", "amounts", "streams", "wrapping"},
+    "live": {"console", "reporting", "streams", "wrapping"},
+    "data": {"amounts", "errors", "files", "reporting"},
+    "images": {"amounts", "errors"},
     "models": {"errors"},
     "features": FEATURES,
     "retrieval": FEATURES | {"features"},
@@ -33,12 +35,15 @@ MAY_IMPORT = {
     "bench": FEATURES | {"features", "retrieval", "training", "openmp"},
     "report": FEATURES | {"features", "retrieval", "training"},
     "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "report", "__init__"},
-    "options": set(),
+    "completion": {"profile"},
+    "options": {"completion"},
+    "commands": set(),
     "guard": {"errors", "interrupts", "streams", "console", "live", "profile"},
-    "runs_cli": {"errors", "streams", "guard", "options", "console", "profile", "workflows"},
+    "runs_cli": {"errors", "commands", "streams", "guard", "options", "console", "profile", "workflows"},
     "training_cli": {"errors", "guard", "options", "console", "workflows"},
     "cli": BASE
-    | {"guard", "runs_cli", "training_cli", "options", "profile", "console", "live", "workflows", "__init__"},
+    | {"commands", "completion", "guard", "runs_cli", "training_cli"}
+    | {"options", "profile", "console", "live", "workflows", "__init__"},
 }
 TORCH_FREE = {
     "__init__",

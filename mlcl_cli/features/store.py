@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mlcl_cli.amounts import counted
 from mlcl_cli.features.bank import Bank, Table
 from mlcl_cli.files import exclusive
-from mlcl_cli.images.augment import Augmentation, random_crop
+from mlcl_cli.images.augment import RECIPE, Augmentation, random_crop
 from mlcl_cli.images.decode import BadImage, open_image, read_images
 from mlcl_cli.images.pictures import PaddedPictures, Pictures
 from mlcl_cli.images.transforms import Transform, normalise
@@ -52,13 +53,13 @@ class FeatureStore:
 
     def images(self, files: Files) -> Table:
         """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""
-        return self._banked("images", files, self._plain, self._encode_plain, {}, open_image, "images")
+        return self._banked("images", files, self._plain, self._encode_plain, {}, open_image, "")
 
     @torch.no_grad()
     def live_images(self, pictures: Pictures, names: Sequence[str]) -> Table:
         """Features of pictures by the encoder as it is now; nothing is banked."""
         encoded = []
-        with self.reporter.bar(f"Encoding {len(names):,} images", len(names)) as advance:
+        with self.reporter.bar(f"Encoding {counted(len(names), 'image')}", len(names)) as advance:
             for start in range(0, len(names), self.at_once):
                 part = names[start : start + self.at_once]
                 encoded.append((part, self._encode_plain(pictures.read(part), part)))
@@ -79,8 +80,8 @@ class FeatureStore:
             def encode(crops: Tensor, names: Sequence[str], view: int = view) -> Tensor:
                 return self.encoder.images(augment(crops.to(device), seed_of(seed, "augment", view, names[0])))
 
-            key = {"view": str(view), "seed": str(seed)}
-            what = f"augmented views, set {view + 1} of {count}"
+            key = {"view": str(view), "seed": str(seed), "transform": repr(opener.transform), "recipe": RECIPE}
+            what = f"augmented views, set {view + 1} of {count}: "
             tables.append(self._banked("views", files, crop, encode, key, opener, what).of([name for name, _ in files]))
         return torch.stack(tables)
 
@@ -102,7 +103,7 @@ class FeatureStore:
         tokens = tokenise(captions, self.encoder.context_length, self.encoder.compute.device)
         if tokens.truncated:
             limit = self.encoder.context_length
-            self.reporter.warn(f"{tokens.truncated:,} captions are longer than {limit} tokens and are truncated")
+            self.reporter.warn(f"{counted(tokens.truncated, 'caption')} longer than {limit} tokens: truncated")
         return tokens
 
     @torch.no_grad()
@@ -111,7 +112,7 @@ class FeatureStore:
         device = self.encoder.compute.device
         count = len(tokens.lengths)
         features = torch.empty(count, self.encoder.feature_dim, device=device)
-        with self.reporter.bar(f"Encoding {count:,} captions", count) as advance:
+        with self.reporter.bar(f"Encoding {counted(count, 'caption')}", count) as advance:
             for rows in tokens.by_length.split(self.at_once):
                 features[rows.to(device)] = self.encoder.texts(tokens.batch(rows))
                 advance(len(rows))
@@ -183,7 +184,7 @@ class FeatureStore:
         if not count:
             return
         results = self._read(portions, convert, opener)
-        with self.reporter.bar(f"Encoding {count:,} {what}", count) as advance:
+        with self.reporter.bar(f"Encoding {what}{counted(count, 'image')}", count) as advance:
             for part in portions:
                 names, pixels = [], []
                 for (name, _path), result in zip(part, results, strict=False):

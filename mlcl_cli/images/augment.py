@@ -8,9 +8,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
+from torchvision.transforms.v2 import functional as tv2
 
 from mlcl_cli.images.transforms import normalise, to_uint8
 
+# A feature bank of views carries this: change it with whatever gives other views for the same seed.
+RECIPE = "2"
+HALF_A_LEVEL = 0.5 / 255  # the jitters' rounding errors are far below it
 JITTERS = (
     {"brightness": 0.5},
     {"contrast": 0.5},
@@ -55,9 +59,7 @@ class Augmentation:
         from kornia import augmentation as k
 
         self._jitters = [k.ColorJitter(**amounts, p=1.0) for amounts in JITTERS]
-        self._rest = k.AugmentationSequential(
-            k.RandomAutoContrast(p=0.5), k.RandomPerspective(0.5, p=0.5), k.RandomGrayscale(p=0.5)
-        )
+        self._rest = k.AugmentationSequential(k.RandomPerspective(0.5, p=0.5), k.RandomGrayscale(p=0.5))
 
     @torch.no_grad()
     def __call__(self, crops: Tensor, seed: int) -> Tensor:
@@ -67,7 +69,21 @@ class Augmentation:
             views = crops.float().div_(255)
             views = _apply_choice(views, self._jitters)
             views = _apply_choice(views, SYMMETRIES)
+            views = _apply_choice(views, [_unchanged, autocontrast])
             return normalise(self._rest(views).clamp_(0, 1))
+
+
+def autocontrast(views: Tensor) -> Tensor:
+    """Stretches each channel of views (B, 3, S, S) in [0, 1] to the whole range, as Pillow does.
+
+    A channel of one 8-bit value stays as it is; kornia would turn it black.
+    """
+    flat = views.amax((-2, -1), keepdim=True) - views.amin((-2, -1), keepdim=True) < HALF_A_LEVEL
+    return torch.where(flat, views, tv2.autocontrast(views))
+
+
+def _unchanged(views: Tensor) -> Tensor:
+    return views
 
 
 def _apply_choice(views: Tensor, choices: list[Callable[[Tensor], Tensor]]) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from mlcl_cli.amounts import counted
 from mlcl_cli.errors import DataError, StuckError, some
 
 Item = TypeVar("Item")
@@ -33,8 +34,7 @@ class BadImagesError(DataError):
 
     def __init__(self, bad: Sequence[BadImage], remedy: str) -> None:
         self.bad = tuple(bad)
-        count = "1 image" if len(bad) == 1 else f"{len(bad):,} images"
-        super().__init__(f"{count} missing or unreadable: {some(bad)}", remedy=remedy)
+        super().__init__(f"{counted(len(bad), 'image')} missing or unreadable: {some(bad)}", remedy=remedy)
 
 
 class _Patience:

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from mlcl_cli.images.decode import BadImage, BadImagesError, open_image, read_images
 from mlcl_cli.images.transforms import Transform
+
+VIEW_RATIO = 1.25
 
 
 class Pictures:
@@ -65,10 +68,13 @@ class Pictures:
 
 
 class PaddedPictures:
-    """Opens pictures in full size, padded: what random crops come from. Those that fit into `budget` bytes stay."""
+    """Opens pictures in full size, padded: what random crops come from. Those that fit into `budget` bytes stay.
+
+    The padding is targetpad at `VIEW_RATIO`, whatever the kind and ratio of `transform` (method.md, "Images").
+    """
 
     def __init__(self, transform: Transform, budget: int | None = None) -> None:
-        self._transform = transform
+        self.transform = replace(transform, kind="targetpad", ratio=VIEW_RATIO)
         self._left = half_of_free_memory() if budget is None else budget
         self._kept: dict[Path, Image.Image] = {}
         self._lock = threading.Lock()
@@ -78,7 +84,7 @@ class PaddedPictures:
         kept = self._kept.get(path)
         if kept is not None:
             return kept
-        padded = self._transform.pad(open_image(path))
+        padded = self.transform.pad(open_image(path))
         # As Pillow keeps them: a byte a pixel in one band, four in several.
         size = padded.width * padded.height * (1 if len(padded.getbands()) == 1 else 4)
         with self._lock:

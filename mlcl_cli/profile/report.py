@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from mlcl_cli.profile.fields import CLIP_NAMES
 from mlcl_cli.profile.schema import CONTRADICTION, Profile
 from mlcl_cli.profile.strict_yaml import KeyPath
-from mlcl_cli.profile.words import did_you_mean, listed, printable, shown
+from mlcl_cli.profile.words import SYNONYMS, did_you_mean, listed, nearest, printable, shown
 
 
 def _walk(model: type[BaseModel], above: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:
@@ -24,7 +26,24 @@ FIELDS: Mapping[KeyPath, FieldInfo] = dict(_walk(Profile))
 SECTIONS: Mapping[KeyPath, list[str]] = {
     above: [key[-1] for key in FIELDS if key[:-1] == above] for above in {key[:-1] for key in FIELDS}
 }
-KEYS: tuple[str, ...] = tuple(".".join(key) for key in FIELDS if key not in SECTIONS)
+_LEAVES: tuple[KeyPath, ...] = tuple(key for key in FIELDS if key not in SECTIONS)
+KEYS: tuple[str, ...] = tuple(".".join(key) for key in _LEAVES)
+
+
+def choices(key: str) -> list[str]:
+    """The words that `key` takes; empty where it takes none, or a list of them."""
+    if key == "clip.model":
+        return [*CLIP_NAMES]
+    annotation = FIELDS[tuple(key.split("."))].annotation
+    return ["true", "false"] if annotation is bool else [*_words(annotation)]
+
+
+def _words(annotation: Any) -> Iterator[str]:
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    elif get_origin(annotation) in (Union, UnionType, Annotated):
+        for part in get_args(annotation):
+            yield from _words(part)
 
 
 @dataclass(frozen=True)
@@ -59,10 +78,10 @@ def at_override(text: str, what: str) -> tuple[int, str]:
 
 def unknown_override(key: str) -> str:
     """What is wrong with a `--set` whose key is none."""
-    section = tuple(key.split("."))
-    if section in SECTIONS:
-        return f"{key} is a section; set one of its keys, such as {key}.{SECTIONS[section][0]}"
-    return "unknown key" + (did_you_mean(key, KEYS) or _elsewhere(section))
+    path = tuple(key.split("."))
+    if path in SECTIONS:
+        return f"{key} is a section; set one of its keys, such as {key}.{SECTIONS[path][0]}"
+    return "unknown key" + _suggestion(path, inside=False)
 
 
 def problems(error: ValidationError, source: Source) -> list[tuple[int, str]]:
@@ -78,7 +97,7 @@ def problems(error: ValidationError, source: Source) -> list[tuple[int, str]]:
                 text = what if blamed == paths[0] else f"{'.'.join(paths[0])} {what}"
                 found[paths[0]] = source.at_key(blamed, text)
         elif detail["type"] == "extra_forbidden":
-            found[loc] = source.at_key(loc, _unknown(loc))
+            found[loc] = source.at_key(loc, "unknown key" + _suggestion(loc, inside=True))
         else:
             # A union's error has a loc for each of its members: one message a field says it all.
             key = next(loc[:size] for size in range(len(loc), -1, -1) if loc[:size] in FIELDS)
@@ -102,15 +121,35 @@ def _wrong(key: KeyPath, detail: Mapping[str, Any]) -> str:
     return f"must be {wanted}, not {shown(value)}{hint}"
 
 
-def _unknown(key: KeyPath) -> str:
-    names = SECTIONS[key[:-1]]
-    return "unknown key" + (_elsewhere(key, only_exact=True) or did_you_mean(key[-1], names) or _elsewhere(key))
+def _suggestion(key: KeyPath, *, inside: bool) -> str:
+    """The end of a message about an unknown key: the likeliest keys, or those of its section.
+
+    `inside` a file, a key of the same section is named without it.
+    """
+    section, found = key[:-1], _likely(key)
+    if not found:
+        return f"; the keys here are {listed(SECTIONS.get(section, SECTIONS[()]))}"
+    names = [path[-1] if inside and path[:-1] == section else ".".join(path) for path in found]
+    return f"; did you mean {listed([repr(name) for name in names])}?"
 
 
-def _elsewhere(key: KeyPath, *, only_exact: bool = False) -> str:
-    same = [name for name in KEYS if name.split(".")[-1] == key[-1]]
+def _likely(key: KeyPath) -> list[KeyPath]:
+    """What the unknown `key` was probably meant to be: by its last part, within its section before other sections."""
+    section, last = key[:-1], key[-1]
+    if section not in SECTIONS:
+        if section in FIELDS:
+            return [section]
+        sections = [above[0] for above in SECTIONS if above]
+        section = (meant,) if (meant := nearest(section[0], sections)) else ()
+        if (*section, last) in FIELDS:
+            return [(*section, last)]
+    name = tuple(SYNONYMS.get(last.casefold().replace("-", "_"), last).split("."))
+    same = [path for path in _LEAVES if path[-len(name) :] == name or path[:-1] == name]
     if same:
-        return f"; did you mean {listed([repr(name) for name in same])}?"
-    if only_exact:
-        return ""
-    return f"; the keys here are {listed(SECTIONS.get(key[:-1], SECTIONS[()]))}"
+        return [path for path in same if path[:-1] == section] or same
+    if near := nearest(last, SECTIONS[section]):
+        return [(*section, near)]
+    if not section and (near := nearest(".".join(key), KEYS)):
+        return [tuple(near.split("."))]
+    near = nearest(last, [path[-1] for path in _LEAVES])
+    return [path for path in _LEAVES if path[-1] == near]

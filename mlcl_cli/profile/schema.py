@@ -100,10 +100,11 @@ class Evaluate(_Section):
 
 
 class Checkpoints(_Section):
-    """How often a run saves the state that it can go on from."""
+    """How often a run saves the state that it can resume from, and which epochs' weights it keeps for good."""
 
     every_epochs: NoneOrWhole = "none"
     every_minutes: Positive = 5.0
+    keep_every: NoneOrWhole = "none"
 
 
 class Profile(_Section):

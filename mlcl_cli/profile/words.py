@@ -5,6 +5,55 @@ from collections.abc import Collection
 
 SHOWN = 60
 
+# What other tools call a key, and the name of ours: the end of a key, or a section of keys.
+SYNONYMS = {
+    "amp": "precision",
+    "arch": "clip.model",
+    "backbone": "clip.model",
+    "batch": "batch_size",
+    "batchsize": "batch_size",
+    "bs": "batch_size",
+    "data": "roots",
+    "data_dir": "roots",
+    "data_path": "roots",
+    "data_root": "roots",
+    "dtype": "precision",
+    "epoch": "epochs",
+    "eval_every": "validate_every",
+    "eval_freq": "validate_every",
+    "fp16": "precision",
+    "gpu": "device",
+    "hidden_size": "hidden_dim",
+    "jobs": "workers",
+    "logit_scale": "learned_temperature",
+    "lr": "learning_rate",
+    "lr_schedule": "schedule",
+    "mixed_precision": "precision",
+    "max_epochs": "epochs",
+    "model_name": "clip.model",
+    "n_epochs": "epochs",
+    "name": "clip.model",
+    "num_epochs": "epochs",
+    "num_workers": "workers",
+    "out_dir": "workspace",
+    "output": "workspace",
+    "output_dir": "workspace",
+    "preprocess": "transform",
+    "proj_dim": "projection_dim",
+    "random_seed": "seed",
+    "root": "roots",
+    "save_dir": "workspace",
+    "save_every": "checkpoints",
+    "scheduler": "schedule",
+    "tau": "learned_temperature",
+    "temp": "learned_temperature",
+    "temperature": "learned_temperature",
+    "train_batch_size": "batch_size",
+    "val_freq": "validate_every",
+    "validation_frequency": "validate_every",
+    "weights": "clip.checkpoint",
+}
+
 
 def shown(value: object) -> str:
     """A value as a message names it: short, on one line, printable."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlcl_cli.amounts import counted
 from mlcl_cli.errors import DivergedError, NotFiniteError, UsageError
 from mlcl_cli.images.decode import in_order
 from mlcl_cli.interrupts import Interrupted, to_resume, unbroken
@@ -39,7 +40,7 @@ class Plan:
         """Batches an epoch; the last, smaller one is dropped. Raises UsageError where not one is left."""
         if triplets < self.batch_size:
             raise UsageError(
-                f"batch_size {self.batch_size:,} is larger than the {triplets:,} training triplets",
+                f"batch_size {self.batch_size:,} is larger than the {counted(triplets, 'training triplet')}",
                 remedy="Lower it: the last, smaller batch of an epoch is dropped, so nothing would be trained",
             )
         return triplets // self.batch_size
@@ -58,10 +59,10 @@ class Trainer:
         optimiser: torch.optim.Optimizer,
         plan: Plan,
         compute: Compute,
-        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        scheduler: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts | None = None,
     ) -> None:
         self.objective, self.optimiser, self.plan, self.compute = objective, optimiser, plan, compute
-        self.scheduler = scheduler
+        self.scheduler = scheduler  # its T_0 counts epochs
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
         self.epoch, self.steps_done = 1, 0
         self.updating = False  # an update under way: neither the step before nor the one after can be resumed from
@@ -142,7 +143,8 @@ class Trainer:
         figures = {"loss": total.detach(), **{name: loss.detach().squeeze() for name, loss in losses.items()}}
         figures |= self._guarded_update(total.detach())
         if self.scheduler is not None:
-            self.scheduler.step()
+            # The original's `scheduler.step(epoch + i / iters)`, both counted from 0.
+            self.scheduler.step(self.epoch - 1 + self.steps_done / self.plan.steps(len(self.objective.triplets)))
         self._history.append(figures)
 
     def _guarded_update(self, total: Tensor) -> dict[str, Tensor]:

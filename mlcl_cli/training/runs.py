@@ -49,7 +49,7 @@ class Run:
     `kind` is what it trains, `command` how it was started, `about` describes it in every checkpoint, `bests` names the
     metrics that each keep a best checkpoint of their own; the first of them is the one that the run is judged by. A new
     best waits in memory for `SECONDS_BETWEEN_SAVES` at most, so that an epoch of milliseconds does not wait for the
-    disk.
+    disk. The weights of every `keep_every`th epoch are kept for good, in a checkpoint of their own.
     """
 
     folder: Path
@@ -59,6 +59,7 @@ class Run:
     bests: Sequence[str]
     about: Mapping[str, Any]
     interval: Interval = Interval()
+    keep_every: int | None = None
     tensorboard: bool = False
     found: dict[str, Best] = field(default_factory=dict)
     _scalars: Scalars | None = None
@@ -164,7 +165,7 @@ class Run:
         weights: Callable[[], Mapping[str, Tensor]],
         seconds: float,
     ) -> None:
-        """Keeps an epoch's weights where it is a best, and logs it; it took `seconds` before its validation.
+        """Keeps an epoch's weights where they are due, and logs it; it took `seconds` before its validation.
 
         The log comes last: where this raises, the epoch counts as not recorded, and a resumed run records it again.
         """
@@ -176,6 +177,9 @@ class Run:
                 file = f"best{SUFFIX}" if name == self.bests[0] else f"best-{name}{SUFFIX}"
                 self.found[name] = Best(epoch, metrics[name], file, dict(metrics))
                 self._waiting[name] = state
+        if self.keep_every is not None and epoch % self.keep_every == 0:
+            about = {**self.about, "epoch": epoch} | ({} if metrics is None else {"metrics": dict(metrics)})
+            save_checkpoint(self.folder / f"epoch-{epoch:04}{SUFFIX}", self.kind, weights(), about)
         if time.monotonic() - self._bests_saved > SECONDS_BETWEEN_SAVES:
             self._save_waiting()
             self._summarise("running")

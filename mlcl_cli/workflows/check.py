@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import psutil
 
+from mlcl_cli.amounts import counted
 from mlcl_cli.data.captions import training_captions
 from mlcl_cli.data.dataset import DATASETS, load_split
 from mlcl_cli.data.records import Split, Triplet
@@ -81,7 +82,7 @@ def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = ()) -
     _device(profile, result)
     loaded = [split for name in splits or known for split in _annotations(profile, name, result, bool(splits))]
     triplets = [triplet for split in loaded for triplet in split.triplets]
-    result.looked["annotations"] = f"{len(triplets):,} triplets"
+    result.looked["annotations"] = counted(len(triplets), "triplet")
     _captions(loaded, result)
     _counts(loaded, result)
     _images(profile, loaded, reporter, result)
@@ -165,9 +166,9 @@ def _counts(splits: Sequence[Split], result: CheckResult) -> None:
     for split in splits:
         published = DATASETS[split.dataset].published[split.name]
         own = len(split.triplets), sum(len(part.gallery) for part in split.sets)
-        for what, has, should in zip(("triplets", "gallery images"), own, published, strict=True):
+        for what, has, should in zip(("triplet", "gallery image"), own, published, strict=True):
             if should and has != should:
-                result.add("counts", "note", split.name, f"{has:,} {what}, published are {should:,}")
+                result.add("counts", "note", split.name, f"{counted(has, what)}, published are {should:,}")
     result.looked["counts"] = ", ".join(split.name for split in splits)
 
 
@@ -180,7 +181,7 @@ def _images(profile: Profile, splits: Sequence[Split], reporter: Reporter, resul
     wanted = [(name, path) for path, name in files.items() if str(path) not in verified]
     workers = choose_workers(profile.workers)
     severity: Severity = "note" if profile.bad_images == "drop" else "error"
-    with reporter.bar(f"Decoding {len(wanted):,} images", len(wanted)) as advance:
+    with reporter.bar(f"Decoding {counted(len(wanted), 'image')}", len(wanted)) as advance:
         for (_name, path), bad in zip(wanted, read_images(wanted, lambda image, _: image.size, workers), strict=True):
             if isinstance(bad, BadImage):
                 result.add("images", severity, path, bad.reason)

@@ -1,14 +1,17 @@
 """`--dry-run`: one batch through everything, and an estimate of the rest. Writes nothing."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import psutil
 import torch
 
+from mlcl_cli.amounts import counted, duration, size
 from mlcl_cli.data.records import Split
 from mlcl_cli.images.pictures import Pictures
 from mlcl_cli.profile import Profile
@@ -21,6 +24,7 @@ QUERIES = 32  # of each validation set
 IMAGES = 64
 STEPS = 3
 FEATURE_BYTES = 4
+SECONDS_BETWEEN_NOTES = 15.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,18 @@ class DryRun:
     def as_json(self) -> dict[str, Any]:
         """One plain object."""
         seconds = {**self.seconds, "total": self.seconds["features"] + self.seconds["training"]}
-        told = {"loss": self.loss, "seconds": seconds, "memory_bytes": self.memory, "disk_bytes": self.disk}
-        return {"command": self.command, "dataset": self.dataset, "dry_run": True, **told}
+        figures = {"loss": self.loss, "seconds": seconds, "memory_bytes": self.memory, "disk_bytes": self.disk}
+        return {"command": self.command, "dataset": self.dataset, "dry_run": True, **figures}
+
+    def in_words(self) -> dict[str, Any]:
+        """The same for people: durations and sizes with their units."""
+        found = self.as_json()
+        return {
+            **{key: found[key] for key in ("command", "dataset", "dry_run", "loss")},
+            "time": {name: duration(seconds) for name, seconds in found["seconds"].items()},
+            "memory": size(self.memory),
+            "disk": {name.replace("_", " "): size(number) for name, number in self.disk.items()},
+        }
 
 
 def dry_run(
@@ -54,21 +68,22 @@ def dry_run(
     steps = plan.steps(len(train.triplets)) * plan.epochs
     batch, few = _portion(train, plan.batch_size), _portion(val, QUERIES)
     choice = choose_clip(session, start)
-    if stage == "combiner":
-        ready = ready_to_combine(session, batch, few, choice)
-    else:
-        ready = ready_to_finetune(session, batch, few, choice, encoder)
+    with _phase(reporter, "loading CLIP and encoding one batch"):
+        if stage == "combiner":
+            ready = ready_to_combine(session, batch, few, choice)
+        else:
+            ready = ready_to_finetune(session, batch, few, choice, encoder)
     files = files_of([train, val], [*train.triplet_images(), *val.images()])
-    an_image = _seconds_an_image(ready, files[:IMAGES])
-    losses = []
-    _, first = _timed(lambda: losses.append(ready.trainer.run_epoch()["loss"]))
-    ready.trainer.next_epoch()
-    a_step = first
-    for _ in range(STEPS):
-        _, a_step = _timed(ready.trainer.run_epoch)
-        ready.trainer.next_epoch()
-    ready.validate()
-    _, validation = _timed(ready.validate)
+    with _phase(reporter, f"timing {counted(len(files[:IMAGES]), 'image')}"):
+        an_image = _seconds_an_image(ready, files[:IMAGES])
+    losses, a_step = [], 0.0
+    for number in range(1, STEPS + 2):
+        with _phase(reporter, f"step {number} of {STEPS + 1}"):
+            _, a_step = _timed(lambda: losses.append(ready.trainer.run_epoch()["loss"]))
+            ready.trainer.next_epoch()
+    with _phase(reporter, "validating on a few queries"):
+        ready.validate()
+        _, validation = _timed(ready.validate)
     passes = (val.images(), few.images()) if stage != "combiner" else (val.triplets, few.triplets)
     validation *= len(passes[0]) / max(1, len(passes[1]))
     seconds = {
@@ -77,13 +92,44 @@ def dry_run(
         "validation": validation,
         "training": a_step * steps + validation * (plan.epochs // plan.validate_every),
     }
+    return DryRun(
+        command="train-combiner" if stage == "combiner" else "finetune",
+        dataset=profile.dataset,
+        loss=losses[0],
+        seconds=seconds,
+        memory=_peak(),
+        disk=_disk(profile, stage, ready, len(files)),
+    )
+
+
+def _disk(profile: Profile, stage: str, ready: Ready, images: int) -> dict[str, int]:
     views = profile.combiner.augmented_views if stage == "combiner" else 0
     tables = 1 + (views if isinstance(views, int) else 0)
-    bank = FEATURE_BYTES * ready.store.encoder.feature_dim * len(files) * tables
+    bank = FEATURE_BYTES * ready.store.encoder.feature_dim * images * tables
     disk = {"features": bank, "checkpoints": 2 * ready.trainer.bytes_of_state()}
-    return DryRun(
-        "train-combiner" if stage == "combiner" else "finetune", profile.dataset, losses[0], seconds, _peak(), disk
-    )
+    if isinstance(keep := profile.checkpoints.keep_every, int):
+        weights = sum(tensor.nbytes for tensor in ready.trainer.objective.weights().values())
+        disk["kept_epochs"] = weights * (ready.trainer.plan.epochs // keep)
+    return disk
+
+
+@contextmanager
+def _phase(reporter: Reporter, what: str) -> Iterator[None]:
+    """Says what begins, and every `SECONDS_BETWEEN_NOTES` that it still lasts."""
+    reporter.note(f"Dry run: {what}")
+    began, over = time.monotonic(), Event()
+
+    def remind() -> None:
+        while not over.wait(SECONDS_BETWEEN_NOTES):
+            reporter.note(f"Dry run: still {what}, {duration(time.monotonic() - began)} so far")
+
+    thread = Thread(target=remind, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _portion(split: Split, count: int) -> Split:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import normalize
 
+from mlcl_cli.amounts import counted
 from mlcl_cli.data.captions import validation_caption
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
@@ -130,7 +131,7 @@ def run_evaluation(
     model = query_model(session, combining_function, checkpoint)
     validation = validation_of(session, split, model.store)
     count = len(validation.split.triplets)
-    with reporter.bar(f"Ranking {count:,} queries", count) as advance:
+    with reporter.bar(f"Ranking {counted(count, 'query')}", count) as advance:
         found = validation.evaluation.ranks(validation.images, validation.texts, model.compose, advance)
     if ranks is not None:
         write_file(ranks, _as_csv(validation.split, found))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcl_cli import __version__
+from mlcl_cli.amounts import counted
 from mlcl_cli.errors import MlclError, StuckError, UsageError
 from mlcl_cli.files import require_own, write_file
 from mlcl_cli.models.compute import choose_workers
@@ -69,7 +70,7 @@ def write_report(
     page = Page(title, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", __version__, reported, sample)
     wanted = sorted(page.wanted())
     files = [(name, paths[dataset][name]) for dataset, name in wanted]
-    with reporter.bar(f"Embedding {len(files):,} pictures", len(files)) as advance:
+    with reporter.bar(f"Embedding {counted(len(files), 'picture')}", len(files)) as advance:
         small = thumbnails(files, choose_workers(profile.workers), advance)
         pictures = {key: found for key, found in zip(wanted, small, strict=True) if found is not None}
     write_file(path, replace(page, pictures=pictures).html().encode())
@@ -168,7 +169,7 @@ def _studied(
     ready = validation_of(session, split, model.store)
     paths.setdefault(profile.dataset, {}).update(split.paths)
     count = len(ready.split.triplets) * (len(model.alone) + 1)
-    with reporter.bar(f"Ranking {len(ready.split.triplets):,} queries", count) as advance:
+    with reporter.bar(f"Ranking {counted(len(ready.split.triplets), 'query')}", count) as advance:
         found = study(
             ready.evaluation,
             ready.split,

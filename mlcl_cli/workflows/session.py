@@ -14,6 +14,7 @@ import PIL
 import torch
 
 from mlcl_cli import __version__
+from mlcl_cli.amounts import counted
 from mlcl_cli.data.dataset import load_split, protocol_of
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
@@ -69,7 +70,7 @@ class Session:
         images = raw if profile.dataset == "shoes" and raw.is_dir() else None
         split = load_split(profile.dataset, profile.root, name, gallery=profile.evaluate.gallery, images=images)
         queries = sum(len(part.triplets) for part in split.sets)
-        self.reporter.note(f"Data: {profile.dataset} {name}, {queries:,} triplets from {profile.root}")
+        self.reporter.note(f"Data: {profile.dataset} {name}, {counted(queries, 'triplet')} from {profile.root}")
         return split
 
     def transform(self, encoder: Encoder) -> Transform:
@@ -85,7 +86,7 @@ class Session:
 
     def find_bad(self, pictures: Pictures) -> dict[str, BadImage]:
         """Decodes images that no bank will vouch for."""
-        with self.reporter.bar(f"Reading {len(pictures):,} images", len(pictures)) as advance:
+        with self.reporter.bar(f"Reading {counted(len(pictures), 'image')}", len(pictures)) as advance:
             return {bad.name: bad for bad in pictures.find_bad(advance)}
 
     def without_bad(self, split: Split, bad: Iterable[BadImage]) -> Split:
@@ -101,12 +102,11 @@ class Session:
             raise BadImagesError(own, "Mend them, or set bad_images: drop to go on without them")
         pruned = split.without({image.name for image in own})
         empty = [part.name for part in pruned.sets if not part.triplets]
+        bad_images = counted(len(own), "bad image")
         if empty:
-            raise DataError(f"nothing is left of {empty[0]} without its {len(own):,} bad images", where=split.name)
+            raise DataError(f"nothing is left of {empty[0]} without {bad_images}", where=split.name)
         lost = len(split.triplets) - len(pruned.triplets)
-        images = "1 bad image" if len(own) == 1 else f"{len(own):,} bad images"
-        triplets = "1 triplet" if lost == 1 else f"{lost:,} triplets"
-        self.reporter.warn(f"{split.name}: {images} and {triplets} are dropped")
+        self.reporter.warn(f"{split.name}: dropped {bad_images} and {counted(lost, 'triplet')}")
         return pruned
 
     def about(self) -> dict[str, Any]:

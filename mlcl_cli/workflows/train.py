@@ -253,7 +253,7 @@ def _parts(session: Session, stage: str, ready: Ready) -> dict[str, Any]:
     described = ready.choice.describe(profile.workspace) | {"fingerprint": fingerprint}
     same = identity(profile, stage, [data.train, data.val], fingerprint)
     about = {"protocol": data.protocol.name, "clip": described, **session.about(), **ready.about, "identity": same}
-    every = profile.checkpoints.every_epochs
+    every, keep = profile.checkpoints.every_epochs, profile.checkpoints.keep_every
     return {
         "kind": "combiner" if stage == "combiner" else "clip",
         "command": "train-combiner" if stage == "combiner" else f"finetune --encoder {ready.about['encoder']}",
@@ -261,6 +261,7 @@ def _parts(session: Session, stage: str, ready: Ready) -> dict[str, Any]:
         "bests": data.protocol.bests,
         "about": about,
         "interval": Interval(every if isinstance(every, int) else None, profile.checkpoints.every_minutes),
+        "keep_every": keep if isinstance(keep, int) else None,
         "tensorboard": profile.tensorboard == "auto",
     }
 

@@ -1,6 +1,7 @@
 """Help is instant, complete and has an example; the options that scripts use stay."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from world import write_json
 
 from mlcl_cli import __version__
 from mlcl_cli.cli import app
+from mlcl_cli.commands import MEANT
 
 COMMON = {"--profile", "--set", "--quiet", "--json", "--debug", "--help"}
 TRAINING = COMMON | {"--epochs", "--batch-size", "--learning-rate", "--resume", "--run", "--dry-run"}
@@ -82,6 +84,18 @@ def test_a_bug_of_ours_is_one_line_and_exit_code_1() -> None:
         (["report", "cirr-2"], ["cirr-20260101-000000", "cirr-20260102-000000"]),
         (["runs", "show", "cirr-20260102"], ["cirr-20260102-000000"]),
         (["runs", "show", "shoes"], []),
+        (["evaluate", "--set", "combiner.ep"], ["combiner.epochs="]),
+        (["evaluate", "--set", "checkpoints.e"], ["checkpoints.every_epochs=", "checkpoints.every_minutes="]),
+        (["evaluate", "--set", "seed=1", "--set", "combiner.batch"], ["combiner.batch_size="]),
+        (["evaluate", "--set", "dev"], ["device=auto", "device=cuda", "device=cpu"]),
+        (["evaluate", "--set", "finetune.checkp"], [f"finetune.checkpoint_blocks={it}" for it in ("true", "false")]),
+        (["evaluate", "--set", "device", "=", "c"], ["cuda", "cpu"]),
+        (["evaluate", "--set", "device", "="], ["auto", "cuda", "cpu"]),
+        (["evaluate", "--set", "clip.model", "=", "ViT-B"], ["ViT-B/32", "ViT-B/16"]),
+        (["evaluate", "--set", "workers", "="], ["auto"]),
+        (["evaluate", "--set", "device", "=", "cpu", "--set", "combiner.ba"], ["combiner.batch_size="]),
+        (["evaluate", "--set", "device", "=", "cpu", "--check"], ["--checkpoint"]),
+        (["evaluate", "--set", "nothing", "=", "x"], []),
     ],
 )
 def test_the_shell_completes_commands_options_and_runs(
@@ -92,9 +106,58 @@ def test_the_shell_completes_commands_options_and_runs(
     for name in ("finetune/cirr-20260101-000000", "combiner/cirr-20260102-000000"):
         write_json(tmp_path / "work" / name / "run.json", {})
     command = [sys.executable, "-m", "mlcl_cli"]
-    asked = {"COMP_WORDS": " ".join(["mlcl", *words]), "COMP_CWORD": str(len(words)), "_MLCL_COMPLETE": "complete_bash"}
+    asked = {"COMP_WORDS": "\n".join(["mlcl", *words]), "COMP_CWORD": str(len(words))}
+    asked["_MLCL_COMPLETE"] = "complete_bash"
     found = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=False)
     assert found.stdout.split() == offered, found.stderr
+
+
+def test_a_shell_that_keeps_words_whole_completes_values(tmp_path: Path) -> None:
+    asked = {"_TYPER_COMPLETE_ARGS": "mlcl evaluate --set precision=f", "_MLCL_COMPLETE": "complete_fish"}
+    asked |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    command = [sys.executable, "-m", "mlcl_cli"]
+    found = subprocess.run(
+        command, env={**os.environ, **asked}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert found.stdout.split() == ["precision=fp32", "precision=fp16"], found.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("train", "Did you mean 'finetune' or 'train-combiner'?"),
+        ("eval", "Did you mean 'evaluate'?"),
+        ("train_combiner", "Did you mean 'train-combiner'?"),
+        ("runs list", "Did you mean 'mlcl runs'?"),
+        ("runs remove", "Did you mean 'rm'?"),
+        ("runs sho", "Did you mean 'show'?"),
+        ("runs zzz", "The commands are show, rm."),
+        ("zzz", "The commands are init, prepare-shoes, check, finetune,"),
+    ],
+)
+def test_unknown_commands_are_answered_with_what_exists(mlcl: Mlcl, command: str, hint: str) -> None:
+    outcome = mlcl(*command.split())
+    assert outcome.code == 2
+    assert f"No such command '{command.split()[-1]}'. {hint}" in outcome.err
+
+
+def test_meant_commands_exist() -> None:
+    group = typer.main.get_command(app)
+    known = {*group.commands, *group.commands["runs"].commands}  # type: ignore[attr-defined]
+    assert {name for names in MEANT.values() for name in names} <= known
+    assert not MEANT.keys() & known
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+@pytest.mark.parametrize("name", [*OPTIONS, "runs", "runs show", "runs rm", ""])
+def test_help_shows_no_types_of_flags_or_lists(
+    mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch, name: str, width: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    text = mlcl(*name.split(), "--help").out
+    assert "--help" in text
+    assert not re.search(r"<bool|<list", text)
+    assert all(len(line) <= int(width) for line in text.splitlines())
 
 
 def test_no_profile_completes_no_run_and_says_nothing(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_pipe_gets_plain_lines(mlcl: Mlcl) -> None:
 def test_quiet_means_no_notes_and_no_display_but_progress_and_warnings(
     mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_a_terminal(monkeypatch, 200)
+    on_a_terminal(monkeypatch, 400)
     outcome = mlcl("train-combiner", "--quiet")
     (line,) = ESCAPE.sub("", outcome.err).splitlines()
     assert "epoch 2 of 2" in line

@@ -64,3 +64,12 @@ def test_padded_pictures_are_those_of_the_file_and_what_fits_is_decoded_once(
     for _ in range(2):
         assert [opener(path).tobytes() for _, path in files] == [picture.tobytes() for picture in expected]
     assert len(opened) == 6 + (6 - kept)
+
+
+@pytest.mark.parametrize("transform", [Transform("clip", 1.25, 16), Transform("squarepad", 1.25, 16)])
+def test_augmented_views_are_padded_with_targetpad_whatever_the_transform(
+    files: list[tuple[str, Path]], transform: Transform
+) -> None:
+    wide = picture(files[0][1], 0, (80, 20))
+    assert PaddedPictures(transform)(wide).size == TRANSFORM.pad(open_image(wide)).size == (80, 64)
+    assert PaddedPictures(Transform("targetpad", 2.0, 16))(wide).size == (80, 64)

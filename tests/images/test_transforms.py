@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import functional as tv
 
-from mlcl_cli.images.augment import JITTERS, SYMMETRIES, Augmentation, _crop_box, random_crop
+from mlcl_cli.images.augment import JITTERS, SYMMETRIES, Augmentation, _crop_box, autocontrast, random_crop
 from mlcl_cli.images.transforms import MEAN, STD, Transform, normalise
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/images/expected.npz")
@@ -55,6 +55,27 @@ def test_half_of_all_views_are_grey() -> None:
     grey = (views.max(dim=1).values - views.min(dim=1).values).amax(dim=(-2, -1)) < 1e-3
     assert 0.45 < grey.float().mean() < 0.55
     assert len(JITTERS) == 7
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_autocontrast_is_pillows_and_leaves_constant_channels(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    pixels = draw.integers(draw.integers(0, 90), draw.integers(110, 256), (24, 24, 3), dtype=np.uint8)
+    pixels[..., seed % 3] = draw.integers(0, 256)
+    constant = np.broadcast_to(draw.integers(0, 256, 3, dtype=np.uint8), (24, 24, 3))
+    pictures = np.stack([pixels, constant, np.full_like(pixels, 255)])
+    found = autocontrast(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
+    expected = np.stack([np.asarray(ImageOps.autocontrast(Image.fromarray(picture))) for picture in pictures])
+    # Pillow truncates to whole levels.
+    levels = found.mul(255).permute(0, 2, 3, 1).numpy()
+    assert np.abs(levels - expected).max() <= 1.001
+    assert np.array_equal(levels[1:].round(), expected[1:])
+
+
+def test_white_pictures_never_turn_black() -> None:
+    crops = torch.full((64, 3, 16, 16), 255, dtype=torch.uint8)
+    views = Augmentation()(crops, 0) * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+    assert views.amax((-3, -2, -1)).min() > 0.3
 
 
 def test_crops_follow_torchvisions_defaults() -> None:

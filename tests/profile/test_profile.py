@@ -38,6 +38,7 @@ resume: none
 checkpoints:
   every_epochs: none
   every_minutes: 5
+  keep_every: none
 tensorboard: auto
 clip:
   model: RN50x4
@@ -144,6 +145,18 @@ def test_the_recipes_are_the_defaults(folder: Path, load: Load, dataset: str) ->
     home = CONFIGS.parent.resolve()
     assert recipe.workspace == home / "runs"
     assert recipe.root.relative_to(home) == default.root.relative_to(folder)
+
+
+@pytest.mark.parametrize("dataset", ["fashioniq", "cirr"])
+def test_clip4cirs_recipe(dataset: str) -> None:
+    """The figures of the commands in CLIP4Cir's README; the network is CLIP4Cir's."""
+    profile = load_profile(CONFIGS / "clip4cir.yaml", [f"dataset={dataset}"])
+    stage1, stage2 = profile.finetune, profile.combiner
+    assert (stage1.encoder, stage1.epochs, stage1.batch_size, stage1.learning_rate) == ("both", 100, 128, 2e-6)
+    assert (stage2.projection_dim, stage2.hidden_dim, stage2.epochs) == (2560, 5120, 300)
+    assert (stage2.batch_size, stage2.learning_rate) == (4096, 2e-5)
+    assert (stage2.levels, stage2.sscl, stage2.learned_temperature) == (("hybrid",), (), False)
+    assert (profile.image.transform, profile.image.target_ratio, profile.clip.model) == ("targetpad", 1.25, "RN50x4")
 
 
 @example(name="a\x85b \u2028 # : $HOME ~", levels={"hybrid"}, rate=1.0, views=1)

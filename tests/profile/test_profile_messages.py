@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from mlcl_cli.profile import Profile
+from mlcl_cli.profile.report import KEYS
+from mlcl_cli.profile.words import SYNONYMS
 
 Load = Callable[..., Profile]
 Complaint = Callable[..., str]
@@ -63,6 +65,10 @@ def test_a_wrong_value(complaint: Complaint, key: str, value: str, message: str)
             "mlcl.yaml:3: combiner.epohcs: unknown key; did you mean 'epochs'?",
         ),
         (
+            "dataset: cirr\ncombiner:\n  lr: 1\n",
+            "mlcl.yaml:3: combiner.lr: unknown key; did you mean 'learning_rate'?",
+        ),
+        (
             "dataset: cirr\nepochs: 1\n",
             "mlcl.yaml:2: epochs: unknown key; did you mean 'finetune.epochs' or 'combiner.epochs'?",
         ),
@@ -92,6 +98,18 @@ def test_a_wrong_file(complaint: Complaint, text: str, message: str) -> None:
     [
         ("combiner.epohcs=3", "unknown key; did you mean 'combiner.epochs'?"),
         ("combinr.epochs=3", "unknown key; did you mean 'combiner.epochs'?"),
+        ("combiner.lr=1e-4", "unknown key; did you mean 'combiner.learning_rate'?"),
+        ("lr=1e-4", "unknown key; did you mean 'finetune.learning_rate' or 'combiner.learning_rate'?"),
+        ("train.lr=1e-4", "unknown key; did you mean 'finetune.learning_rate' or 'combiner.learning_rate'?"),
+        ("finetune.bs=4", "unknown key; did you mean 'finetune.batch_size'?"),
+        ("combiner.tau=4", "unknown key; did you mean 'combiner.learned_temperature'?"),
+        ("finetune.temperature=4", "unknown key; did you mean 'combiner.learned_temperature'?"),
+        ("combiner.num-workers=4", "unknown key; did you mean 'workers'?"),
+        ("clip.name=RN50", "unknown key; did you mean 'clip.model'?"),
+        ("output_dir=x", "unknown key; did you mean 'workspace'?"),
+        ("fp16=true", "unknown key; did you mean 'precision'?"),
+        ("data_root=x", "unknown key; did you mean 'roots.fashioniq', 'roots.shoes' or 'roots.cirr'?"),
+        ("combiner.galery=val", "unknown key; did you mean 'evaluate.gallery'?"),
         ("combiner=3", "combiner is a section; set one of its keys, such as combiner.projection_dim"),
         ("seed", "must be KEY=VALUE, such as seed=1"),
         ("=1", "unknown key; the keys here are dataset, "),
@@ -105,6 +123,14 @@ def test_a_wrong_override(complaint: Complaint, override: str, message: str) -> 
     line = complaint("dataset: cirr\n", override)
     shown = override if override.isprintable() else repr(override)
     assert line.startswith(f"--set {shown}: {message}")
+
+
+def test_synonyms_lead_to_keys_that_exist() -> None:
+    paths = [tuple(key.split(".")) for key in KEYS]
+    for word, meant in SYNONYMS.items():
+        name = tuple(meant.split("."))
+        assert any(path[-len(name) :] == name or path[:-1] == name for path in paths), word
+        assert word not in {path[-1] for path in paths} or "." in meant, f"{word} is a key itself"
 
 
 def test_overrides_win_and_the_last_of_them(load: Load) -> None:

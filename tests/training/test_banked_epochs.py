@@ -52,3 +52,13 @@ def test_fine_tuning_one_side_never_encodes_the_other(tmp_path: Path, calls: lis
     train.finetune(profile_of(tmp_path), Silent(), encoder=side)
     assert calls
     assert frozen not in calls
+
+
+def test_one_bank_of_views_serves_every_transform(tmp_path: Path) -> None:
+    folder = world(tmp_path, "cirr")
+    for transform in ("targetpad", "squarepad"):
+        overrides = ["combiner.epochs=1", "combiner.augmented_views=1", f"image.transform={transform}"]
+        train.train_combiner(load_profile(folder / "mlcl.yaml", overrides), Silent())
+    names = [path.name for path in (folder / "work/features").iterdir()]
+    assert len({name.split(".")[0] for name in names if name.startswith("views-")}) == 1
+    assert len({name.split(".")[0] for name in names if name.startswith("images-")}) == 2
