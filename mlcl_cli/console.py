@@ -16,6 +16,7 @@ NOISY = 1.5
 SHOWN_FINDINGS = 10
 WIDE = 110
 SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "versions")
+COMPUTED = ("device", "precision", "inference_weights", "image", "data")  # one line for all of them
 
 
 def show_error(error: MlclError) -> None:
@@ -43,8 +44,10 @@ def show_metrics(result: Mapping[str, Any]) -> None:
         table.add_row(name, f"{value:.2f}")
     console = _stdout()
     console.print(table)
-    shown = {key: value for key, value in result.items() if key not in SHOWN_ABOVE and value is not None}
-    for key, value in shown.items():
+    computed = {key.replace("_", " "): result[key] for key in COMPUTED if result.get(key) is not None}
+    hidden = (*SHOWN_ABOVE, *COMPUTED)
+    shown = {key: value for key, value in result.items() if key not in hidden and value is not None}
+    for key, value in {**shown, "computed with": computed}.items():
         console.print(f"{key.replace('_', ' ')}: {escape(_in_words(value))}")
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from mlcl_cli.completion import runs_or_files
+
 
 class DatasetName(StrEnum):
     """The data sets."""
@@ -65,13 +67,24 @@ ResumeOption = Annotated[
     bool | None, typer.Option("--resume/--no-resume", help="Go on with the newest unfinished run; else the profile's.")
 ]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", help="Go on with this run: its folder, or one of its state files.")
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN|PATH",
+        help="Go on with this run: its name, its folder, or one of its state files.",
+        autocompletion=runs_or_files("*"),
+    ),
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Try one batch, estimate time, memory and disk, and write nothing.")
 ]
 CheckpointOption = Annotated[
-    Path | None, typer.Option(help="A combiner's checkpoint; else the newest run's best in the workspace.")
+    str | None,
+    typer.Option(
+        metavar="RUN|FILE",
+        help="A combiner: a run's name, or a checkpoint; else the best finished run's in the workspace.",
+        autocompletion=runs_or_files("combiner"),
+    ),
 ]
 CombiningOption = Annotated[CombiningFunctionName, typer.Option(help="How a query is composed.")]
 

@@ -31,14 +31,38 @@ MAY_IMPORT = {
     "bench": FEATURES | {"features", "retrieval", "training"},
     "report": FEATURES | {"features", "retrieval", "training"},
     "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "report", "__init__"},
-    "options": set(),
+    "completion": {"errors", "profile"},
+    "options": {"completion"},
     "guard": {"errors", "interrupts", "console", "live", "profile"},
-    "runs_cli": {"errors", "guard", "options", "console", "profile", "workflows"},
-    "training_cli": {"errors", "guard", "options", "console", "workflows"},
+    "runs_cli": {"completion", "errors", "guard", "options", "console", "profile", "workflows"},
+    "training_cli": {"completion", "errors", "guard", "options", "console", "workflows"},
     "cli": BASE
-    | {"guard", "runs_cli", "training_cli", "options", "profile", "console", "live", "workflows", "__init__"},
+    | {
+        "completion",
+        "guard",
+        "runs_cli",
+        "training_cli",
+        "options",
+        "profile",
+        "console",
+        "live",
+        "workflows",
+        "__init__",
+    },
 }
-TORCH_FREE = {"__init__", "errors", "files", "reporting", "profile", "console", "live", "data", "cli", "options"}
+TORCH_FREE = {
+    "__init__",
+    "errors",
+    "files",
+    "reporting",
+    "profile",
+    "console",
+    "live",
+    "data",
+    "cli",
+    "options",
+    "completion",
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
