@@ -54,7 +54,7 @@ def show_metrics(result: Mapping[str, Any]) -> None:
 def show_facts(result: Mapping[str, Any]) -> None:
     """A result without figures, a line each."""
     for key, value in result.items():
-        if key != "command":
+        if key != "command" and value is not None:
             _stdout().print(f"{key.replace('_', ' ')}: {escape(_in_words(value))}")
 
 

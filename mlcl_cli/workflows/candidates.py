@@ -1,18 +1,15 @@
 """The workspace's trained runs as `auto` compares them: which fit, which is best, and why others were passed over."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
-
-from mlcl_cli.errors import DataError, some
+from mlcl_cli.errors import some
 from mlcl_cli.models.encoder import Side
 from mlcl_cli.profile import Profile
-from mlcl_cli.training.runs import SUMMARY
+from mlcl_cli.workflows.run_records import BestRecord, ImageRecord, RunRecord, read_record
 from mlcl_cli.workflows.runs import ListedRun, list_runs
 from mlcl_cli.workflows.session import PRUNED, Session
 
@@ -49,71 +46,6 @@ class PassedOver:
         return f"{self.run} ({self.reason}{' ' if self.detail else ''}{self.detail})"
 
 
-class _Described(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", protected_namespaces=())
-
-
-class ClipRecord(_Described):
-    """What a run or a checkpoint tells of the CLIP that it started from, or that its combiner belongs to.
-
-    `model` and `checkpoint` are names or paths from the workspace, `fingerprint` is that CLIP's, `base` that of
-    `model` before tuning, and `tuned` lists the sides that tuning changed. Older versions recorded neither of the two.
-    """
-
-    model: str
-    checkpoint: str | None
-    fingerprint: str
-    base: str | None = None
-    tuned: list[Side] | None = None
-
-    @classmethod
-    def of(cls, about: Mapping[str, Any], where: Path) -> Self | None:
-        """The record in a checkpoint's description; None in a file of the original code. Raises DataError."""
-        if "clip" not in about:
-            return None
-        try:
-            return cls.model_validate(about["clip"])
-        except ValidationError as error:
-            raise DataError(f"has an invalid description ({_first(error)})", where=where) from error
-
-    @property
-    def known_base(self) -> str | None:
-        """The base's fingerprint as far as this record alone tells: an untuned CLIP is its own base."""
-        return self.base or (self.fingerprint if self.checkpoint is None else None)
-
-
-def _is_file_name(text: str) -> str:
-    if not re.fullmatch(r"[^/\\\0]+", text) or text in (".", ".."):
-        raise ValueError("must be the name of a file in the run's folder")
-    return text
-
-
-class _Best(_Described):
-    score: FiniteFloat
-    checkpoint: Annotated[str, AfterValidator(_is_file_name)]
-
-
-class _Image(_Described):
-    transform: str
-    target_ratio: float
-
-    def __str__(self) -> str:
-        return f"{self.transform} {self.target_ratio:g}" if self.transform == "targetpad" else self.transform
-
-
-class _Summary(_Described):
-    created: str
-    state: str
-    dataset: str
-    protocol: str
-    image: _Image
-    clip: ClipRecord
-    bests: dict[str, _Best]
-    seed: int | None = None
-    data: dict[str, str] | None = None
-    encoder: Literal["text", "image", "both"] | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """What a score was measured under. Scores compare only where all of it is equal and the gallery is whole.
@@ -129,19 +61,19 @@ class Conditions:
     @classmethod
     def of(cls, session: Session) -> Self:
         """Those of the profile, on its whole validation split."""
-        image = str(_Image.model_validate(session.image))
+        image = str(ImageRecord.model_validate(session.image))
         return cls(session.protocol.name, image, session.validation_digest, whole=True)
 
     def differences(self, wanted: "Conditions") -> str:
         """In words, what differs from `wanted`; empty where the scores compare."""
         told = []
-        if self.protocol != wanted.protocol:
-            told.append(f"protocol {self.protocol}")
         if self.image != wanted.image:
             told.append(f"transform {self.image}")
         if not self.whole:
             told.append("a pruned gallery")
-        elif self.data is None or self.data != wanted.data:
+        if self.protocol != wanted.protocol:
+            told.append(f"protocol {self.protocol}")
+        elif self.whole and (self.data is None or self.data != wanted.data):
             told.append("other validation data" if self.data and wanted.data else "unknown validation data")
         return ", ".join(told)
 
@@ -190,7 +122,7 @@ class Selection:
 def find_candidates(profile: Profile, stage: str, metric: str) -> tuple[list[Candidate], list[PassedOver]]:
     """The stage's runs of the profile's data set that have a best checkpoint, oldest first; and those that do not."""
     runs = list_runs(profile)
-    read = {run.folder.resolve(): (run, _summary(run)) for run in runs}
+    read = {run.folder.resolve(): (run, read_record(run)) for run in runs}
     found, passed = list[Candidate](), list[PassedOver]()
     for folder, (run, summary) in read.items():
         name = f"{run.stage}/{run.folder.name}"
@@ -205,7 +137,7 @@ def find_candidates(profile: Profile, stage: str, metric: str) -> tuple[list[Can
             elif not (run.folder / best.checkpoint).is_file():
                 passed.append(PassedOver(name, Reason.GONE, best.checkpoint))
             else:
-                summaries = {path: parsed for path, (_, parsed) in read.items() if isinstance(parsed, _Summary)}
+                summaries = {path: parsed for path, (_, parsed) in read.items() if isinstance(parsed, RunRecord)}
                 found.append(_candidate(run, summary, best, _lineage(folder, summaries, profile.workspace)))
     return found, passed
 
@@ -253,23 +185,7 @@ def _finished(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [one for one in candidates if one.finished]
 
 
-def _summary(run: ListedRun) -> _Summary | str:
-    """The run's summary, or what is wrong with it."""
-    if run.state == "damaged":
-        return str(run.folder / SUMMARY)
-    try:
-        return _Summary.model_validate(run.summary)
-    except ValidationError as error:
-        return f"{run.folder / SUMMARY}: {_first(error)}"
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    message = first["msg"]
-    return f"{'.'.join(map(str, first['loc']))}: {message[0].lower()}{message[1:]}"
-
-
-def _candidate(run: ListedRun, summary: _Summary, best: _Best, lineage: _Lineage) -> Candidate:
+def _candidate(run: ListedRun, summary: RunRecord, best: BestRecord, lineage: _Lineage) -> Candidate:
     pruned = summary.protocol.endswith(PRUNED)
     data = None if summary.data is None else summary.data.get("val")
     towers = lineage.towers
@@ -290,7 +206,7 @@ def _candidate(run: ListedRun, summary: _Summary, best: _Best, lineage: _Lineage
     )
 
 
-def _lineage(folder: Path, summaries: Mapping[Path, _Summary], workspace: Path) -> _Lineage:
+def _lineage(folder: Path, summaries: Mapping[Path, RunRecord], workspace: Path) -> _Lineage:
     """The base and the tuned sides of the CLIP that the run in `folder` began with.
 
     Runs of older versions recorded neither: those are followed from checkpoint to checkpoint down to the untuned CLIP.

@@ -15,7 +15,6 @@ from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.candidates import (
     TOWERS,
     Candidate,
-    ClipRecord,
     Conditions,
     PassedOver,
     Reason,
@@ -25,6 +24,7 @@ from mlcl_cli.workflows.candidates import (
     outdone,
     select,
 )
+from mlcl_cli.workflows.run_records import ClipRecord
 from mlcl_cli.workflows.session import Session
 
 OTHERS: Mapping[str, frozenset[Side]] = {"text": TOWERS["image"], "image": TOWERS["text"]}
@@ -155,7 +155,7 @@ def choose_run(session: Session, stage: str, clip: LoadedClip | None, *, any_bas
     if chosen is not None:
         _tell(session, chosen, [*passed, *outdone(fit, chosen, conditions)])
     elif passed:
-        session.reporter.warn(f"No run of {stage} fits this profile. Skipped: {in_words(passed)}")
+        session.reporter.warn(f"No {stage} run fits this profile. Skipped: {in_words(passed)}")
     return chosen
 
 
@@ -194,9 +194,7 @@ def _with_base(session: Session, found: Sequence[Candidate]) -> tuple[list[Candi
     own = session.base.fingerprint
     fit = [one for one in found if one.base == own]
     unfit = [
-        PassedOver(
-            one.name, Reason.NO_BASE if one.base is None else Reason.BASE, f"base {one.base}" if one.base else ""
-        )
+        PassedOver(one.name, Reason.BASE, f"with base {one.base}") if one.base else PassedOver(one.name, Reason.NO_BASE)
         for one in found
         if one.base != own
     ]
@@ -235,9 +233,7 @@ def _tell(session: Session, chosen: Selection, passed: Iterable[PassedOver]) -> 
     if others := [one for one in passed if one.reason is not Reason.UNREADABLE]:
         reporter.note(f"Skipped: {in_words(others)}")
     if not run.finished:
-        reporter.warn(
-            f"{run.name} is not finished ({run.state}): no finished run fits, so its best epoch so far is used"
-        )
+        reporter.warn(f"{run.name} is {run.state}, but no finished run fits: its best epoch so far is used")
     expected = session.profile.bad_images == "drop" and chosen.differences == "a pruned gallery"
     if chosen.differences and not expected:
         reporter.warn(f"{run.name} was validated under other settings than the profile's: {chosen.differences}")

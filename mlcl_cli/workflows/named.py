@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from mlcl_cli.data.dataset import protocol_of
-from mlcl_cli.errors import UsageError
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.runs import SUMMARY
+from mlcl_cli.workflows.run_records import best_checkpoint
 from mlcl_cli.workflows.runs import STAGES, ListedRun, find_run
 
 
@@ -14,19 +14,16 @@ def checkpoint_named(profile: Profile, text: str, stage: str | None = None) -> P
 
     A name is a run's as `mlcl runs` lists it, its beginning, STAGE/name, or its folder. A path with a suffix that is
     not there is returned, for the reader to tell. Raises UsageError where a name fits no run or several, or the run has
-    no checkpoint yet.
+    no checkpoint yet, DataError where its summary is damaged.
     """
     path = _path(text)
     if path.is_file() or (path.suffix and not path.is_dir()):
         return path
     run = _run(profile, text, stage)
-    bests = run.summary["bests"]
     gallery, chosen = profile.evaluate.gallery, profile.combiner.select_by
-    deciding = protocol_of(profile.dataset, gallery).bests[0] if chosen == "auto" else f"{chosen}_mean"
-    best = bests.get(deciding) or next(iter(bests.values()), None)
-    if best is None:
-        raise UsageError("has no validated epoch yet", where=run.folder, remedy="Wait for its first one")
-    return run.folder / str(best["checkpoint"])
+    return best_checkpoint(
+        run, protocol_of(profile.dataset, gallery).bests[0] if chosen == "auto" else f"{chosen}_mean"
+    )
 
 
 def run_named(profile: Profile, text: str, stage: str) -> Path:
@@ -43,7 +40,8 @@ def _path(text: str) -> Path:
 
 
 def _run(profile: Profile, text: str, stage: str | None) -> ListedRun:
-    if (_path(text) / SUMMARY).is_file():
-        return find_run(profile, str(_path(text)))
+    folder = _path(text)
+    if (folder / SUMMARY).is_file():  # of any workspace
+        return find_run(profile.model_copy(update={"workspace": folder.parents[1]}), str(folder))
     staged = text.startswith(tuple(f"{name}/" for name in STAGES))
     return find_run(profile, text if stage is None or staged else f"{stage}/{text}")

@@ -6,8 +6,8 @@ from pathlib import Path
 from mlcl_cli.errors import DataError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.training.checkpoints import Checkpoint, stored_fingerprint
-from mlcl_cli.workflows.candidates import ClipRecord
 from mlcl_cli.workflows.choose import ClipChoice, choose_clip
+from mlcl_cli.workflows.run_records import ClipRecord
 from mlcl_cli.workflows.session import Session
 
 
@@ -24,9 +24,10 @@ def clip_of(session: Session, checkpoint: Checkpoint) -> ClipChoice:
     if record.fingerprint == session.base.fingerprint:
         return ClipChoice(profile.clip.model, None, why)
     places = _places(record, checkpoint.path, profile.workspace)
-    for path in [*places, *sorted(profile.workspace.glob("finetune/*/best*.safetensors"))]:
-        if path.is_file() and stored_fingerprint(path) in (record.fingerprint, None):
-            return ClipChoice(profile.clip.model, path, why)
+    recorded = [path for path in places if path.is_file() and stored_fingerprint(path) in (record.fingerprint, None)]
+    tuned = sorted(profile.workspace.glob("finetune/*/best*.safetensors"))
+    for path in recorded or (path for path in tuned if stored_fingerprint(path) == record.fingerprint):
+        return ClipChoice(profile.clip.model, path, why)
     untuned = record.checkpoint is None
     raise DataError(
         f"needs the CLIP that it was trained on, fingerprint {record.fingerprint}, recorded as "
