@@ -37,31 +37,11 @@ MAY_IMPORT = {
     "runs_cli": {"completion", "errors", "guard", "options", "console", "profile", "workflows"},
     "training_cli": {"completion", "errors", "guard", "options", "console", "workflows"},
     "cli": BASE
-    | {
-        "completion",
-        "guard",
-        "runs_cli",
-        "training_cli",
-        "options",
-        "profile",
-        "console",
-        "live",
-        "workflows",
-        "__init__",
-    },
+    | {"completion"}
+    | {"guard", "runs_cli", "training_cli", "options", "profile", "console", "live", "workflows", "__init__"},
 }
-TORCH_FREE = {
-    "__init__",
-    "errors",
-    "files",
-    "reporting",
-    "profile",
-    "console",
-    "live",
-    "data",
-    "cli",
-    "options",
-    "completion",
+TORCH_FREE = {"__init__", "errors", "files", "reporting", "profile", "console", "live", "data", "cli", "options"} | {
+    "completion"
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
