@@ -14,7 +14,7 @@ import typer
 from mlcl_cli import __version__, runs_cli, training_cli
 from mlcl_cli.amounts import duration
 from mlcl_cli.commands import Command, Group
-from mlcl_cli.completion import bash_words
+from mlcl_cli.completion import bash_words, runs_or_files
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.guard import guarded, one_line, open_profile
 from mlcl_cli.options import (
@@ -158,10 +158,12 @@ def evaluate(
     flags = as_overrides("evaluate", gallery=gallery)
     loaded, terminal = open_profile(profile, [*(overrides or []), *flags], quiet=quiet)
     from mlcl_cli.console import show
+    from mlcl_cli.workflows.named import checkpoint_named
     from mlcl_cli.workflows.query import run_evaluation
 
-    paths = {"checkpoint": absolute(checkpoint), "ranks": absolute(ranks)}
-    result = run_evaluation(loaded, terminal, combining_function=combining_function, **paths)
+    named = None if checkpoint is None else checkpoint_named(loaded, checkpoint, "combiner")
+    how = {"checkpoint": named, "ranks": absolute(ranks)}
+    result = run_evaluation(loaded, terminal, combining_function=combining_function, **how)
     show(result.as_json(), json=json)
 
 
@@ -179,21 +181,32 @@ def submit_cirr(
     """Write the two JSON files that CIRR's test server takes."""
     loaded, terminal = open_profile(profile, overrides, quiet=quiet)
     from mlcl_cli.console import show
+    from mlcl_cli.workflows.named import checkpoint_named
     from mlcl_cli.workflows.query import submit_cirr as run
 
-    function, path = combining_function.value, absolute(checkpoint)
-    result = run(loaded, terminal, name=name, combining_function=function, checkpoint=path)
+    function = combining_function.value
+    named = None if checkpoint is None else checkpoint_named(loaded, checkpoint, "combiner")
+    result = run(loaded, terminal, name=name, combining_function=function, checkpoint=named)
     show(result.as_json(), json=json)
 
 
 command("report", "mlcl report --all --output report.html")(runs_cli.report)
 
 
-@command("export", "mlcl export runs/combiner/cirr-20260131-120000/best.safetensors combiner.pt")
+@command("export", "mlcl export cirr-20260131-120000 combiner.pt")
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint that mlcl wrote.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|FILE",
+            help="A run's name, which is its best checkpoint, or a checkpoint that mlcl wrote.",
+            autocompletion=runs_or_files("*"),
+        ),
+    ],
     output: Annotated[Path, typer.Argument(help="The .pt file to write.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
@@ -201,7 +214,12 @@ def export(
     from mlcl_cli.console import show
     from mlcl_cli.workflows.export import export_checkpoint
 
-    show(export_checkpoint(checkpoint, output, force=force), json=json)
+    source = Path(checkpoint)
+    if not source.is_file() and not source.suffix:  # only a run's name needs the workspace
+        from mlcl_cli.workflows.named import checkpoint_named
+
+        source = checkpoint_named(open_profile(profile, overrides)[0], checkpoint)
+    show(export_checkpoint(source, output, force=force), json=json)
 
 
 @command("demo", "mlcl demo --dataset cirr")

@@ -1,11 +1,19 @@
-"""What the shell offers for `--set`: the profile's keys, and the values of those that have a fixed set."""
+"""What the shell offers: keys and values for `--set`, names of runs, and files. Imports no torch."""
 
 import contextlib
 import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import typer
+
+from mlcl_cli.errors import MlclError
+from mlcl_cli.streams import printable
+
+Complete = Callable[[typer.Context, str], list[str]]
 
 # bash ends a word at "=", and typer's script hands over its words as they are, a line each.
 _EQUALS = re.compile(r"\n=(\n(?=.)|\Z)")
@@ -40,3 +48,38 @@ def bash_words(variable: str = "_MLCL_COMPLETE") -> Iterator[None]:
     finally:
         known = f"{key}{equals}" if equals else ""
         sys.stdout.writelines(line.removeprefix(known) for line in offered.getvalue().splitlines(keepends=True))
+
+
+def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the workspace's runs; nothing where the profile is not right."""
+    return _runs(context, incomplete, "*")
+
+
+def runs_or_files(stage: str) -> Complete:
+    """A completion that offers the names of runs of `stage` ("*" is both), and files."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        folder, _, start = incomplete.rpartition("/")
+        parent = Path(folder or ("/" if incomplete.startswith("/") else ".")).expanduser()
+        before = incomplete[: len(incomplete) - len(start)]
+        paths = sorted(parent.iterdir()) if parent.is_dir() and os.access(parent, os.R_OK) else []
+        shown = [path for path in paths if path.name.startswith(start) and (start or not path.name.startswith("."))]
+        files = [f"{before}{path.name}{'/' if path.is_dir() else ''}" for path in shown]
+        return [*_runs(context, incomplete, stage), *files]
+
+    return complete
+
+
+def _runs(context: typer.Context, incomplete: str, stage: str) -> list[str]:
+    from mlcl_cli.profile import find_profile, load_profile
+
+    try:
+        path, _ = find_profile(context.params.get("profile"), os.environ, Path.cwd())
+        workspace = load_profile(path, context.params.get("overrides") or []).workspace
+    except MlclError:
+        return []
+    found = [path.parent for path in workspace.glob(f"{stage}/*/run.json")]
+    folders = [folder for folder in found if printable(folder) == str(folder)]
+    by_name = "/" not in incomplete
+    names = {folder.name if by_name else f"{folder.parent.name}/{folder.name}" for folder in folders}
+    return sorted(name for name in names if name.startswith(incomplete))

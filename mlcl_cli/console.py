@@ -19,6 +19,7 @@ NOISY = 1.5
 SHOWN_FINDINGS = 10
 WIDE = 110
 SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "versions")
+COMPUTED = ("device", "precision", "inference_weights", "image", "data")  # one line for all of them
 
 
 def show_error(error: MlclError) -> None:
@@ -62,15 +63,17 @@ def show_metrics(result: Mapping[str, Any]) -> None:
         table.add_row(safe(name), f"{value:.2f}")
     console = _stdout()
     console.print(table)
-    shown = {key: value for key, value in result.items() if key not in SHOWN_ABOVE and value is not None}
-    for key, value in shown.items():
+    computed = {key.replace("_", " "): result[key] for key in COMPUTED if result.get(key) is not None}
+    hidden = (*SHOWN_ABOVE, *COMPUTED)
+    shown = {key: value for key, value in result.items() if key not in hidden and value is not None}
+    for key, value in {**shown, "computed with": computed}.items():
         console.print(f"{safe(key.replace('_', ' '))}: {escape(_in_words(value))}")
 
 
 def show_facts(result: Mapping[str, Any]) -> None:
     """A result without figures, a line each."""
     for key, value in result.items():
-        if key != "command":
+        if key != "command" and value is not None:
             _stdout().print(f"{safe(key.replace('_', ' '))}: {escape(_in_words(value))}")
 
 

@@ -42,6 +42,10 @@ class Terminal:
         """Says what may surprise."""
         self._console.print(f"[yellow]warning:[/yellow] {safe(text)}")
 
+    def choice(self, text: str) -> None:
+        """Says what a command chose for the user, `quiet` or not."""
+        self._say(text)
+
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
         """A progress bar; an inner one stands below an outer one, or below a training run, while it lasts."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mlcl_cli.completion import complete_override
+from mlcl_cli.completion import complete_override, runs_or_files
 
 
 class DatasetName(StrEnum):
@@ -73,13 +73,24 @@ ResumeOption = Annotated[
     bool | None, typer.Option("--resume/--no-resume", help="Resume the newest unfinished run; else the profile's.")
 ]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", help="Resume this run: its folder, or one of its state files.")
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN|PATH",
+        help="Resume this run: its name, its folder, or one of its state files.",
+        autocompletion=runs_or_files("*"),
+    ),
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Try one batch, estimate time, memory and disk, and write nothing.")
 ]
 CheckpointOption = Annotated[
-    Path | None, typer.Option(help="A combiner's checkpoint; else the newest run's best in the workspace.")
+    str | None,
+    typer.Option(
+        metavar="RUN|FILE",
+        help="A combiner: a run's name, or a checkpoint; else the best finished run's in the workspace.",
+        autocompletion=runs_or_files("combiner"),
+    ),
 ]
 CombiningOption = Annotated[CombiningFunctionName, typer.Option(help="How a query is composed.")]
 

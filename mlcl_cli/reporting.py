@@ -47,6 +47,9 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Says what may surprise."""
 
+    def choice(self, text: str) -> None:
+        """Says what a command chose for the user and why. Shown even where notes are not: the result depends on it."""
+
     def bar(self, label: str, total: int) -> AbstractContextManager[Advance]:
         """A progress bar over `total` items; what it gives moves it on."""
 
@@ -60,6 +63,8 @@ class Silent:
     def note(self, text: str) -> None: ...
 
     def warn(self, text: str) -> None: ...
+
+    def choice(self, text: str) -> None: ...
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:  # noqa: ARG002
@@ -75,6 +80,7 @@ class WithoutNotes:
 
     def __init__(self, reporter: Reporter) -> None:
         self.warn, self.bar, self.training = reporter.warn, reporter.bar, reporter.training
+        self.choice = reporter.choice
 
     def note(self, text: str) -> None: ...
 

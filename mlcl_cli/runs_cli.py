@@ -1,13 +1,13 @@
 """`mlcl runs`, its subcommands, and `mlcl report`."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mlcl_cli.commands import Command, Group
-from mlcl_cli.errors import MlclError, UsageError
+from mlcl_cli.completion import complete_runs
+from mlcl_cli.errors import UsageError
 from mlcl_cli.guard import guarded, open_profile
 from mlcl_cli.options import DebugOption, JsonOption, ProfileOption, QuietOption, SetOption, absolute
 from mlcl_cli.streams import printable
@@ -17,21 +17,8 @@ HEEDED = ("dataset", "workspace", "roots", "shoes", "workers", "device", "bad_im
 app = typer.Typer(cls=Group, help="List the workspace's runs; show or remove one.", invoke_without_command=True)
 
 
-def _complete(context: typer.Context, incomplete: str) -> list[str]:
-    """What the shell offers for a run's name. Imports no torch, and says nothing where the profile is not right."""
-    from mlcl_cli.profile import find_profile, load_profile
-
-    try:
-        path, _ = find_profile(context.params.get("profile"), os.environ, Path.cwd())
-        workspace = load_profile(path, context.params.get("overrides") or []).workspace
-    except MlclError:
-        return []
-    names = {path.parent.name for path in workspace.glob("*/*/run.json") if printable(path.parent) == str(path.parent)}
-    return sorted(name for name in names if name.startswith(incomplete))
-
-
 NameArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run's name, or enough of its beginning.", autocompletion=_complete)
+    str, typer.Argument(metavar="RUN", help="The run's name, or enough of its beginning.", autocompletion=complete_runs)
 ]
 
 
@@ -104,7 +91,7 @@ def remove(
 def report(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", help="Runs, by name; else the newest combiner's.", autocompletion=_complete),
+        typer.Argument(metavar="RUN", help="Runs, by name; else the best combiner's.", autocompletion=complete_runs),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All runs of the workspace, side by side.")] = False,
     output: Annotated[

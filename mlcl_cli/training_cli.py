@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mlcl_cli.completion import runs_or_files
 from mlcl_cli.errors import UsageError
 from mlcl_cli.guard import open_profile
 from mlcl_cli.options import (
@@ -20,7 +21,6 @@ from mlcl_cli.options import (
     ResumeOption,
     RunOption,
     SetOption,
-    absolute,
     as_overrides,
 )
 
@@ -29,7 +29,12 @@ def finetune(
     encoder: Annotated[EncoderName | None, typer.Option(help="What to train; else the profile's.")] = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="FILE|none", help="Start from this tuned CLIP, or from the untuned one."),
+        typer.Option(
+            "--from",
+            metavar="RUN|FILE|none",
+            help="The tuned CLIP to start from, or none; else the best with only the other encoder tuned.",
+            autocompletion=runs_or_files("finetune"),
+        ),
     ] = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
@@ -48,9 +53,9 @@ def finetune(
     loaded, terminal = open_profile(profile, [*(overrides or []), *flags], quiet=quiet)
     if start is not None and (resume or run):
         raise UsageError("a resumed run keeps its start", where="--from", remedy="Leave out --from or --resume")
-    origin = start if start is None or start == "none" else absolute(Path(start))
+    origin = start if start is None or start == "none" else _checkpoint(loaded, start)
     how = {"encoder": encoder or loaded.finetune.encoder, "start": origin}
-    _train(loaded, terminal, "finetune", _resume(loaded, resume, run), dry_run=dry_run, json=json, **how)
+    _train(loaded, terminal, "finetune", _resume(loaded, "finetune", resume, run), dry_run=dry_run, json=json, **how)
 
 
 def train_combiner(
@@ -69,7 +74,7 @@ def train_combiner(
     """Stage 2: train the multi-level combiner on the best tuned CLIP."""
     flags = as_overrides("combiner", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     loaded, terminal = open_profile(profile, [*(overrides or []), *flags], quiet=quiet)
-    _train(loaded, terminal, "combiner", _resume(loaded, resume, run), dry_run=dry_run, json=json)
+    _train(loaded, terminal, "combiner", _resume(loaded, "combiner", resume, run), dry_run=dry_run, json=json)
 
 
 def _train(profile: Any, terminal: Any, stage: str, resume: Any, *, dry_run: bool, json: bool, **how: Any) -> None:
@@ -87,8 +92,16 @@ def _train(profile: Any, terminal: Any, stage: str, resume: Any, *, dry_run: boo
         show(run(profile, terminal, resume=resume, **how).as_json(), json=json)
 
 
-def _resume(profile: Any, flag: bool | None, run: Path | None) -> Any:
+def _resume(profile: Any, stage: str, flag: bool | None, run: str | None) -> Any:
+    from mlcl_cli.workflows.named import run_named
     from mlcl_cli.workflows.resume import Resume
 
     automatic = profile.resume == "auto" and flag is None
-    return Resume(wanted=bool(flag) or automatic, optional=automatic, run=absolute(run))
+    named = None if run is None else run_named(profile, run, stage)
+    return Resume(wanted=bool(flag) or automatic, optional=automatic, run=named)
+
+
+def _checkpoint(profile: Any, text: str) -> Path:
+    from mlcl_cli.workflows.named import checkpoint_named
+
+    return checkpoint_named(profile, text, "finetune")

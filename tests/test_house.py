@@ -35,27 +35,18 @@ MAY_IMPORT = {
     "bench": FEATURES | {"features", "retrieval", "training", "openmp"},
     "report": FEATURES | {"features", "retrieval", "training"},
     "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "report", "__init__"},
-    "completion": {"profile"},
+    "completion": {"errors", "profile", "streams"},
     "options": {"completion"},
     "commands": set(),
     "guard": {"errors", "interrupts", "streams", "console", "live", "profile"},
-    "runs_cli": {"errors", "commands", "streams", "guard", "options", "console", "profile", "workflows"},
-    "training_cli": {"errors", "guard", "options", "console", "workflows"},
+    "runs_cli": {"commands", "completion", "errors", "streams", "guard", "options", "console", "profile", "workflows"},
+    "training_cli": {"completion", "errors", "guard", "options", "console", "workflows"},
     "cli": BASE
     | {"commands", "completion", "guard", "runs_cli", "training_cli"}
     | {"options", "profile", "console", "live", "workflows", "__init__"},
 }
-TORCH_FREE = {
-    "__init__",
-    "errors",
-    "streams",
-    "files",
-    "reporting",
-    "profile",
-    "console",
-    "live",
-    "data",
-    "cli",
+TORCH_FREE = {"__init__", "errors", "streams", "files", "reporting", "profile", "console", "live", "data", "cli"} | {
+    "completion",
     "options",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

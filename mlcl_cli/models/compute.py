@@ -43,10 +43,13 @@ class Compute:
         """fp32, fp16 or bf16."""
         return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
+    @property
+    def name(self) -> str:
+        """The device's name: "cpu", or the GPU's model."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
     def __str__(self) -> str:
-        if self.device.type != "cuda":
-            return f"{self.device.type}, {self.precision}"
-        return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
+        return f"{self.name}, {self.precision}"
 
 
 def choose_compute(device: str, precision: str) -> Compute:

@@ -61,15 +61,15 @@ class Encoder:
         return {name: tensor.detach().cpu() for name, tensor in self.clip.state_dict().items()}
 
     def fingerprints(self) -> dict[str, str]:
-        """What stands for the weights now: of the `image` side, of the `text` side, and of `both`."""
-        state = self.state()
-        visual = [name for name in state if name.startswith("visual.")]
-        rest = [name for name in state if not name.startswith("visual.")]
-        return {
-            "image": fingerprint(state, visual),
-            "text": fingerprint(state, rest),
-            "both": fingerprint(state),
-        }
+        """What stands for the weights now: `side_fingerprints` of them."""
+        return side_fingerprints(self.state())
+
+
+def side_fingerprints(state: State) -> dict[str, str]:
+    """Fingerprints of a CLIP's weights: of the `image` side, of the `text` side, and of `both`."""
+    visual = [name for name in state if name.startswith("visual.")]
+    rest = [name for name in state if not name.startswith("visual.")]
+    return {"image": fingerprint(state, visual), "text": fingerprint(state, rest), "both": fingerprint(state)}
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,17 @@ def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
     return checkpoint
 
 
+def stored_fingerprint(path: Path) -> str | None:
+    """The fingerprint in the header of a checkpoint, without its weights; None in any other kind of file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        found = json.loads(metadata["about"])["fingerprint"] if metadata.get("format") == FORMAT else None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
 def export_original(checkpoint: Checkpoint, path: Path) -> None:
     """Writes the original code's format, `torch.save({"epoch": int, "CLIP" or "Combiner": state_dict})`."""
     content = {"epoch": int(checkpoint.about.get("epoch", 0)), ORIGINAL_KEYS[checkpoint.kind]: dict(checkpoint.state)}

@@ -1,22 +1,34 @@
 """Which CLIP and which combiner a command takes, and why."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from mlcl_cli.errors import DataError
-from mlcl_cli.features.store import FeatureStore
-from mlcl_cli.models.encoder import Encoder
-from mlcl_cli.models.weights import load_clip, load_tuned
-from mlcl_cli.profile import Profile
+from mlcl_cli.models.encoder import Encoder, Side
+from mlcl_cli.models.weights import load_tuned
 from mlcl_cli.profile.fields import CLIP_NAMES
 from mlcl_cli.training.checkpoints import Checkpoint, load_checkpoint
-from mlcl_cli.training.runs import StoredRun, find_runs
+from mlcl_cli.workflows.base_clip import BaseClip
+from mlcl_cli.workflows.candidates import (
+    TOWERS,
+    Candidate,
+    Conditions,
+    PassedOver,
+    Reason,
+    Selection,
+    find_candidates,
+    in_words,
+    outdone,
+    select,
+)
+from mlcl_cli.workflows.run_records import ClipRecord
 from mlcl_cli.workflows.session import Session
 
-STAGES = ("finetune", "combiner")
+OTHERS: Mapping[str, frozenset[Side]] = {"text": TOWERS["image"], "image": TOWERS["text"]}
+START = "--from RUN|FILE|none chooses another start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,114 +55,192 @@ class ClipChoice:
             why,
         )
 
+    def found_at(self, model: str | Path) -> Self:
+        """The same choice with `model`, where its own file is not there any more."""
+        return replace(self, model=model) if isinstance(self.model, Path) and not self.model.exists() else self
+
+
+@dataclass(frozen=True)
+class LoadedClip:
+    """The chosen CLIP on the device, its base's fingerprints by side, and the data set that it was tuned on, if any."""
+
+    choice: ClipChoice
+    encoder: Encoder
+    base: Mapping[str, str]
+    trained_on: str | None
+
+    def describe(self, workspace: Path, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+        """What a run stores of it, a `ClipRecord`; `fingerprints` are those of the weights before the run, by side."""
+        tuned = [side for side in ("text", "image") if fingerprints[side] != self.base[side]]
+        known = {"fingerprint": fingerprints["both"], "base": self.base["both"]}
+        return {**self.choice.describe(workspace), **known, "tuned": tuned}
+
 
 def place_of(model: str | Path, workspace: Path) -> str:
     """A name as it is, a file by the way to it from the workspace."""
     return model if isinstance(model, str) else os.path.relpath(model, workspace)
 
 
-def choose_clip(session: Session, start: str | Path | None = None) -> ClipChoice:
+def choose_clip(session: Session, start: str | Path | None = None, encoder: str | None = None) -> ClipChoice:
     """The CLIP to start from: `start` (a file, or `none`) if given, else as the profile's `clip.checkpoint` says.
 
-    `auto` is this workspace's best tuned CLIP for the data set, protocol, model and transform, or none.
+    `auto` is this workspace's best CLIP tuned from the profile's model on its data set. Where `encoder` is to be tuned,
+    it is the best of those with only the other side tuned, preferably by runs with the profile's seed, so that chains
+    with different seeds stay independent; for `both` it is the untuned CLIP.
     """
     profile = session.profile
     asked, source = (profile.clip.checkpoint, "clip.checkpoint") if start is None else (start, "--from")
     if isinstance(asked, Path):
-        return ClipChoice(profile.clip.model, asked, f"asked for by {source}")
+        return ClipChoice(profile.clip.model, asked, f"given by {source}")
     if asked == "none":
-        return ClipChoice(profile.clip.model, None, f"{source} says none")
-    candidates = [run for run in stage_runs(profile, "finetune") if _comparable(run, session)]
-    scored = [found for run in candidates if (found := run.checkpoint(session.protocol.bests[0])) is not None]
-    if not scored:
-        return ClipChoice(profile.clip.model, None, "none is tuned in this workspace yet")
-    path, score = max(reversed(scored), key=lambda found: found[1])
-    why = f"best of {len(scored)} tuned here, {session.protocol.bests[0]} {score:.2f}"
-    return ClipChoice(profile.clip.model, path, why)
+        return ClipChoice(profile.clip.model, None, f"{source} is none")
+    if encoder is not None and encoder not in OTHERS:
+        return ClipChoice(profile.clip.model, None, f"tuning both encoders starts from the untuned CLIP; {START}")
+    found, passed = find_candidates(profile, "finetune", session.protocol.bests[0])
+    fit, unfit = _with_base(session, found)
+    passed += unfit
+    if encoder is not None:
+        wanted = OTHERS[encoder]
+        passed += [PassedOver(one.name, Reason.TOWERS, _sides(one.towers)) for one in fit if one.towers != wanted]
+        fit = [one for one in fit if one.towers == wanted]
+    conditions = Conditions.of(session)
+    chosen = select(fit, conditions, None if encoder is None else profile.seed)
+    if chosen is None:
+        return ClipChoice(profile.clip.model, None, _nothing_tuned(session, encoder, passed))
+    _tell(session, chosen, [*passed, *outdone(fit, chosen, conditions)])
+    which = "tuned here" if encoder is None else f"with only its {_sides(OTHERS[encoder])} encoder tuned"
+    seeded = "" if chosen.seed is None else f", seed {chosen.seed}"
+    why = f"best of {chosen.compared} {which}{seeded}, {session.protocol.bests[0]} {chosen.run.score:.2f}"
+    return ClipChoice(profile.clip.model, chosen.run.checkpoint, why if encoder is None else f"{why}; {START}")
 
 
-def load_encoder(session: Session, choice: ClipChoice) -> Encoder:
-    """Loads the chosen CLIP onto the device and says which it is."""
-    network = load_clip(choice.model)
+def load_encoder(session: Session, choice: ClipChoice, *, announce: bool = False) -> LoadedClip:
+    """Loads the chosen CLIP onto the device and says which it is, even to a quiet terminal if `announce`.
+
+    Raises DataError where tuned weights were tuned from another base than the model at hand.
+    """
     workspace = session.profile.workspace
-    tuned = ""
+    base = session.base if choice.model == session.profile.clip.model else BaseClip(choice.model)
+    network = base.take()
+    tuned, trained_on = "", None
     if choice.checkpoint is not None:
-        load_tuned(network, load_checkpoint(choice.checkpoint, "clip").state, choice.checkpoint)
-        tuned = f", tuned: {_shown(choice.checkpoint, workspace)}"
-    session.reporter.note(f"CLIP: {_shown(choice.model, workspace)}{tuned} ({choice.why})")
-    return Encoder(network, session.compute)
+        checkpoint = load_checkpoint(choice.checkpoint, "clip")
+        load_tuned(network, checkpoint.state, choice.checkpoint)
+        _require_base(checkpoint, base, workspace)
+        tuned, trained_on = f", tuned: {_shown(choice.checkpoint, workspace)}", checkpoint.about.get("dataset")
+    say = session.reporter.choice if announce else session.reporter.note
+    say(f"CLIP: {_shown(choice.model, workspace)}{tuned} ({choice.why})")
+    return LoadedClip(choice, Encoder(network, session.compute), base.fingerprints, trained_on)
 
 
-def choose_combiner(session: Session, asked: Path | None) -> tuple[Checkpoint, str]:
-    """The combiner to use: the file asked for, else the newest run's best by the deciding metric; and the reason."""
+def named_clip(session: Session) -> LoadedClip | None:
+    """The CLIP that the profile's `clip.checkpoint` names; None where it says `auto`."""
+    return None if session.profile.clip.checkpoint == "auto" else load_encoder(session, choose_clip(session))
+
+
+def choose_run(session: Session, stage: str, clip: LoadedClip | None, *, any_base: bool = False) -> Selection | None:
+    """The best run of `stage` that fits the profile, its model (or `any_base`), and `clip` if given.
+
+    Says what was passed over. Raises DataError or MachineError where the profile's model cannot be loaded.
+    """
+    found, passed = find_candidates(session.profile, stage, session.protocol.bests[0])
+    fit, unfit = (found, []) if any_base else _with_base(session, found)
+    if clip is not None and stage == "combiner":
+        own = clip.encoder.fingerprints()["both"]
+        unfit += [PassedOver(one.name, Reason.BASE, f"with fingerprint {one.clip}") for one in fit if one.clip != own]
+        fit = [one for one in fit if one.clip == own]
+    conditions = Conditions.of(session)
+    chosen = select(fit, conditions)
+    passed += unfit
+    if chosen is not None:
+        _tell(session, chosen, [*passed, *outdone(fit, chosen, conditions)])
+    elif passed:
+        session.reporter.warn(f"No {stage} run fits this profile. Skipped: {in_words(passed)}")
+    return chosen
+
+
+def choose_combiner(session: Session, asked: Path | None, clip: LoadedClip | None) -> Checkpoint:
+    """The combiner to use: the file asked for, else the best finished run's; says which and why.
+
+    Raises DataError where there is none that fits the data set and the CLIP (`clip`, if the profile names one).
+    """
+    profile, reporter = session.profile, session.reporter
     if asked is not None:
-        return load_checkpoint(asked, "combiner"), "asked for by --checkpoint"
-    profile, metric = session.profile, session.protocol.bests[0]
-    own = [run for run in stage_runs(profile, "combiner") if run.summary.get("dataset") == profile.dataset]
-    scored = [(*found, run) for run in own if (found := run.checkpoint(metric)) is not None]
-    if scored:
-        path, score, newest = scored[-1]
-        alike = [one for one in scored if one[2].summary.get("protocol") == newest.summary.get("protocol")]
-        best = max(alike, key=lambda one: one[1])
-        better = f"; {_shown(best[0], profile.workspace)} has {best[1]:.2f}" if best[1] > score else ""
-        return load_checkpoint(path, "combiner"), f"newest here, best {metric} {score:.2f}{better}"
-    raise DataError(
-        f"there is no trained combiner for {profile.dataset}",
-        where=profile.workspace,
-        remedy="Run `mlcl train-combiner` first, give --checkpoint FILE, or take --combining-function sum",
-    )
-
-
-def clip_of(session: Session, checkpoint: Checkpoint) -> ClipChoice:
-    """The CLIP that a combiner was trained on, unless the profile names one."""
-    known: Mapping[str, Any] = checkpoint.about.get("clip", {})
-    profile = session.profile
-    if not known or profile.clip.checkpoint != "auto":
-        return choose_clip(session)
-    why = "the combiner was trained on it"
-    return replace(ClipChoice.described(known, profile.workspace, why), model=profile.clip.model)
-
-
-def require_partner(session: Session, checkpoint: Checkpoint, store: FeatureStore) -> None:
-    """Raises DataError where a combiner would be used with another CLIP, transform or data set than its own."""
-    about = checkpoint.about
-    if "clip" not in about:
-        session.reporter.warn(f"{checkpoint.path.name} does not say which CLIP it belongs to: that is not checked")
-    elif about["clip"]["fingerprint"] != store.fingerprints["both"]:
-        known = about["clip"]
+        checkpoint = load_checkpoint(asked, "combiner")
+        reporter.note(f"Combiner: {asked} (given by --checkpoint)")
+        return checkpoint
+    chosen = choose_run(session, "combiner", clip)
+    if chosen is None:
         raise DataError(
-            f"was trained on another CLIP ({known['model']}, tuned: {known['checkpoint'] or 'none'})",
-            where=checkpoint.path,
-            remedy="Set clip.model and clip.checkpoint to that one, or leave clip.checkpoint at auto",
+            f"found no combiner for {profile.dataset} with this CLIP",
+            where=profile.workspace,
+            remedy="Run `mlcl train-combiner` first, give --checkpoint FILE, or use --combining-function sum",
         )
-    image = session.about()["image"]
-    if about.get("image", image) != image:
+    checkpoint = load_checkpoint(chosen.run.checkpoint, "combiner")
+    reporter.choice(f"Combiner: {chosen.run.name}, {best_in_words(session, chosen)}")
+    return checkpoint
+
+
+def best_in_words(session: Session, chosen: Selection) -> str:
+    """Of how many a run is the best, and by which figure."""
+    figure = f"{session.protocol.bests[0]} {chosen.run.score:.2f}"
+    return f"the only one that fits, {figure}" if chosen.compared == 1 else f"best of {chosen.compared}, {figure}"
+
+
+def _with_base(session: Session, found: Sequence[Candidate]) -> tuple[list[Candidate], list[PassedOver]]:
+    """The runs whose CLIP was tuned from the profile's model, and the others."""
+    if not found:
+        return [], []
+    own = session.base.fingerprint
+    fit = [one for one in found if one.base == own]
+    unfit = [
+        PassedOver(one.name, Reason.BASE, f"with base {one.base}") if one.base else PassedOver(one.name, Reason.NO_BASE)
+        for one in found
+        if one.base != own
+    ]
+    return fit, unfit
+
+
+def _require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> None:
+    record = ClipRecord.of(checkpoint.about, checkpoint.path)
+    if record is not None and record.known_base not in (None, base.fingerprint):
         raise DataError(
-            f"was trained on images as {about['image']}, and the profile says {image}",
+            f"was tuned from a CLIP with fingerprint {record.known_base}, but clip.model "
+            f"({_shown(base.model, workspace)}) has {base.fingerprint}",
             where=checkpoint.path,
-            remedy="Set image.transform and image.target_ratio to the checkpoint's",
-        )
-    size = int(checkpoint.state["text_projection_layer.weight"].shape[1])
-    if size != store.encoder.feature_dim:
-        raise DataError(
-            f"takes features of size {size}, and this CLIP gives {store.encoder.feature_dim}",
-            where=checkpoint.path,
-            remedy="Set clip.model to the model that it was trained on",
+            remedy="Set clip.model to the model that was tuned, or clip.checkpoint to none",
         )
 
 
-def stage_runs(profile: Profile, stage: str) -> list[StoredRun]:
-    """The runs of a stage in the profile's workspace that have a checkpoint, oldest first."""
-    return find_runs(profile.workspace / stage)
+def _nothing_tuned(session: Session, encoder: str | None, passed: Sequence[PassedOver]) -> str:
+    """Why the CLIP is untuned. What was passed over is a warning where that is not as the recipe goes."""
+    if encoder is not None:
+        if passed:
+            session.reporter.note(f"Skipped: {in_words(passed)}")
+        return f"none has only its {_sides(OTHERS[encoder])} encoder tuned here; {START}"
+    if not passed:
+        return "none is tuned in this workspace yet"
+    session.reporter.warn(f"The CLIP is untuned: no tuned one fits. Skipped: {in_words(passed)}")
+    return "no tuned one fits"
 
 
-def _comparable(run: StoredRun, session: Session) -> bool:
-    about = session.about()
-    own = {key: about[key] for key in ("dataset", "image")}
-    own_model = place_of(session.profile.clip.model, session.profile.workspace)
-    model = run.summary.get("clip", {}).get("model") == own_model
-    same_protocol = str(run.summary.get("protocol", "")).startswith(session.protocol.name)
-    return model and same_protocol and all(run.summary.get(key) == value for key, value in own.items())
+def _tell(session: Session, chosen: Selection, passed: Iterable[PassedOver]) -> None:
+    """Says what was passed over, and warns where the chosen run is not what the profile would make."""
+    reporter, run = session.reporter, chosen.run
+    damaged = [one for one in passed if one.reason is Reason.UNREADABLE]
+    if damaged:
+        reporter.warn(f"Skipped: {in_words(damaged)}")
+    if others := [one for one in passed if one.reason is not Reason.UNREADABLE]:
+        reporter.note(f"Skipped: {in_words(others)}")
+    if not run.finished:
+        reporter.warn(f"{run.name} is {run.state}, but no finished run fits: its best epoch so far is used")
+    expected = session.profile.bad_images == "drop" and chosen.differences == "a pruned gallery"
+    if chosen.differences and not expected:
+        reporter.warn(f"{run.name} was validated under other settings than the profile's: {chosen.differences}")
+
+
+def _sides(towers: Iterable[Side] | None) -> str:
+    return "unknown sides" if towers is None else " and ".join(sorted(towers, reverse=True)) or "nothing"
 
 
 def _shown(path: str | Path, workspace: Path) -> str:

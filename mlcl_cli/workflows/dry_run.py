@@ -67,7 +67,7 @@ def dry_run(
     train, val = session.split("train"), session.split("val")
     steps = plan.steps(len(train.triplets)) * plan.epochs
     batch, few = _portion(train, plan.batch_size), _portion(val, QUERIES)
-    choice = choose_clip(session, start)
+    choice = choose_clip(session, start, encoder or None)
     with _phase(reporter, "loading CLIP and encoding one batch"):
         if stage == "combiner":
             ready = ready_to_combine(session, batch, few, choice)

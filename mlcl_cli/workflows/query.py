@@ -35,18 +35,31 @@ from mlcl_cli.retrieval.evaluate import (
 )
 from mlcl_cli.retrieval.ranking import MISS, Ranks
 from mlcl_cli.retrieval.submission import make_submissions, write_submissions
-from mlcl_cli.workflows.choose import choose_clip, choose_combiner, clip_of, load_encoder, require_partner
-from mlcl_cli.workflows.session import Session, files_of, pruned_protocol, require_dataset, versions
+from mlcl_cli.workflows.choose import choose_clip, choose_combiner, load_encoder, named_clip
+from mlcl_cli.workflows.partner import clip_of, require_partner, warn_of_transfer
+from mlcl_cli.workflows.session import (
+    Circumstances,
+    Session,
+    data_digest,
+    files_of,
+    pruned_protocol,
+    require_dataset,
+    versions,
+)
 from mlcl_cli.workflows.train import combiner_query
 
 CombiningFunction = Literal["combiner", "sum", "image", "text"]
 RANK_COLUMNS = ("set", "pair_id", "reference", "target", "caption", "rank", "subset_rank")
 BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "text": text_query}
+HALVES: dict[str, Compose] = {"image only": image_query, "text only": text_query}
 
 
 @dataclass(frozen=True)
 class QueryModel:
-    """Features of an encoder, a way to compose queries, the parts that can query `alone`, and where it comes from."""
+    """Features of an encoder, a way to compose queries, the parts that can query `alone`, and where it comes from.
+
+    `trained_on` is the data set of the combiner, or of the tuned CLIP; None where nothing says it.
+    """
 
     store: FeatureStore
     compose: Compose
@@ -54,8 +67,20 @@ class QueryModel:
     combining_function: str
     checkpoint: Path | None
     clip: str
+    trained_on: str | None
     fingerprint: str | None = None
     seed: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Which weights answered."""
+        return {
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+            "clip": self.clip,
+            "checkpoint_fingerprint": self.fingerprint,
+            "clip_fingerprint": self.store.fingerprints["both"],
+            "trained_on": self.trained_on,
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True)
@@ -66,12 +91,12 @@ class EvaluationResult:
     protocol: str
     model: QueryModel
     figures: Figures
+    circumstances: Circumstances
 
     def as_json(self) -> dict[str, Any]:
         """The object of profile.md, "Results of --json"."""
         queries, gallery = self.figures.queries, self.figures.gallery
         single = len(queries) == 1
-        checkpoint = self.model.checkpoint
         return {
             "command": "evaluate",
             "dataset": self.dataset,
@@ -80,11 +105,8 @@ class EvaluationResult:
             "combining_function": self.model.combining_function,
             "queries": next(iter(queries.values())) if single else queries,
             "gallery": next(iter(gallery.values())) if single else gallery,
-            "checkpoint": None if checkpoint is None else str(checkpoint),
-            "clip": self.model.clip,
-            "checkpoint_fingerprint": self.model.fingerprint,
-            "clip_fingerprint": self.model.store.fingerprints["both"],
-            "seed": self.model.seed,
+            **self.model.as_json(),
+            **self.circumstances.as_json(),
             "versions": versions(),
             "metrics": self.figures.metrics,
         }
@@ -107,12 +129,15 @@ class SubmissionResult:
 
     queries: int
     files: tuple[Path, ...]
+    model: QueryModel
+    circumstances: Circumstances
 
     def as_json(self) -> dict[str, Any]:
         """The object of profile.md, "Results of --json"."""
         files = [str(path) for path in self.files]
         sizes = [path.stat().st_size for path in self.files]
-        return {"command": "submit-cirr", "queries": self.queries, "files": files, "bytes": sizes}
+        told = {"command": "submit-cirr", "queries": self.queries, "files": files, "bytes": sizes}
+        return {**told, **self.model.as_json(), **self.circumstances.as_json()}
 
 
 def run_evaluation(
@@ -136,7 +161,9 @@ def run_evaluation(
     if ranks is not None:
         write_file(ranks, _as_csv(validation.split, found))
         reporter.note(f"Ranks: {ranks}")
-    return EvaluationResult(profile.dataset, validation.protocol.name, model, validation.evaluation.figures(found))
+    how = session.circumstances(data_digest(validation.split), combiner=combining_function == "combiner")
+    figures = validation.evaluation.figures(found)
+    return EvaluationResult(profile.dataset, validation.protocol.name, model, figures, how)
 
 
 def validation_of(session: Session, split: Split, store: FeatureStore) -> Validation:
@@ -195,39 +222,50 @@ def submit_cirr(
     submissions = make_submissions(part.triplets, part.gallery, queries, gallery)
     label = name or _default_name(model)
     files = write_submissions(profile.workspace / "submissions" / label, label, submissions)
-    return SubmissionResult(len(part.triplets), tuple(files))
+    how = session.circumstances(data_digest(split), combiner=combining_function == "combiner")
+    return SubmissionResult(len(part.triplets), tuple(files), model, how)
 
 
 def query_model(session: Session, combining_function: str, asked: Path | None) -> QueryModel:
-    """The model that queries: the combiner in the file `asked`, or the newest; or no combiner, but a plain sum or half.
+    """The model that queries: the combiner in the file `asked`, or the best; or no combiner, but a plain sum or half.
 
     Raises UsageError where a file is asked for that would not be used, DataError where there is none, or it does not
     fit the CLIP.
     """
-    profile = session.profile
-    alone: dict[str, Compose] = {"image only": image_query, "text only": text_query}
     if combining_function != "combiner":
         if asked is not None:
             raise UsageError(
                 f"--checkpoint names a combiner, and {combining_function} uses none", where="--combining-function"
             )
-        choice = choose_clip(session)
-        store = session.store(load_encoder(session, choice))
-        compose, path, fingerprint, seed = BASELINES[combining_function], None, None, None
-    else:
-        checkpoint, why = choose_combiner(session, asked)
-        session.reporter.note(f"Combiner: {checkpoint.path} ({why})")
-        choice = clip_of(session, checkpoint)
-        store = session.store(load_encoder(session, choice))
-        require_partner(session, checkpoint, store)
-        levels = checkpoint.about.get("architecture", {}).get("levels")
-        combiner = Combiner.from_state(checkpoint.state, levels=tuple(levels) if levels else None)
-        combiner.to(session.compute.device).eval()
-        alone |= {level: level_query(combiner, level) for level in combiner.architecture.levels}
-        compose, path = combiner_query(combiner, profile), checkpoint.path
-        fingerprint, seed = fingerprint_of(checkpoint.state), checkpoint.about.get("seed")
-    clip = str(choice.checkpoint or choice.model)
-    return QueryModel(store, compose, alone, combining_function, path, clip, fingerprint, seed)
+        return _plain_model(session, combining_function)
+    clip = named_clip(session)
+    checkpoint = choose_combiner(session, asked, clip)
+    clip = clip or load_encoder(session, clip_of(session, checkpoint))
+    store = session.store(clip.encoder)
+    require_partner(session, checkpoint, store)
+    levels = checkpoint.about.get("architecture", {}).get("levels")
+    combiner = Combiner.from_state(checkpoint.state, levels=tuple(levels) if levels else None)
+    combiner.to(session.compute.device).eval()
+    return QueryModel(
+        store,
+        combiner_query(combiner, session.profile),
+        HALVES | {level: level_query(combiner, level) for level in combiner.architecture.levels},
+        combining_function,
+        checkpoint.path,
+        str(clip.choice.checkpoint or clip.choice.model),
+        checkpoint.about.get("dataset"),
+        fingerprint_of(checkpoint.state),
+        checkpoint.about.get("seed"),
+    )
+
+
+def _plain_model(session: Session, combining_function: str) -> QueryModel:
+    automatic = session.profile.clip.checkpoint == "auto"
+    clip = load_encoder(session, choose_clip(session), announce=automatic)
+    path = clip.choice.checkpoint or clip.choice.model
+    warn_of_transfer(session, str(path), clip.trained_on)
+    store, compose = session.store(clip.encoder), BASELINES[combining_function]
+    return QueryModel(store, compose, HALVES, combining_function, None, str(path), clip.trained_on)
 
 
 def _default_name(model: QueryModel) -> str:

@@ -19,7 +19,7 @@ from mlcl_cli.report.pictures import thumbnails
 from mlcl_cli.report.study import Study, study
 from mlcl_cli.reporting import Reporter, WithoutNotes
 from mlcl_cli.training.logs import TIMES, read_log
-from mlcl_cli.workflows.choose import ClipChoice
+from mlcl_cli.workflows.choose import ClipChoice, best_in_words, choose_run, named_clip
 from mlcl_cli.workflows.query import query_model, validation_of
 from mlcl_cli.workflows.runs import ListedRun, find_run, list_runs
 from mlcl_cli.workflows.session import Session
@@ -53,7 +53,7 @@ def write_report(
     output: Path | None = None,
     sample: int = 8,
 ) -> ReportResult:
-    """Writes one HTML file about the runs named, about `every` run, or about the newest combiner (else fine-tuning).
+    """Writes one HTML file about the runs named, `every` run, or the best finished combiner (else fine-tuning).
 
     Figures are those that each run logged; `sample` queries of each kind are shown as its best checkpoint ranks them.
     A run whose data or weights are not at hand is shown without them. Raises UsageError where there is nothing to show.
@@ -88,18 +88,39 @@ def _chosen(profile: Profile, reporter: Reporter, names: Sequence[str], *, every
         return runs
     listed = list_runs(profile)
     runs = [run for run in listed if run.summary["bests"]]
-    if not every:
-        own = [run for run in runs if run.summary.get("dataset") == profile.dataset]
-        runs = ([run for run in own if run.stage == "combiner"] or own)[-1:]
     damaged = [run.problem for run in listed if run.problem is not None]
     if damaged and not runs:
         raise damaged[0]
-    for problem in damaged:
-        reporter.warn(f"skipped a run: {problem}")
+    if every:
+        for problem in damaged:
+            reporter.warn(f"skipped a run: {problem}")
+    elif runs:
+        runs = _best_run(profile, reporter, runs)
     if not runs:
         remedy = "Run `mlcl finetune` or `mlcl train-combiner` first"
         raise UsageError("there is no run with a validated epoch yet", where=profile.workspace, remedy=remedy)
     return runs
+
+
+def _best_run(profile: Profile, reporter: Reporter, runs: Sequence[ListedRun]) -> list[ListedRun]:
+    """The run that `evaluate` would take; where no combiner fits, the best fine-tuning run.
+
+    A CLIP that cannot be loaded decides nothing: the page is written without it.
+    """
+    session = Session.open(profile.model_copy(update={"device": "auto"}), reporter, writes=False)
+    for stage in ("combiner", "finetune"):
+        if any(run.stage == stage and run.summary.get("dataset") == profile.dataset for run in runs):
+            try:
+                chosen = choose_run(session, stage, named_clip(session) if stage == "combiner" else None)
+            except StuckError:
+                raise
+            except MlclError as error:
+                reporter.warn(str(error))
+                chosen = choose_run(session, stage, None, any_base=True)
+            if chosen is not None:
+                reporter.choice(f"Run: {chosen.run.name}, {best_in_words(session, chosen)}")
+                return [run for run in runs if run.folder == chosen.run.checkpoint.parent]
+    return []
 
 
 def _title(runs: Sequence[ListedRun], *, every: bool) -> str:
@@ -146,7 +167,7 @@ def _profile_of(run: ListedRun, here: Profile) -> Profile:
     Images that have gone bad since are dropped where either profile says so.
     """
     own = load_profile(run.folder / "profile.yaml")
-    choice = ClipChoice.described(run.summary["clip"], here.workspace, "the run's")
+    choice = ClipChoice.described(run.summary["clip"], here.workspace, "the run's").found_at(here.clip.model)
     tuned: Path | str = "auto"
     if run.stage == "finetune":
         tuned = run.folder / next(iter(run.summary["bests"].values()))["checkpoint"]

@@ -1,12 +1,13 @@
 """What every command assembles first: device, data, images that can be used."""
 
 import dataclasses
+import hashlib
 import platform
 import secrets
 import subprocess
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from mlcl_cli.amounts import counted
 from mlcl_cli.data.dataset import load_split, protocol_of
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
-from mlcl_cli.errors import DataError, MachineError, UsageError
+from mlcl_cli.errors import DataError, MachineError, MlclError, StuckError, UsageError
 from mlcl_cli.features.store import FeatureStore
-from mlcl_cli.files import standing, write_file
+from mlcl_cli.files import standing, to_json, write_file
 from mlcl_cli.images.decode import BadImage, BadImagesError, set_limits
 from mlcl_cli.images.pictures import Pictures
 from mlcl_cli.images.transforms import Transform
@@ -28,8 +29,28 @@ from mlcl_cli.models.compute import Compute, choose_compute, choose_workers
 from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
+from mlcl_cli.workflows.base_clip import BaseClip
 
 Files = list[tuple[str, Path]]
+PRUNED = " (pruned gallery)"
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What figures depend on beside the weights; `data` is one split's digest, or each split's by name.
+
+    `inference_weights` is None where no combiner is concerned.
+    """
+
+    device: str
+    precision: str
+    inference_weights: str | None
+    image: Mapping[str, str | float]
+    data: str | Mapping[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields that every result with figures has."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -41,6 +62,7 @@ class Session:
     compute: Compute
     workers: int
     writes: bool = True
+    _splits: dict[str, Split] = field(default_factory=dict)
 
     @classmethod
     def open(cls, profile: Profile, reporter: Reporter, *, writes: bool = True) -> "Session":
@@ -62,16 +84,48 @@ class Session:
         first = f"{chosen}_mean"
         return dataclasses.replace(protocol, bests=(first, *(best for best in protocol.bests if best != first)))
 
+    @cached_property
+    def base(self) -> BaseClip:
+        """The profile's CLIP before tuning. Raises DataError or MachineError where it cannot be loaded."""
+        return BaseClip(self.profile.clip.model)
+
     def split(self, name: str) -> Split:
         """Reads a split of the profile's data set (DataError where it is not as it should be)."""
-        profile = self.profile
-        # Where the raw images are not, the reader looks beside the prepared annotations.
-        raw = profile.shoes.images
-        images = raw if profile.dataset == "shoes" and raw.is_dir() else None
-        split = load_split(profile.dataset, profile.root, name, gallery=profile.evaluate.gallery, images=images)
-        queries = sum(len(part.triplets) for part in split.sets)
-        self.reporter.note(f"Data: {profile.dataset} {name}, {counted(queries, 'triplet')} from {profile.root}")
+        split = self._read(name)
+        count = counted(len(split.triplets), "triplet")
+        self.reporter.note(f"Data: {split.dataset} {name}, {count} from {self.profile.root}")
         return split
+
+    @cached_property
+    def validation_digest(self) -> str | None:
+        """The digest of the whole validation split; None where it cannot be read."""
+        try:
+            return data_digest(self._read("val"))
+        except StuckError:
+            raise
+        except MlclError:
+            return None
+
+    def circumstances(self, data: str | Mapping[str, str], *, combiner: bool) -> Circumstances:
+        """What figures of this session depend on, on data of that digest."""
+        weights = self.profile.combiner.inference_weights if combiner else None
+        return Circumstances(self.compute.name, self.compute.precision, weights, self.image, data)
+
+    @property
+    def image(self) -> dict[str, str | float]:
+        """How the profile turns a picture into the encoder's input."""
+        image = self.profile.image
+        return {"transform": image.transform, "target_ratio": image.target_ratio}
+
+    def _read(self, name: str) -> Split:
+        if name not in self._splits:
+            profile = self.profile
+            # Where the raw images are not, the reader looks beside the prepared annotations.
+            raw = profile.shoes.images
+            images = raw if profile.dataset == "shoes" and raw.is_dir() else None
+            gallery = profile.evaluate.gallery
+            self._splits[name] = load_split(profile.dataset, profile.root, name, gallery=gallery, images=images)
+        return self._splits[name]
 
     def transform(self, encoder: Encoder) -> Transform:
         """The profile's transform at the encoder's resolution."""
@@ -115,8 +169,9 @@ class Session:
         return {
             "dataset": profile.dataset,
             "seed": profile.seed,
-            "image": {"transform": profile.image.transform, "target_ratio": profile.image.target_ratio},
+            "image": self.image,
             "device": str(self.compute),
+            "precision": self.compute.precision,
             "versions": versions(),
             "profile": profile.model_dump(mode="json"),
         }
@@ -138,11 +193,20 @@ def files_of(splits: Sequence[Split], names: Iterable[str]) -> Files:
     return [(name, paths[name]) for name in dict.fromkeys(names)]
 
 
+def data_digest(split: Split) -> str:
+    """Sixteen hex digits that stand for a split's annotations: triplets and gallery names, not image files."""
+    sets = [
+        [part.name, [(t.reference, t.target, t.captions, t.pair_id, t.members) for t in part.triplets], part.gallery]
+        for part in split.sets
+    ]
+    return hashlib.sha256(to_json([split.dataset, split.name, sets])).hexdigest()[:16]
+
+
 def pruned_protocol(protocol: Protocol, before: Split, after: Split) -> Protocol:
     """`protocol`, its name marked where the gallery or the queries are not whole."""
     if after == before:
         return protocol
-    return dataclasses.replace(protocol, name=f"{protocol.name} (pruned gallery)")
+    return dataclasses.replace(protocol, name=f"{protocol.name}{PRUNED}")
 
 
 def require_dataset(profile: Profile, dataset: str, command: str) -> None:

@@ -36,9 +36,9 @@ from mlcl_cli.training.objectives import (
 from mlcl_cli.training.runs import Best, Interval, Run, require_room
 from mlcl_cli.training.sources import Frozen, LiveImages, LiveTexts, Source
 from mlcl_cli.training.triplets import TripletRows, rows_of
-from mlcl_cli.workflows.choose import ClipChoice, choose_clip, load_encoder
+from mlcl_cli.workflows.choose import ClipChoice, LoadedClip, choose_clip, load_encoder
 from mlcl_cli.workflows.resume import ANEW, Resume, Unfinished, find_unfinished, identity, require_same
-from mlcl_cli.workflows.session import Files, Session, files_of, pruned_protocol
+from mlcl_cli.workflows.session import Circumstances, Files, Session, data_digest, files_of, pruned_protocol
 
 SIDES: Mapping[str, tuple[Side, ...]] = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
 
@@ -54,6 +54,7 @@ class TrainingResult:
     epochs: int
     best: Best
     seconds: float
+    circumstances: Circumstances
 
     def as_json(self) -> dict[str, Any]:
         """The object of profile.md, "Results of --json"."""
@@ -66,6 +67,7 @@ class TrainingResult:
             "run": str(self.run),
             "epochs": self.epochs,
             "best": best,
+            **self.circumstances.as_json(),
             "metrics": dict(self.best.metrics),
             "seconds": self.seconds,
         }
@@ -95,7 +97,7 @@ class Ready:
     validate: Callable[[], Mapping[str, float]]
     data: TrainingData
     store: FeatureStore
-    choice: ClipChoice
+    clip: LoadedClip
     about: Mapping[str, Any]
 
 
@@ -112,7 +114,7 @@ def finetune(
     unfinished = find_unfinished(profile, "finetune", resume, {"encoder": encoder})
     train, val = session.split("train"), session.split("val")
     plan_of(profile, "finetune").steps(len(train.triplets))
-    choice = unfinished.clip(profile.workspace) if unfinished else choose_clip(session, start)
+    choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(session, start, encoder)
     return _trained(session, "finetune", ready_to_finetune(session, train, val, choice, encoder), unfinished)
 
 
@@ -122,7 +124,7 @@ def train_combiner(profile: Profile, reporter: Reporter, *, resume: Resume = ANE
     unfinished = find_unfinished(profile, "combiner", resume, {})
     train, val = session.split("train"), session.split("val")
     plan_of(profile, "combiner").steps(len(train.triplets))
-    choice = unfinished.clip(profile.workspace) if unfinished else choose_clip(session)
+    choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(session)
     return _trained(session, "combiner", ready_to_combine(session, train, val, choice), unfinished)
 
 
@@ -135,7 +137,8 @@ def plan_of(profile: Profile, stage: str) -> Plan:
 def ready_to_finetune(session: Session, train: Split, val: Split, choice: ClipChoice, encoder: str) -> Ready:
     """Stage 1 before its first step: what is frozen is encoded, what trains is on the device."""
     settings, sides = session.profile.finetune, SIDES[encoder]
-    clip = load_encoder(session, choice)
+    loaded = load_encoder(session, choice)
+    clip = loaded.encoder
     store = session.store(clip)
     data = _training_data(session, train, val, store, banked="image" not in sides)
     frozen_texts = None if "text" in sides else store.texts([*data.rows.captions, *_captions(data.val)])
@@ -156,13 +159,14 @@ def ready_to_finetune(session: Session, train: Split, val: Split, choice: ClipCh
 
     optimiser = finetuning_optimiser(clip, sides, settings.learning_rate)
     trainer = Trainer(objective, optimiser, plan_of(session.profile, "finetune"), session.compute)
-    return Ready(trainer, validate, data, store, choice, {"encoder": encoder})
+    return Ready(trainer, validate, data, store, loaded, {"encoder": encoder})
 
 
 def ready_to_combine(session: Session, train: Split, val: Split, choice: ClipChoice) -> Ready:
     """Stage 2 before its first step: every feature is encoded, the combiner is on the device."""
     profile, settings = session.profile, session.profile.combiner
-    clip = load_encoder(session, choice)
+    loaded = load_encoder(session, choice)
+    clip = loaded.encoder
     store = session.store(clip)
     data = _training_data(session, train, val, store, banked=True)
     assert isinstance(data.images, Table)
@@ -186,7 +190,8 @@ def ready_to_combine(session: Session, train: Split, val: Split, choice: ClipCho
         return evaluation(images, texts, combiner_query(combiner, profile)).metrics
 
     trainer = Trainer(objective, optimiser, plan_of(profile, "combiner"), session.compute, scheduler)
-    return Ready(trainer, validate, data, store, choice, {"architecture": architecture.describe()})
+    about = {"architecture": architecture.describe(), "inference_weights": settings.inference_weights}
+    return Ready(trainer, validate, data, store, loaded, about)
 
 
 def _trained(session: Session, stage: str, ready: Ready, unfinished: Unfinished | None) -> TrainingResult:
@@ -195,7 +200,13 @@ def _trained(session: Session, stage: str, ready: Ready, unfinished: Unfinished 
         seconds = fit(ready.trainer, run, ready.validate, session.reporter)
     command = "train-combiner" if stage == "combiner" else "finetune"
     name, epochs = ready.data.protocol.name, ready.trainer.plan.epochs
-    return TrainingResult(command, session.profile.dataset, name, run.folder, epochs, run.best, seconds)
+    how = session.circumstances(parts["about"]["data"], combiner=stage == "combiner")
+    return TrainingResult(command, session.profile.dataset, name, run.folder, epochs, run.best, seconds, how)
+
+
+def _resumed_clip(profile: Profile, unfinished: Unfinished) -> ClipChoice:
+    """The CLIP that a run began with; where its model has moved, the profile's, whose fingerprint is compared later."""
+    return unfinished.clip(profile.workspace).found_at(profile.clip.model)
 
 
 def combiner_query(combiner: Combiner, profile: Profile) -> Compose:
@@ -250,9 +261,15 @@ def _evaluation(data: TrainingData) -> Evaluation:
 def _parts(session: Session, stage: str, ready: Ready) -> dict[str, Any]:
     """What a run is made of, new or taken up."""
     profile, data, fingerprint = session.profile, ready.data, ready.store.fingerprints["both"]
-    described = ready.choice.describe(profile.workspace) | {"fingerprint": fingerprint}
-    same = identity(profile, stage, [data.train, data.val], fingerprint)
-    about = {"protocol": data.protocol.name, "clip": described, **session.about(), **ready.about, "identity": same}
+    about = {
+        "protocol": data.protocol.name,
+        "pruned": data.protocol != session.protocol,
+        "clip": ready.clip.describe(profile.workspace, ready.store.fingerprints),
+        **session.about(),
+        "data": {split.name: data_digest(split) for split in (data.train, data.val)},
+        **ready.about,
+        "identity": identity(profile, stage, [data.train, data.val], fingerprint),
+    }
     every, keep = profile.checkpoints.every_epochs, profile.checkpoints.keep_every
     return {
         "kind": "combiner" if stage == "combiner" else "clip",

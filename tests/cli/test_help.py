@@ -26,7 +26,7 @@ OPTIONS = {
     "evaluate": COMMON | {"--checkpoint", "--combining-function", "--gallery", "--ranks"},
     "submit-cirr": COMMON | {"--name", "--checkpoint", "--combining-function"},
     "report": COMMON | {"--all", "--output", "--queries"},
-    "export": {"--force", "--json", "--debug", "--help"},
+    "export": {"--force", "--profile", "--set", "--json", "--debug", "--help"},
     "bench": {"--only", "--repeats", "--device", "--smallest", "--quiet", "--json", "--debug", "--help"},
     "demo": {"--output", "--dataset", "--quiet", "--json", "--debug", "--help"},
 }

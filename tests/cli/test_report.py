@@ -196,14 +196,17 @@ def test_a_damaged_run_is_no_obstacle_to_the_others(mlcl: Mlcl, trained: Path) -
     assert mlcl("runs", "rm", "cirr-0", "--yes").code == 0
 
 
-def test_a_better_run_than_the_newest_is_told(mlcl: Mlcl, trained: Path) -> None:
+def test_evaluate_and_report_take_a_better_run_than_the_newest(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
     summary = json.loads((first / "run.json").read_text())
     for best in summary["bests"].values():
         best["score"] = 99.5
     (first / "run.json").write_text(json.dumps(summary))
     assert mlcl("train-combiner").code == 0
-    assert f"combiner/{first.name}/best.safetensors has 99.50" in " ".join(mlcl("evaluate").err.split())
+    assert f"combiner/{first.name}, best of 2, arithmetic_mean 99.50" in mlcl("evaluate").err
+    report = mlcl("report", "--json")
+    assert f"combiner/{first.name}, best of 2, arithmetic_mean 99.50" in report.err
+    assert [run["run"] for run in report.json["runs"]] == [f"combiner/{first.name}"]
 
 
 def test_a_command_that_fails_leaves_no_workspace(mlcl: Mlcl, tmp_path: Path) -> None:
