@@ -36,7 +36,8 @@ from mlcl_cli.training.runs import Best, Interval, Run, require_room
 from mlcl_cli.training.sources import Frozen, LiveImages, LiveTexts, Source
 from mlcl_cli.training.triplets import TripletRows, rows_of
 from mlcl_cli.workflows.choose import ClipChoice, choose_clip, load_encoder
-from mlcl_cli.workflows.resume import ANEW, Resume, Unfinished, find_unfinished, identity, require_same
+from mlcl_cli.workflows.contents import Contents
+from mlcl_cli.workflows.resume import ANEW, Resume, Unfinished, find_unfinished, identity, require_same, save_contents
 from mlcl_cli.workflows.session import Files, Session, files_of, pruned_protocol
 
 SIDES: Mapping[str, tuple[Side, ...]] = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
@@ -189,8 +190,9 @@ def ready_to_combine(session: Session, train: Split, val: Split, choice: ClipCho
 
 
 def _trained(session: Session, stage: str, ready: Ready, unfinished: Unfinished | None) -> TrainingResult:
-    parts = _parts(session, stage, ready)
-    with _begun(session, ready, parts, unfinished) as run:
+    images = _contents(session, ready.data)
+    parts = _parts(session, stage, ready, images)
+    with _begun(session, ready, parts, unfinished, images) as run:
         seconds = fit(ready.trainer, run, ready.validate, session.reporter)
     command = "train-combiner" if stage == "combiner" else "finetune"
     name, epochs = ready.data.protocol.name, ready.trainer.plan.epochs
@@ -246,11 +248,19 @@ def _evaluation(data: TrainingData) -> Evaluation:
     return Evaluation(data.val, data.protocol, lambda triplet: validation_caption(data.val.dataset, triplet))
 
 
-def _parts(session: Session, stage: str, ready: Ready) -> dict[str, Any]:
+def _contents(session: Session, data: TrainingData) -> dict[str, str]:
+    """A digest of every image file that the run uses, by image name."""
+    contents = Contents.open(session.profile.workspace, session.workers, session.reporter)
+    digests = contents.digests(dict(data.files([*data.train.images(), *data.val.images()])))
+    contents.save()
+    return digests
+
+
+def _parts(session: Session, stage: str, ready: Ready, images: Mapping[str, str]) -> dict[str, Any]:
     """What a run is made of, new or taken up."""
     profile, data, fingerprint = session.profile, ready.data, ready.store.fingerprints["both"]
     described = ready.choice.describe(profile.workspace) | {"fingerprint": fingerprint}
-    same = identity(profile, stage, [data.train, data.val], fingerprint)
+    same = identity(profile, stage, [data.train, data.val], fingerprint, images)
     about = {"protocol": data.protocol.name, "clip": described, **session.about(), **ready.about, "identity": same}
     every = profile.checkpoints.every_epochs
     return {
@@ -264,12 +274,18 @@ def _parts(session: Session, stage: str, ready: Ready) -> dict[str, Any]:
     }
 
 
-def _begun(session: Session, ready: Ready, parts: Mapping[str, Any], unfinished: Unfinished | None) -> Run:
+def _begun(
+    session: Session,
+    ready: Ready,
+    parts: Mapping[str, Any],
+    unfinished: Unfinished | None,
+    images: Mapping[str, str],
+) -> Run:
     """A new run, or an unfinished one with the trainer put back to where it was. Says which, and needs room on disk."""
     profile, reporter, trainer, data = session.profile, session.reporter, ready.trainer, ready.data
     require_room(profile.workspace, trainer.bytes_of_state())
     if unfinished is not None:
-        require_same(unfinished.stored, parts["about"]["identity"])
+        require_same(unfinished.stored, parts["about"]["identity"], images)
         run, state = Run.resume(unfinished.stored, unfinished.state, reporter.warn, **parts)
         trainer.restore(state)
         where = f"epoch {state.epoch}" + (f", step {state.steps_done}" if state.steps_done else "")
@@ -277,6 +293,7 @@ def _begun(session: Session, ready: Ready, parts: Mapping[str, Any], unfinished:
         return run
     stage = "combiner" if parts["kind"] == "combiner" else "finetune"
     run = Run.create(profile.workspace / stage, profile.dataset, dump(profile), **parts)
+    save_contents(run.folder, images)
     reporter.note(f"Run: {run.folder}")
     if data.bad:
         dropped = [{"image": bad.name, "path": str(bad.path), "reason": bad.reason} for bad in data.bad.values()]
