@@ -218,7 +218,7 @@ def demo(
     from mlcl_cli.workflows.demo import run_demo
 
     terminal = Terminal(quiet=quiet)
-    datasets = [name.value for name in dataset or DatasetName]
+    datasets = [name.value for name in dataset or ()]
     run = functools.partial(_run_command, terminal.note, quiet=quiet)
     result = run_demo(output.resolve(), datasets, terminal, run)
     if json:

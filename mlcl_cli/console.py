@@ -3,6 +3,7 @@
 import json as json_format
 import sys
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from rich import box
@@ -70,7 +71,7 @@ def show_check(result: Mapping[str, Any]) -> None:
     for check in checks:
         own = [finding for finding in findings if finding["check"] == check]
         shown = own[:SHOWN_FINDINGS]
-        for finding, following in zip(shown, [*shown[1:], None], strict=True):
+        for finding, following in zip_longest(shown, shown[1:]):
             colour = "red" if finding["severity"] == "error" else "yellow"
             told = escape(f"{finding['where']}: {finding['what']}")
             console.print(f"[{colour}]{finding['severity']}[/{colour}] {check}: {told}")
@@ -88,7 +89,7 @@ def _show_verdicts(console: Console, result: Mapping[str, Any]) -> None:
     for verdict, (colour, words) in styles.items():
         if commands := [command for command, own in verdicts.items() if own == verdict]:
             console.print(f"[{colour}]{', '.join(commands)}[/{colour}]: {words}")
-    if result["verdict"] == "sound":
+    if result["verdict"] == "sound" and "would fail" not in verdicts.values():
         console.print("No errors")
 
 
