@@ -118,10 +118,10 @@ def check(
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
-    """Look at all that a run needs before it begins, and say which commands would fail.
+    """Check everything that a run needs, and say which commands would fail.
 
-    Exits 3 if one would. A training or test split that is missing as a whole does not count unless --split names it:
-    a download can be meant for evaluation alone.
+    Exits 3 if one would. A training or test split that is missing entirely
+    is only an error if --split names it.
     """
     loaded, terminal = open_profile(profile, overrides, quiet=quiet)
     from mlcl_cli.console import show_check, show_json

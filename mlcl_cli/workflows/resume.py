@@ -112,9 +112,9 @@ def require_same(stored: StoredRun, now: Mapping[str, Any], images: Mapping[str,
     if changed:
         told = "; ".join(f"{key} was {before.get(key, ABSENT)}, is {after.get(key, ABSENT)}" for key in changed)
         raise UsageError(
-            f"cannot go on, since it is not the same run any more: {told}",
+            f"cannot resume: settings or data differ from when the run began: {told}",
             where=stored.folder,
-            remedy="Set it back, or start anew with --no-resume",
+            remedy="Restore them, or start a new run with --no-resume",
         )
 
 

@@ -1,19 +1,18 @@
 """A data set that a developer adds as README says works in every command."""
 
 import json
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pytest
 from conftest import Mlcl
 from pydantic import Field
 from world import picture, tiny_clip, write_json
 
-from mlcl_cli.data import captions, dataset
 from mlcl_cli.data.annotations import OnDefect, read_records, refuse
-from mlcl_cli.data.dataset import DataSet
+from mlcl_cli.data.captions import RULES, CaptionRule, as_annotated
+from mlcl_cli.data.dataset import DATASETS, DataSet
 from mlcl_cli.data.layout import make_split
 from mlcl_cli.data.protocols import SHOES
 from mlcl_cli.data.records import QuerySet, Split, Triplet
@@ -47,11 +46,9 @@ class HatProfile(Profile):
 @pytest.fixture
 def hats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """README, "Add a data set", and a small one on disk."""
-    added: Mapping[str, DataSet] = {"hats": DataSet(read_hats, ("train", "val"), {}, {"original": SHOES})}
-    monkeypatch.setattr(dataset, "DATASETS", {**dataset.DATASETS, **added})
-    for module in ("check", "check_data", "findings"):
-        monkeypatch.setattr(f"mlcl_cli.workflows.{module}.DATASETS", dataset.DATASETS, raising=False)
-    monkeypatch.setattr(captions, "RULES", {**captions.RULES, "hats": captions.as_annotated})
+    added = DataSet(read_hats, ("train", "val"), {}, {"original": SHOES})
+    monkeypatch.setitem(cast("dict[str, DataSet]", DATASETS), "hats", added)
+    monkeypatch.setitem(cast("dict[str, CaptionRule]", RULES), "hats", as_annotated)
     monkeypatch.setattr("mlcl_cli.profile.load.Profile", HatProfile)
     for split in ("train", "val"):
         names = [f"{split}-{number}.png" for number in range(6)]

@@ -239,3 +239,12 @@ def test_resume_refuses_images_whose_content_changed_and_accepts_copies(
     shutil.rmtree(data)
     (tmp_path / "copy").rename(data)
     train.train_combiner(profile, Silent(), resume=GO_ON)
+
+
+def test_resume_accepts_a_run_that_recorded_no_image_contents(stopped: tuple[Profile, Path]) -> None:
+    profile, folder = stopped
+    summary = json.loads((folder / "run.json").read_text())
+    del summary["identity"]["images"]
+    (folder / "run.json").write_text(json.dumps(summary))
+    (folder / "images.json").unlink()
+    assert train.train_combiner(profile, Silent(), resume=GO_ON).run == folder
