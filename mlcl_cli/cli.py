@@ -115,6 +115,9 @@ def prepare_shoes(
 @command("check", "mlcl check --output offenders.csv")
 def check(
     split: Annotated[list[str] | None, typer.Option(metavar="SPLIT", help="Only this split; repeatable.")] = None,
+    content: Annotated[
+        bool, typer.Option("--content", help="Hash every image and compare it with what was recorded.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Write what was found, as .json or .csv.")] = None,
     profile: ProfileOption = None,
     overrides: SetOption = None,
@@ -122,15 +125,19 @@ def check(
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
-    """Look at all that a run will need, before it begins; exit 3 if it would fail."""
+    """Check everything that a run needs, and say which commands would fail.
+
+    Exits 3 if one would. A training or test split that is missing entirely
+    is only an error if --split names it.
+    """
     loaded, terminal = open_profile(profile, overrides, quiet=quiet)
     from mlcl_cli.console import show_check, show_json
     from mlcl_cli.workflows.check import check as run
-    from mlcl_cli.workflows.check import require_writable, write_findings
+    from mlcl_cli.workflows.findings import require_writable, write_findings
 
     if output is not None:
         require_writable(output)
-    result = run(loaded, terminal, splits=split or ())
+    result = run(loaded, terminal, splits=split or (), content=content)
     if output is not None:
         write_findings(result, output)
     (show_json if json else show_check)(result.as_json())
@@ -238,7 +245,7 @@ def demo(
     from mlcl_cli.workflows.demo import run_demo
 
     terminal = Terminal(quiet=quiet)
-    datasets = [name.value for name in dataset or DatasetName]
+    datasets = [name.value for name in dataset or ()]
     run = functools.partial(_run_command, terminal.note, quiet=quiet)
     result = run_demo(output.resolve(), datasets, terminal, run)
     if json:

@@ -3,6 +3,7 @@
 import json as json_format
 import sys
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -93,13 +94,27 @@ def show_check(result: Mapping[str, Any]) -> None:
     console.print(table)
     for check in checks:
         own = [finding for finding in findings if finding["check"] == check]
-        for finding in own[:SHOWN_FINDINGS]:
+        shown = own[:SHOWN_FINDINGS]
+        for finding, following in zip_longest(shown, shown[1:]):
             colour = "red" if finding["severity"] == "error" else "yellow"
             told = safe(f"{finding['where']}: {finding['what']}")
             console.print(f"[{colour}]{finding['severity']}[/{colour}] {check}: {told}")
+            if finding["remedy"] and (following is None or following["remedy"] != finding["remedy"]):
+                console.print(f"  {safe(finding['remedy'])}")
         if len(own) > SHOWN_FINDINGS:
             console.print(f"and {len(own) - SHOWN_FINDINGS:,} more of {check}; --output FILE writes them all")
-    console.print("Nothing that would make a run fail" if result["verdict"] == "sound" else "A run would fail")
+    _show_verdicts(console, result)
+
+
+def _show_verdicts(console: WordWrapped, result: Mapping[str, Any]) -> None:
+    verdicts: Mapping[str, str] = result["verdicts"]
+    styles = {"ok": ("green", "would work"), "would fail": ("red", "would fail")}
+    styles |= {"wrong figures": ("red", "would run, but the figures would be wrong")}
+    for verdict, (colour, words) in styles.items():
+        if commands := [command for command, own in verdicts.items() if own == verdict]:
+            console.print(f"[{colour}]{', '.join(commands)}[/{colour}]: {words}")
+    if result["verdict"] == "sound" and "would fail" not in verdicts.values():
+        console.print("No errors")
 
 
 def show_runs(result: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ def read(root: Path, split: str, images: Path | None = None, on_defect: OnDefect
         sets.append(QuerySet(category, triplets, () if split == "train" else names))
     folder = images or root / "images"
     files = _image_files(folder)
-    return make_split(NAME, split, sets, lambda name: files.get(name) or folder / f"{name}.jpg")
+    return make_split(NAME, split, sets, lambda name: files.get(name, folder / f"{name}.jpg"))
 
 
 def _triplet(record: Record, split: str) -> Triplet:
@@ -67,8 +67,10 @@ def _listed(root: Path, split: str) -> dict[tuple[str, str], tuple[str, ...]]:
     }
 
 
-def _image_files(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for place in (*(folder / category for category in reversed(CATEGORIES)), folder):
-        files |= images_by_stem(place)
+def _image_files(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The files of each name, the one that counts first."""
+    files: dict[str, tuple[Path, ...]] = {}
+    for place in (folder, *(folder / category for category in CATEGORIES)):
+        for stem, found in images_by_stem(place).items():
+            files[stem] = (*files.get(stem, ()), *found)
     return files

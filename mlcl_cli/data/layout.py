@@ -45,17 +45,20 @@ def scan(folder: Path, remedy: str) -> list["os.DirEntry[str]"]:
         raise DataError(f"cannot be listed ({error.strerror})", where=folder, remedy=remedy) from error
 
 
-def images_by_stem(folder: Path) -> dict[str, Path]:
+def images_by_stem(folder: Path) -> dict[str, tuple[Path, ...]]:
     """The image files of `folder` by name without ending, none if there is no such folder.
 
-    Of files that differ in their ending alone, the first by `ENDINGS` counts. Raises DataError as `scan` does.
+    Files that differ in their ending alone are in the order of `ENDINGS`. Raises DataError as `scan` does.
     """
     if not is_folder(folder):
         return {}
     files = [entry.name for entry in scan(folder, "Permit reading it")]
     endings = [(name, *name.rpartition(".")[::2]) for name in files]
     images = [(ENDINGS.index(end.lower()), name, stem) for name, stem, end in endings if end.lower() in ENDINGS]
-    return {stem: folder / name for _, name, stem in sorted(images, reverse=True)}
+    found: dict[str, tuple[Path, ...]] = {}
+    for _, name, stem in sorted(images):
+        found[stem] = (*found.get(stem, ()), folder / name)
+    return found
 
 
 def known_alone(
@@ -81,8 +84,13 @@ def known_alone(
     return tuple(kept)
 
 
-def make_split(dataset: str, name: str, sets: Sequence[QuerySet], path_of: Callable[[str], Path]) -> Split:
-    """The split with the path of every image that its sets name."""
+def make_split(
+    dataset: str, name: str, sets: Sequence[QuerySet], files_of: Callable[[str], Path | tuple[Path, ...]]
+) -> Split:
+    """The split with the path of every image that its sets name; of several files, the first."""
     split = Split(dataset, name, tuple(sets), {})
     members = (member for triplet in split.triplets for member in triplet.members)
-    return replace(split, paths={image: path_of(image) for image in (*split.images(), *members)})
+    files = {image: files_of(image) for image in (*split.images(), *members)}
+    several = {image: found for image, found in files.items() if isinstance(found, tuple)}
+    paths = {image: found[0] if isinstance(found, tuple) else found for image, found in files.items()}
+    return replace(split, paths=paths, others={image: found[1:] for image, found in several.items() if found[1:]})

@@ -35,6 +35,18 @@ def prepare_shoes(images: Path, annotations: Path, output: Path, reporter: Repor
     Raises DataError where the download is damaged, a listed name has no file, a name is in both lists, or a split
     would have no triplet; MachineError where `output` cannot be written. Nothing is written then.
     """
+    prepared, contents = read_raw_shoes(images, annotations, output, reporter)
+    write_files(contents)
+    return prepared
+
+
+def read_raw_shoes(
+    images: Path, annotations: Path, output: Path, reporter: Reporter
+) -> tuple[PreparedShoes, dict[Path, bytes]]:
+    """What `prepare_shoes` would return, and the content of each file that it would write. Writes nothing.
+
+    Raises DataError as `prepare_shoes` does.
+    """
     lists = {split: _listed_names(annotations / file, reporter) for split, file in NAME_LISTS.items()}
     if both := sorted(set(lists["train"]) & set(lists["val"])):
         raise DataError(
@@ -56,19 +68,19 @@ def prepare_shoes(images: Path, annotations: Path, output: Path, reporter: Repor
             raise DataError(
                 f"no triplet has both of its images in {split}", where=annotations / CAPTIONS, remedy=REMEDY
             )
-    contents = {
+    contents: dict[Path, bytes] = {
         output / f"split.{split}.json": _lines([paths[name] for name in names]) for split, names in lists.items()
     }
     contents |= {output / f"triplet.{split}.json": _lines(rows) for split, rows in triplets.items()}
-    write_files(contents)
     kept = [row for rows in triplets.values() for row in rows]
     counts = {split: len(rows) for split, rows in triplets.items()}
-    return PreparedShoes(
+    prepared = PreparedShoes(
         images={split: len(names) for split, names in lists.items()},
         triplets=counts | {"dropped": len(records) - len(kept)},
         target_is_reference=sum(row["ImageName"] == row["ReferenceImageName"] for row in kept),
         files=tuple(contents),
     )
+    return prepared, contents
 
 
 def _raw_triplet(record: Record) -> tuple[str, str, str]:

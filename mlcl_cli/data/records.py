@@ -1,7 +1,7 @@
 """The one record type that every data set is read into; downstream code never asks which data set it is."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
@@ -31,12 +31,16 @@ class QuerySet:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One split of a data set. `paths` holds the file of every image named in `sets`, whether it exists or not."""
+    """One split of a data set. `paths` holds the file of every image named in `sets`, whether it exists or not.
+
+    `others` holds further files that an image's name fits; they are not used.
+    """
 
     dataset: str
     name: str
     sets: tuple[QuerySet, ...]
     paths: Mapping[str, Path]
+    others: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
     @property
     def triplets(self) -> tuple[Triplet, ...]:

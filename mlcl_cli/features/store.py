@@ -16,6 +16,7 @@ from mlcl_cli.files import exclusive
 from mlcl_cli.images.augment import RECIPE, Augmentation, random_crop
 from mlcl_cli.images.decode import BadImage, open_image, read_images
 from mlcl_cli.images.pictures import PaddedPictures, Pictures
+from mlcl_cli.images.stamps import file_stamp
 from mlcl_cli.images.transforms import Transform, normalise
 from mlcl_cli.interrupts import unbroken
 from mlcl_cli.models.encoder import Encoder, Tokens, tokenise
@@ -129,7 +130,7 @@ class FeatureStore:
         what: str,
     ) -> Table:
         key = {"dataset": self.dataset, "transform": repr(self.transform)} | dict(extra)
-        stamps = {name: stamp for name, path in files if (stamp := _stamp(path)) is not None}
+        stamps = {name: stamp for name, path in files if (stamp := file_stamp(path)) is not None}
         with self._bank(self._key(kind, "image", key)) as bank:
             missing = set(bank.missing(stamps))
             # Portions are those of all files, so that a build that was cut encodes the rest in the same company.
@@ -224,11 +225,3 @@ def _table(parts: Sequence[tuple[Sequence[str], Tensor]], encoder: Encoder) -> T
     values = [features.to(encoder.compute.device) for _, features in parts]
     joined = torch.cat(values) if values else torch.empty(0, encoder.feature_dim, device=encoder.compute.device)
     return Table({name: row for row, name in enumerate(names)}, joined)
-
-
-def _stamp(path: Path) -> str | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return f"{status.st_size}-{status.st_mtime_ns}"

@@ -86,15 +86,25 @@ def read_images(
 
     Raises StuckError for a file that takes longer to be read than `set_limits` allows.
     """
+    return read_files(files, lambda path, position: convert(opener(path), position), workers, ahead)
 
-    def read(position: int) -> Result | BadImage:
+
+def read_files(
+    files: Sequence[tuple[str, Path]],
+    read: Callable[[Path, int], Result],
+    workers: int,
+    ahead: int | None = None,
+) -> Iterator[Result | BadImage]:
+    """`read(path, position)` of every (name, path), as `read_images`; OSError and ValueError become BadImage."""
+
+    def attempt(position: int) -> Result | BadImage:
         name, path = files[position]
         try:
-            return convert(opener(path), position)
+            return read(path, position)
         except (OSError, ValueError) as error:
             return BadImage(name, path, str(error))
 
-    results = in_order(read, range(len(files)), workers, ahead, _Patience.seconds)
+    results = in_order(attempt, range(len(files)), workers, ahead, _Patience.seconds)
     for name, path in files:
         try:
             yield next(results)

@@ -1,196 +1,214 @@
 """`mlcl check`: everything that a run will need, looked at before it begins. Nothing of the user's is touched."""
 
-import csv
-import io
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import NamedTuple
 
 import psutil
+from PIL import Image
 
 from mlcl_cli.amounts import counted
-from mlcl_cli.data.captions import training_captions
 from mlcl_cli.data.dataset import DATASETS, load_split
-from mlcl_cli.data.records import Split, Triplet
-from mlcl_cli.errors import DataError, MlclError, UsageError
-from mlcl_cli.files import require_own, standing, to_json, write_file
+from mlcl_cli.data.prepare import read_raw_shoes
+from mlcl_cli.data.records import Split
+from mlcl_cli.errors import DataError, MachineError, MlclError, UsageError
+from mlcl_cli.files import standing, to_json, write_file
 from mlcl_cli.images.decode import BadImage, read_images, set_limits
+from mlcl_cli.images.stamps import file_stamp
 from mlcl_cli.models.compute import choose_compute, choose_workers
-from mlcl_cli.models.encoder import tokenise
 from mlcl_cli.models.weights import is_there, load_clip
 from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.training.checkpoints import SUFFIX, load_checkpoint
+from mlcl_cli.workflows.check_data import (
+    examine_captions,
+    examine_contents,
+    examine_counts,
+    examine_galleries,
+    examine_leakage,
+    examine_names,
+)
+from mlcl_cli.workflows.contents import Contents
+from mlcl_cli.workflows.findings import NEEDS, PREPARE, CheckResult, Severity
 from mlcl_cli.workflows.runs import list_runs
 
-Severity = Literal["error", "note"]
-CONTEXT = 77
 FEATURE_BYTES = 4
+SUBMIT = "submit-cirr"
+COMBINING = ("evaluate", SUBMIT)
+DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+STATE_COPIES = 3  # weights and the two moments of AdamW
+BRIGHTEST = 255
 
 
-COLUMNS = ("check", "severity", "where", "what")
+class _ClipSize(NamedTuple):
+    features: int
+    parameters: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it should be. A run fails for an `error`; a `note` is worth knowing."""
+def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = (), content: bool = False) -> CheckResult:
+    """Looks at annotations, images, counts, device, CLIP, checkpoints, disk and memory, and judges each command.
 
-    check: str
-    severity: Severity
-    where: str
-    what: str
-
-
-@dataclass
-class CheckResult:
-    """What was looked at, by check, and what was found."""
-
-    dataset: str
-    looked: dict[str, str] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def sound(self) -> bool:
-        """Whether a run would not fail for what was looked at."""
-        return not any(finding.severity == "error" for finding in self.findings)
-
-    def as_json(self) -> dict[str, Any]:
-        """One plain object."""
-        findings = [asdict(finding) for finding in self.findings]
-        verdict = "sound" if self.sound else "a run would fail"
-        told = {"verdict": verdict, "looked_at": self.looked, "findings": findings}
-        return {"command": "check", "dataset": self.dataset, **told}
-
-    def add(self, check: str, severity: Severity, where: object, what: str) -> None:
-        """Notes a finding."""
-        self.findings.append(Finding(check, severity, str(where), what))
-
-
-def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = ()) -> CheckResult:
-    """Looks at annotations, captions, images, counts, device, CLIP, checkpoints, disk and memory.
-
-    `splits` are the splits to look at, by default train, val, and what a test split there is captions for.
+    `splits` are the splits to look at, by default all. A training or test split that is missing as a whole is a note:
+    the data is meant for other commands. Where the user names the split, it is an error. `content` hashes every image
+    and compares it with what was recorded.
     """
     known = DATASETS[profile.dataset].splits
     if unknown := [name for name in splits if name not in known]:
         raise UsageError(f"{profile.dataset} has no split {unknown[0]!r}", remedy=f"It has {', '.join(known)}")
     set_limits(profile.image.max_megapixels, profile.image.read_seconds)
-    result = CheckResult(profile.dataset)
+    result = CheckResult(profile.dataset, tuple(splits or known), asked=bool(splits))
+    contents = Contents.open(profile.workspace, choose_workers(profile.workers), reporter)
     _device(profile, result)
-    loaded = [split for name in splits or known for split in _annotations(profile, name, result, bool(splits))]
-    triplets = [triplet for split in loaded for triplet in split.triplets]
-    result.looked["annotations"] = counted(len(triplets), "triplet")
-    _captions(loaded, result)
-    _counts(loaded, result)
+    _preparation(profile, reporter, result)
+    loaded = _annotations(profile, result)
+    examine_captions(loaded, result)
+    examine_counts(loaded, result)
+    examine_leakage(loaded, result)
+    examine_names(loaded, result)
     _images(profile, loaded, reporter, result)
+    if content:
+        examine_contents(loaded, contents, result)
+    examine_galleries(loaded, contents, result)
+    if profile.workspace.is_dir():
+        contents.save()
     size = _clip(profile, result)
     _checkpoints(profile, result)
     _room(profile, loaded, size, result)
     return result
 
 
-def require_writable(path: Path) -> None:
-    """Raises UsageError where findings would replace a file that holds something else."""
-    require_own(path, ",".join(COLUMNS) if path.suffix.lower() == ".csv" else '"command": "check"', "findings")
-
-
-def write_findings(result: CheckResult, path: Path) -> None:
-    """Writes the findings as CSV where the file's name ends so, else as JSON."""
-    if path.suffix.lower() == ".csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(finding) for finding in result.findings)
-        write_file(path, text.getvalue().encode())
-    else:
-        write_file(path, to_json(result.as_json(), indent=2))
-
-
 def _device(profile: Profile, result: CheckResult) -> None:
     try:
         result.looked["device"] = str(choose_compute(profile.device, profile.precision))
     except MlclError as error:
-        result.add("device", "error", error.where, error.what)
+        result.add("device", "error", error.where, error.what, error.remedy, result.needing())
 
 
-def _annotations(profile: Profile, name: str, result: CheckResult, asked: bool) -> Iterator[Split]:
-    def found(error: DataError) -> None:
-        result.add("annotations", "error", error.where, error.what)
+def _preparation(profile: Profile, reporter: Reporter, result: CheckResult) -> None:
+    """Whether `prepare-shoes` would work, where it has to come first."""
+    prepared = profile.roots.shoes / "annotations"
+    files = [prepared / f"{kind}.{split}.json" for kind in ("split", "triplet") for split in ("train", "val")]
+    result.prepares = profile.dataset == "shoes" and not all(file.exists() for file in files)
+    if not result.prepares:
+        return
+    try:
+        counts, _ = read_raw_shoes(profile.shoes.images, profile.shoes.annotations, prepared, reporter)
+    except DataError as error:
+        result.add(PREPARE, "error", error.where, error.what, error.remedy, [PREPARE])
+    else:
+        result.looked[PREPARE] = f"{sum(counts.images.values()):,} raw images"
 
+
+def _annotations(profile: Profile, result: CheckResult) -> list[Split]:
+    """The splits that can be read. Each error is reported once, with the commands that it stops."""
     raw = profile.shoes.images if profile.dataset == "shoes" and profile.shoes.images.is_dir() else None
     gallery = profile.evaluate.gallery
-    try:
-        yield load_split(profile.dataset, profile.root, name, gallery=gallery, images=raw, on_defect=found)
-    except DataError as error:
-        # No command needs a test split but the one that submits it.
-        needed = asked or name in ("train", "val") or error.what != "does not exist"
-        if needed:
-            found(error)
+    loaded: list[Split] = []
+    absent: dict[str, DataError] = {}
+    for name in result.splits:
+        found = partial(_report, result, name)
+        try:
+            split = load_split(profile.dataset, profile.root, name, gallery=gallery, images=raw, on_defect=found)
+            loaded.append(split)
+        except DataError as error:
+            if result.asked or not _is_absent(name, error):
+                found(error)
+            else:
+                absent[name] = error
+    for name, lack in absent.items():
+        commands = result.needing([name])
+        if name == "val" or not any(split.name == "val" for split in loaded):
+            _report(result, name, lack)
+        elif commands:
+            what = f"there are no annotations of {name}"
+            result.add("annotations", "note", lack.where, what, _to_run(commands), commands)
+    result.looked["annotations"] = counted(sum(len(split.triplets) for split in loaded), "triplet")
+    return loaded
 
 
-def _captions(splits: Sequence[Split], result: CheckResult) -> None:
-    texts: dict[str, str] = {}
-    for split in splits:
-        seen: dict[tuple[object, ...], str] = {}
-        for number, triplet in enumerate(split.triplets, 1):
-            where = f"{split.name}, {_named(triplet, number)}"
-            if any(not caption.strip(" .") for caption in triplet.captions):
-                result.add("captions", "note", where, "a caption is blank")
-            if triplet.target == triplet.reference:
-                result.add("captions", "note", where, "the target is the reference: a miss where that is excluded")
-            key = (triplet.pair_id, triplet.reference, triplet.target, triplet.captions)
-            if (first := seen.setdefault(key, where)) != where:
-                result.add("captions", "note", where, f"is the same as {first}")
-            texts |= {text: where for text in training_captions(split.dataset, triplet) if len(text) > CONTEXT}
-    if texts:
-        import torch
-
-        # A token is a letter at least: shorter texts cannot be too long.
-        cut = tokenise(list(texts), CONTEXT, torch.device("cpu"))
-        beyond = tokenise(list(texts), 4 * CONTEXT, torch.device("cpu")).lengths > CONTEXT
-        assert cut.truncated == int(beyond.sum())
-        for (_text, where), long in zip(texts.items(), beyond.tolist(), strict=True):
-            if long:
-                result.add("captions", "note", where, f"is longer than {CONTEXT} tokens and will be cut")
-    result.looked["captions"] = f"{sum(len(t.captions) for split in splits for t in split.triplets):,}"
+def _report(result: CheckResult, split: str, error: DataError) -> None:
+    """An annotation error: a note where no command reads the split, as with FashionIQ's test split."""
+    commands = result.needing([split])
+    severity: Severity = "error" if commands or result.asked else "note"
+    result.add("annotations", severity, error.where, error.what, error.remedy, commands)
 
 
-def _named(triplet: Triplet, number: int) -> str:
-    return f"triplet {number}" if triplet.pair_id is None else f"pair {triplet.pair_id}"
+def _is_absent(split: str, error: DataError) -> bool:
+    """Whether the error says that an annotation file is missing, and the folder has no other of this split."""
+    where = error.where
+    if not isinstance(error.__cause__, FileNotFoundError) or not isinstance(where, Path):
+        return False
+    return f".{split}." in where.name and not any(where.parent.glob(f"*.{split}.*"))
 
 
-def _counts(splits: Sequence[Split], result: CheckResult) -> None:
-    for split in splits:
-        published = DATASETS[split.dataset].published[split.name]
-        own = len(split.triplets), sum(len(part.gallery) for part in split.sets)
-        for what, has, should in zip(("triplet", "gallery image"), own, published, strict=True):
-            if should and has != should:
-                result.add("counts", "note", split.name, f"{counted(has, what)}, published are {should:,}")
-    result.looked["counts"] = ", ".join(split.name for split in splits)
+def _to_run(commands: Sequence[str]) -> str:
+    return f"Download them to run {' or '.join(commands)}"
 
 
 def _images(profile: Profile, splits: Sequence[Split], reporter: Reporter, result: CheckResult) -> None:
-    files = {path: name for split in splits for name in split.images() for path in (split.paths[name],)}
+    users: dict[Path, list[str]] = {}
+    for split in splits:
+        for name in split.images():
+            users.setdefault(split.paths[name], []).append(split.name)
     memory = profile.workspace / "features" / "checked.json"
-    stamps = {str(path): stamp for path in files if (stamp := _stamp(path)) is not None}
+    stamps = {path: stamp for path in users if (stamp := file_stamp(path)) is not None}
     limit = f"{profile.image.max_megapixels:g}"
-    verified = {path: stamp for path, stamp in _remembered(memory, limit).items() if stamps.get(path) == stamp}
-    wanted = [(name, path) for path, name in files.items() if str(path) not in verified]
+    before = _remembered(memory, limit)
+    verified = {str(path): stamp for path, stamp in stamps.items() if before.get(str(path)) == stamp}
+    absent = _absent_images(splits, stamps, result)
+    wanted = [(str(path), path) for path in users if str(path) not in verified and path not in absent]
     workers = choose_workers(profile.workers)
-    severity: Severity = "note" if profile.bad_images == "drop" else "error"
     with reporter.bar(f"Decoding {counted(len(wanted), 'image')}", len(wanted)) as advance:
-        for (_name, path), bad in zip(wanted, read_images(wanted, lambda image, _: image.size, workers), strict=True):
-            if isinstance(bad, BadImage):
-                result.add("images", severity, path, bad.reason)
+        for (_name, path), found in zip(wanted, read_images(wanted, _brightest, workers), strict=True):
+            if isinstance(found, BadImage):
+                _report_bad(profile, users[path], found, result)
+            elif found > BRIGHTEST:
+                what = f"16-bit: values above {BRIGHTEST} become white, and it has up to {found:,.0f}"
+                result.add("images", "note", path, what, "Convert it to 8 bits per channel")
             else:
-                verified[str(path)] = stamps.get(str(path), "")
+                verified[str(path)] = stamps.get(path, "")
             advance(1)
-    result.looked["images"] = f"{len(files):,}, {len(files) - len(wanted):,} of them verified before"
+    result.looked["images"] = f"{len(users):,}, {len(users) - len(wanted) - len(absent):,} of them verified before"
     if wanted and profile.workspace.is_dir():
-        write_file(memory, to_json({"megapixels": limit, "stamps": verified}))
+        with suppress(MachineError):  # a read-only workspace
+            write_file(memory, to_json({"megapixels": limit, "stamps": verified}))
+
+
+def _absent_images(splits: Sequence[Split], there: Container[Path], result: CheckResult) -> set[Path]:
+    """The images of splits of which not one file is there. Each such split is one finding."""
+    absent: set[Path] = set()
+    for split in splits:
+        own = {split.paths[name] for name in split.images()}
+        if not own or any(path in there for path in own):
+            continue
+        absent |= own
+        commands = result.needing([split.name])
+        needed = commands and (result.asked or split.name == "val")
+        folder = os.path.commonpath([path.parent for path in own])
+        what = f"none of the {len(own):,} images of {split.name} exists"
+        result.add("images", "error" if needed else "note", folder, what, _to_run(commands), commands)
+    return absent
+
+
+def _report_bad(profile: Profile, splits: Sequence[str], bad: BadImage, result: CheckResult) -> None:
+    commands = result.needing(splits)
+    remedy = "Download the image again, or set bad_images: drop"
+    if profile.bad_images == "drop":
+        commands = [command for command in commands if command == SUBMIT]  # the server wants every query answered
+        remedy = "Download the image again"
+    result.add("images", "error" if commands else "note", bad.path, bad.reason, remedy, commands)
+
+
+def _brightest(image: Image.Image, _position: int) -> float:
+    """The highest value of a picture with more than 8 bits a channel, which conversion to RGB clips; else 0."""
+    if image.mode not in DEEP_MODES:
+        return 0
+    return float(image.getextrema()[1])  # type: ignore[arg-type]  # one band: (lowest, highest)
 
 
 def _remembered(memory: Path, limit: str) -> Mapping[str, str]:
@@ -198,12 +216,12 @@ def _remembered(memory: Path, limit: str) -> Mapping[str, str]:
     try:
         note = json.loads(memory.read_text())
         return dict(note["stamps"]) if note["megapixels"] == limit else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
-def _clip(profile: Profile, result: CheckResult) -> int | None:
-    """Checks the CLIP file; returns the size of its features."""
+def _clip(profile: Profile, result: CheckResult) -> _ClipSize | None:
+    """Checks the CLIP file; returns the size of its features and weights."""
     model = profile.clip.model
     if not is_there(model):
         result.add("clip", "note", "clip.model", f"{model} is not downloaded yet: the first run will")
@@ -211,48 +229,61 @@ def _clip(profile: Profile, result: CheckResult) -> int | None:
     try:
         network = load_clip(model)
     except MlclError as error:
-        result.add("clip", "error", error.where, error.what)
+        result.add("clip", "error", error.where, error.what, error.remedy, result.needing())
         return None
     result.looked["clip"] = str(model)
-    return int(network.state_dict()["text_projection"].shape[1])
+    weights = network.state_dict()
+    return _ClipSize(int(weights["text_projection"].shape[1]), sum(tensor.numel() for tensor in weights.values()))
 
 
 def _checkpoints(profile: Profile, result: CheckResult) -> None:
-    stages = [profile.workspace / stage for stage in ("finetune", "combiner")]
-    paths = sorted(path for stage in stages for path in stage.glob(f"*/*{SUFFIX}"))
+    users = {"finetune": result.needing(), "combiner": [c for c in result.needing() if c in COMBINING]}
+    paths = {path: users[stage] for stage in users for path in (profile.workspace / stage).glob(f"*/*{SUFFIX}")}
     if isinstance(profile.clip.checkpoint, Path):
-        paths.append(profile.clip.checkpoint)
+        paths[profile.clip.checkpoint] = result.needing()
     for run in list_runs(profile):
-        if run.problem is not None:
-            result.add("checkpoints", "error", run.problem.where, run.problem.what)
-    for path in paths:
+        if (problem := run.problem) is not None:
+            result.add("checkpoints", "error", problem.where, problem.what, problem.remedy, users[run.stage])
+    for path, commands in sorted(paths.items()):
         try:
             load_checkpoint(path)
         except DataError as error:
-            result.add("checkpoints", "error", error.where, error.what)
+            result.add("checkpoints", "error", error.where, error.what, error.remedy, commands)
     result.looked["checkpoints"] = f"{len(paths):,}"
 
 
-def _room(profile: Profile, splits: Sequence[Split], size: int | None, result: CheckResult) -> None:
+def _room(profile: Profile, splits: Sequence[Split], size: _ClipSize | None, result: CheckResult) -> None:
+    """Disk and memory for each command: its images' features, and for training two states."""
     free, available = shutil.disk_usage(standing(profile.workspace)).free, psutil.virtual_memory().available
     result.looked["disk"] = f"{free / 2**30:,.1f} GiB free"
     result.looked["memory"] = f"{available / 2**30:,.1f} GiB available"
     if size is None:
         return
+    banked = _bytes_of(profile.workspace / "features")
     views = profile.combiner.augmented_views
-    images = len({path for split in splits for path in split.paths.values()})
-    bank = FEATURE_BYTES * size * images * (1 + (views if isinstance(views, int) else 0))
-    p, h = profile.combiner.projection_dim, profile.combiner.hidden_dim
-    state = 3 * FEATURE_BYTES * (2 * size * p + 4 * p * h + 2 * h * size)
-    for what, needed, has in (("disk", bank + 2 * state, free), ("memory", bank + 2 * state, available)):
-        if needed > has:
-            told = f"{needed / 2**30:,.1f} GiB are needed, {has / 2**30:,.1f} GiB are there"
-            result.add(what, "error", profile.workspace if what == "disk" else "this machine", told)
+    p, h, d = profile.combiner.projection_dim, profile.combiner.hidden_dim, size.features
+    states = {"finetune": size.parameters, "train-combiner": 2 * d * p + 4 * p * h + 2 * h * d}
+    wanting: dict[str, dict[str, int]] = {"disk": {}, "memory": {}}
+    for command in result.needing():
+        images = len({path for split in splits if split.name in NEEDS[command] for path in split.paths.values()})
+        copies = 1 + (views if command == "train-combiner" and isinstance(views, int) else 0)
+        bank = FEATURE_BYTES * d * images * copies
+        state = 2 * STATE_COPIES * FEATURE_BYTES * states.get(command, 0)
+        for what, needed, has in (("disk", max(0, bank - banked) + state, free), ("memory", bank + state, available)):
+            if needed > has:
+                wanting[what][command] = needed
+    for what, commands in wanting.items():
+        if commands:
+            has = free if what == "disk" else available
+            told = f"{max(commands.values()) / 2**30:,.1f} GiB are needed, {has / 2**30:,.1f} GiB are there"
+            place = profile.workspace if what == "disk" else "this machine"
+            remedy = "Free space, or choose another workspace" if what == "disk" else "Close other programs"
+            result.add(what, "error", place, told, remedy, commands)
 
 
-def _stamp(path: Path) -> str | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return f"{status.st_size}-{status.st_mtime_ns}"
+def _bytes_of(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # another process may be replacing it
+            total += path.lstat().st_size
+    return total

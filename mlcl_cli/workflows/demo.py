@@ -9,7 +9,7 @@ from typing import Any
 
 from mlcl_cli.data.dataset import protocol_of
 from mlcl_cli.data.protocols import chance
-from mlcl_cli.demo.catalogue import draw_catalogue
+from mlcl_cli.demo.catalogue import WRITERS, draw_catalogue
 from mlcl_cli.demo.recipe import profile_text
 from mlcl_cli.demo.small_clip import SIZE, train_small_clip
 from mlcl_cli.errors import UsageError
@@ -40,9 +40,13 @@ class DemoResult:
 def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: RunCommand) -> DemoResult:
     """Draws the catalogue, trains a small CLIP for it, runs the real commands on each data set, and shows the runs.
 
-    `run` takes a command line without its `mlcl` and gives the command's JSON result.
+    Without `datasets`, all that the catalogue can draw. `run` takes a command line without its `mlcl` and gives the
+    command's JSON result. Raises UsageError for a data set that the catalogue cannot draw.
     """
     began = time.monotonic()
+    if unknown := [name for name in datasets if name not in WRITERS]:
+        raise UsageError(f"the demo cannot draw {unknown[0]}", where="--dataset", remedy=f"Choose {', '.join(WRITERS)}")
+    datasets = datasets or tuple(WRITERS)
     _make_room(folder)
     reporter.note(f"Drawing a small catalogue under {folder}")
     described = draw_catalogue(folder, datasets)

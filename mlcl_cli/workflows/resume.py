@@ -1,21 +1,25 @@
 """Which run to take up again, and whether it still is the same run."""
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlcl_cli.data.records import Split
-from mlcl_cli.errors import DataError, UsageError
+from mlcl_cli.errors import DataError, UsageError, some
+from mlcl_cli.files import to_json, write_file
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.runs import StoredRun, find_runs
 from mlcl_cli.workflows.choose import ClipChoice
+from mlcl_cli.workflows.contents import combined
 
 # What may differ between the two parts of a run: where things lie, and how the machine is used.
 FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
 SECTIONS = {"finetune": "combiner", "combiner": "finetune"}  # the section that a stage does not read
 ABSENT = "nothing"
+CONTENTS = "images.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +77,53 @@ def find_unfinished(profile: Profile, stage: str, resume: Resume, also: Mapping[
     )
 
 
-def identity(profile: Profile, stage: str, splits: list[Split], clip: str) -> dict[str, Any]:
-    """What a run may not change on the way: the settings that it reads, its data, its CLIP's fingerprint."""
+def identity(
+    profile: Profile, stage: str, splits: Sequence[Split], clip: str, images: Mapping[str, str]
+) -> dict[str, Any]:
+    """What may not change between the parts of a run: its settings, its data, its CLIP's fingerprint.
+
+    `images` maps each image of the data to a digest of its file's content.
+    """
     settings = profile.model_dump(mode="json", exclude={*FREE, SECTIONS[stage]})
-    return {"profile": settings, "data": {split.name: _digest(split) for split in splits}, "clip": clip}
+    data = {split.name: _digest(split) for split in splits}
+    return {"profile": settings, "data": data, "images": combined(images), "clip": clip}
 
 
-def require_same(stored: StoredRun, now: Mapping[str, Any]) -> None:
-    """Raises UsageError that shows what differs between a stored run's identity and the one it would go on with."""
-    before, after = _flat(stored.summary.get("identity", {})), _flat(now)
+def save_contents(run: Path, images: Mapping[str, str]) -> None:
+    """Keeps `images`, as in `identity`, in the run's folder: a resume names those that have changed."""
+    write_file(run / CONTENTS, to_json(dict(images)))
+
+
+def require_same(stored: StoredRun, now: Mapping[str, Any], images: Mapping[str, str]) -> None:
+    """Raises UsageError where a stored run's identity differs from the present one; says what differs.
+
+    Changed images are named. A run that recorded no contents is compared by its files' sizes alone.
+    """
+    then: Mapping[str, Any] = stored.summary.get("identity", {})
+    before, after = _flat(then), _flat({key: now[key] for key in now if key != "images" or key in then})
     changed = [key for key in before | after if before.get(key, ABSENT) != after.get(key, ABSENT)]
+    if "images" in changed and (differing := _changed_images(stored.folder / CONTENTS, images)):
+        count = "1 image" if len(differing) == 1 else f"{len(differing):,} images"
+        raise UsageError(
+            f"cannot resume: {count} changed or disappeared since the run began: {some(differing)}",
+            where=stored.folder,
+            remedy="Restore the files, or start a new run with --no-resume",
+        )
     if changed:
         told = "; ".join(f"{key} was {before.get(key, ABSENT)}, is {after.get(key, ABSENT)}" for key in changed)
         raise UsageError(
-            f"cannot go on, since it is not the same run any more: {told}",
+            f"cannot resume: settings or data differ from when the run began: {told}",
             where=stored.folder,
-            remedy="Set it back, or start anew with --no-resume",
+            remedy="Restore them, or start a new run with --no-resume",
         )
+
+
+def _changed_images(path: Path, images: Mapping[str, str]) -> list[str]:
+    try:
+        before = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return []
+    return [name for name in [*before, *(images.keys() - before)] if before.get(name) != images.get(name)]
 
 
 def _digest(split: Split) -> str:

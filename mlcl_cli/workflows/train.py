@@ -33,44 +33,16 @@ from mlcl_cli.training.objectives import (
     combiner_optimiser,
     finetuning_optimiser,
 )
-from mlcl_cli.training.runs import Best, Interval, Run, require_room
+from mlcl_cli.training.runs import Interval, Run, require_room
 from mlcl_cli.training.sources import Frozen, LiveImages, LiveTexts, Source
 from mlcl_cli.training.triplets import TripletRows, rows_of
 from mlcl_cli.workflows.choose import ClipChoice, LoadedClip, choose_clip, load_encoder
-from mlcl_cli.workflows.resume import ANEW, Resume, Unfinished, find_unfinished, identity, require_same
-from mlcl_cli.workflows.session import Circumstances, Files, Session, data_digest, files_of, pruned_protocol
+from mlcl_cli.workflows.contents import Contents
+from mlcl_cli.workflows.resume import ANEW, Resume, Unfinished, find_unfinished, identity, require_same, save_contents
+from mlcl_cli.workflows.session import Files, Session, data_digest, files_of, pruned_protocol
+from mlcl_cli.workflows.training_result import TrainingResult
 
 SIDES: Mapping[str, tuple[Side, ...]] = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """What a training command leaves."""
-
-    command: str
-    dataset: str
-    protocol: str
-    run: Path
-    epochs: int
-    best: Best
-    seconds: float
-    circumstances: Circumstances
-
-    def as_json(self) -> dict[str, Any]:
-        """The object of profile.md, "Results of --json"."""
-        checkpoint = str(self.run / self.best.checkpoint)
-        best = {"epoch": self.best.epoch, "score": self.best.score, "checkpoint": checkpoint}
-        return {
-            "command": self.command,
-            "dataset": self.dataset,
-            "protocol": self.protocol,
-            "run": str(self.run),
-            "epochs": self.epochs,
-            "best": best,
-            **self.circumstances.as_json(),
-            "metrics": dict(self.best.metrics),
-            "seconds": self.seconds,
-        }
 
 
 @dataclass(frozen=True)
@@ -195,8 +167,9 @@ def ready_to_combine(session: Session, train: Split, val: Split, choice: ClipCho
 
 
 def _trained(session: Session, stage: str, ready: Ready, unfinished: Unfinished | None) -> TrainingResult:
-    parts = _parts(session, stage, ready)
-    with _begun(session, ready, parts, unfinished) as run:
+    images = _contents(session, ready.data)
+    parts = _parts(session, stage, ready, images)
+    with _begun(session, ready, parts, unfinished, images) as run:
         seconds = fit(ready.trainer, run, ready.validate, session.reporter)
     command = "train-combiner" if stage == "combiner" else "finetune"
     name, epochs = ready.data.protocol.name, ready.trainer.plan.epochs
@@ -258,7 +231,15 @@ def _evaluation(data: TrainingData) -> Evaluation:
     return Evaluation(data.val, data.protocol, lambda triplet: validation_caption(data.val.dataset, triplet))
 
 
-def _parts(session: Session, stage: str, ready: Ready) -> dict[str, Any]:
+def _contents(session: Session, data: TrainingData) -> dict[str, str]:
+    """A digest of every image file that the run uses, by image name."""
+    contents = Contents.open(session.profile.workspace, session.workers, session.reporter)
+    digests = contents.digests(dict(data.files([*data.train.images(), *data.val.images()])))
+    contents.save()
+    return digests
+
+
+def _parts(session: Session, stage: str, ready: Ready, images: Mapping[str, str]) -> dict[str, Any]:
     """What a run is made of, new or taken up."""
     profile, data, fingerprint = session.profile, ready.data, ready.store.fingerprints["both"]
     about = {
@@ -268,7 +249,7 @@ def _parts(session: Session, stage: str, ready: Ready) -> dict[str, Any]:
         **session.about(),
         "data": {split.name: data_digest(split) for split in (data.train, data.val)},
         **ready.about,
-        "identity": identity(profile, stage, [data.train, data.val], fingerprint),
+        "identity": identity(profile, stage, [data.train, data.val], fingerprint, images),
     }
     every, keep = profile.checkpoints.every_epochs, profile.checkpoints.keep_every
     return {
@@ -283,12 +264,18 @@ def _parts(session: Session, stage: str, ready: Ready) -> dict[str, Any]:
     }
 
 
-def _begun(session: Session, ready: Ready, parts: Mapping[str, Any], unfinished: Unfinished | None) -> Run:
+def _begun(
+    session: Session,
+    ready: Ready,
+    parts: Mapping[str, Any],
+    unfinished: Unfinished | None,
+    images: Mapping[str, str],
+) -> Run:
     """A new run, or an unfinished one with the trainer put back to where it was. Says which, and needs room on disk."""
     profile, reporter, trainer, data = session.profile, session.reporter, ready.trainer, ready.data
     require_room(profile.workspace, trainer.bytes_of_state())
     if unfinished is not None:
-        require_same(unfinished.stored, parts["about"]["identity"])
+        require_same(unfinished.stored, parts["about"]["identity"], images)
         run, state = Run.resume(unfinished.stored, unfinished.state, reporter.warn, **parts)
         try:
             trainer.restore(state)
@@ -300,6 +287,7 @@ def _begun(session: Session, ready: Ready, parts: Mapping[str, Any], unfinished:
         return run
     stage = "combiner" if parts["kind"] == "combiner" else "finetune"
     run = Run.create(profile.workspace / stage, profile.dataset, dump(profile), **parts)
+    save_contents(run.folder, images)
     reporter.note(f"Run: {run.folder}")
     if data.bad:
         dropped = [{"image": bad.name, "path": str(bad.path), "reason": bad.reason} for bad in data.bad.values()]

@@ -20,7 +20,7 @@ TRAINING = COMMON | {"--epochs", "--batch-size", "--learning-rate", "--resume", 
 OPTIONS = {
     "init": {"--dataset", "--output", "--force", "--debug", "--help"},
     "prepare-shoes": COMMON,
-    "check": COMMON | {"--split", "--output"},
+    "check": COMMON | {"--split", "--content", "--output"},
     "finetune": TRAINING | {"--encoder", "--from"},
     "train-combiner": TRAINING,
     "evaluate": COMMON | {"--checkpoint", "--combining-function", "--gallery", "--ranks"},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -218,3 +219,32 @@ def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path: Path, monkeyp
     assert all(torch.equal(after[name], tensor) for name, tensor in before[0].items())
     (run,) = find_runs(tmp_path / "work/combiner", unfinished=True)
     assert load_checkpoint(run.folder / LAST).about["epoch"] == 2  # epoch 2 was about to begin
+
+
+def test_resume_refuses_images_whose_content_changed_and_accepts_copies(
+    stopped: tuple[Profile, Path], tmp_path: Path
+) -> None:
+    profile, _ = stopped
+    image = tmp_path / "data/dev/val-3-img0.png"
+    original, status = image.read_bytes(), image.stat()
+    changed = bytearray(original)
+    changed[-1] ^= 1  # the checksum of the end: Pillow ignores it, and the size stays
+    image.write_bytes(changed)
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(UsageError, match="1 image changed or disappeared since the run began: val-3-img0"):
+        train.train_combiner(profile, Silent(), resume=GO_ON)
+    data = tmp_path / "data"
+    image.write_bytes(original)
+    shutil.copytree(data, tmp_path / "copy")  # new inodes and times everywhere, same contents
+    shutil.rmtree(data)
+    (tmp_path / "copy").rename(data)
+    train.train_combiner(profile, Silent(), resume=GO_ON)
+
+
+def test_resume_accepts_a_run_that_recorded_no_image_contents(stopped: tuple[Profile, Path]) -> None:
+    profile, folder = stopped
+    summary = json.loads((folder / "run.json").read_text())
+    del summary["identity"]["images"]
+    (folder / "run.json").write_text(json.dumps(summary))
+    (folder / "images.json").unlink()
+    assert train.train_combiner(profile, Silent(), resume=GO_ON).run == folder

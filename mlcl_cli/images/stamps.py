@@ -1,0 +1,35 @@
+"""What identifies the state of an image file: its metadata for a quick look, its bytes for certainty."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mlcl_cli.images.decode import BadImage, read_files
+
+
+def file_stamp(path: Path) -> str | None:
+    """Size, mtime and ctime (ns) and inode of a file, or None if it is missing or cannot be accessed.
+
+    The size and mtime survive a careless overwrite (`cp -p`, `rsync --times`); the ctime and the inode do not.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
+
+
+def content_digests(files: Sequence[tuple[str, Path]], workers: int) -> Iterator[str | BadImage]:
+    """SHA-256 of each file's bytes, cut to 128 bits, in order, read by `workers` threads.
+
+    Raises StuckError as `read_images` does.
+    """
+    return read_files(files, lambda path, _: content_digest(path), workers)
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of the file's bytes, cut to 128 bits, in hex. Raises OSError for what is not a regular file."""
+    if not path.is_file():  # opening a named pipe would block
+        raise OSError("not a regular file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]

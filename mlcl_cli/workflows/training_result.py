@@ -1,0 +1,38 @@
+"""What `mlcl finetune` and `mlcl train-combiner` leave."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlcl_cli.training.runs import Best
+from mlcl_cli.workflows.session import Circumstances
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What a training command leaves."""
+
+    command: str
+    dataset: str
+    protocol: str
+    run: Path
+    epochs: int
+    best: Best
+    seconds: float
+    circumstances: Circumstances
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of profile.md, "Results of --json"."""
+        checkpoint = str(self.run / self.best.checkpoint)
+        best = {"epoch": self.best.epoch, "score": self.best.score, "checkpoint": checkpoint}
+        return {
+            "command": self.command,
+            "dataset": self.dataset,
+            "protocol": self.protocol,
+            "run": str(self.run),
+            "epochs": self.epochs,
+            "best": best,
+            **self.circumstances.as_json(),
+            "metrics": dict(self.best.metrics),
+            "seconds": self.seconds,
+        }
