@@ -81,7 +81,7 @@ class Session:
         """Features of this data set by `encoder`."""
         folder = self.profile.workspace / "features"
         how = self.transform(encoder), self.workers, self.reporter, self.profile.dataset
-        return FeatureStore(folder, encoder, *how, writes=self.writes)
+        return FeatureStore(folder, encoder, *how, writes=self.writes, encode_batch=self.profile.clip.encode_batch)
 
     def find_bad(self, pictures: Pictures) -> dict[str, BadImage]:
         """Decodes images that no bank will vouch for."""
