@@ -112,7 +112,7 @@ class Shard:
         Raises DamagedShardError, or OSError where the file cannot be read or is not the one that was opened.
         """
         status = self.path.stat()
-        description, count, checksum = _verifiable(self.path, status.st_ino, status.st_mtime_ns, status.st_size)
+        description, count, checksum = features_checksum(self.path, status.st_ino, status.st_mtime_ns, status.st_size)
         if description != self.description:
             raise FileNotFoundError(self.path)
         if (count, checksum) != (len(self.digests), description.get("features")):
@@ -169,7 +169,7 @@ def _read(path: Path, name: str) -> tuple[dict[str, str], Tensor]:
 
 
 @lru_cache(maxsize=2**16)
-def _verifiable(path: Path, inode: int, modified: int, size: int) -> tuple[dict[str, str], int, str]:  # noqa: ARG001
+def features_checksum(path: Path, inode: int, modified: int, size: int) -> tuple[dict[str, str], int, str]:  # noqa: ARG001
     """A file's metadata, its rows and their checksum; the other arguments tell one content from another."""
     description, features = _read(path, "features")
     if features.dtype != torch.float32 or features.dim() != 2:

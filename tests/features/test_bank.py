@@ -21,6 +21,7 @@ from mlcl_cli.reporting import Silent
 
 KEY = {"kind": "images", "encoder": "abc"}
 CPU = torch.device("cpu")
+NAMES = "abcdefghijkl"
 
 
 class Listener(Silent):
@@ -139,11 +140,11 @@ def test_a_shard_that_may_not_be_read_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_small_shards_are_merged(tmp_path: Path) -> None:
-    names = [f"image {number}" for number in range(300)]
+    names = [f"image {number}" for number in range(150)]
     bank = filled(tmp_path, *names)
     assert len(shards(bank)) < 16
     for again in (bank, opened(tmp_path)):
-        assert values(again, *names) == [float(position) for position in range(300)]
+        assert values(again, *names) == [float(position) for position in range(150)]
 
 
 def test_a_merge_that_was_cut_leaves_duplicates_that_do_no_harm(tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ class AsADict(RuleBasedStateMachine):
         self.known: dict[tuple[str, str], float] = {}
         self.bank = opened(self.root)
 
-    @rule(rows=st.dictionaries(st.sampled_from("abcdefghijkl"), st.sampled_from("12"), min_size=1), low=st.integers(0, 9))
+    @rule(rows=st.dictionaries(st.sampled_from(NAMES), st.sampled_from("12"), min_size=1), low=st.integers(0, 9))
     def add(self, rows: dict[str, str], low: int) -> None:
         # Equal names and stamps have equal features, as of equal pictures.
         features = [float(self.known.get((name, stamp), low + ord(name))) for name, stamp in rows.items()]
@@ -279,7 +280,7 @@ class AsADict(RuleBasedStateMachine):
     @invariant()
     def holds_what_the_dict_holds(self) -> None:
         for stamp in "12":
-            wanted = dict.fromkeys("abcdefghijkl", stamp)
+            wanted = dict.fromkeys(NAMES, stamp)
             present = {name: stamp for name in wanted if (name, stamp) in self.known}
             assert self.bank.missing(wanted) == [name for name in wanted if name not in present]
             found = self.bank.table(present, CPU).values
@@ -306,7 +307,7 @@ def test_two_hundred_thousand_rows(tmp_path: Path) -> None:
     began = time.monotonic()
     bank.add({"new": "1"}, torch.ones(1, 8))
     added = time.monotonic() - began
-    # The former format took half a second for each; these are bounds for a busy machine.
+    # Milliseconds each on a quiet machine.
     assert looked_up < 1
     assert added < 0.25
     assert len(opened(tmp_path).missing(dict.fromkeys(names, "2"))) == count

@@ -63,7 +63,8 @@ def test_texts_cut_to_the_longest_give_the_same_features(encoder: Encoder) -> No
     assert tokens.truncated == 1
     whole = encoder.texts(tokens.values)
     for rows in (torch.tensor([0, 1]), torch.tensor([2, 0]), torch.tensor([3, 1])):
-        torch.testing.assert_close(encoder.texts(tokens.batch(rows)), whole[rows], rtol=0, atol=1e-6)
+        # How products round depends on the processor.
+        torch.testing.assert_close(encoder.texts(tokens.batch(rows)), whole[rows], rtol=0, atol=4e-6)
     assert tokens.batch(torch.tensor([0, 1])).shape == (2, 4)
 
 
