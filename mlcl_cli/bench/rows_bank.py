@@ -18,7 +18,7 @@ from mlcl_cli.reporting import Silent
 
 FEATURES = 640
 LOOKED_UP = 5
-WRITTEN_AT_ONCE = 25_000
+WRITTEN_AT_ONCE = 10_000
 KEY = {"kind": "images", "encoder": "bench"}
 CPU = torch.device("cpu")
 

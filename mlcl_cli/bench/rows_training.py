@@ -166,6 +166,7 @@ def gradient_caching(material: Material, repeats: int) -> Iterator[Row]:
         return encoder.images(normalise(part.to(machine.compute.device)))
 
     def gradients(rows: slice, chunk: int | None, turn: Callable[[Tensor], Tensor] = lambda it: it) -> Tensor:
+        """The image encoder's, flat, of triplets `rows` in chunks of `chunk`; `turn` reorders the batch."""
         encoder.clip.zero_grad(set_to_none=True)
         sides = [turn(side[rows]) for side in (references, targets)]
         chunks = [part for side in sides for part in side.split(chunk or len(side))]

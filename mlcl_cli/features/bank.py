@@ -26,7 +26,7 @@ from mlcl_cli.features.shards import (
 )
 from mlcl_cli.reporting import Reporter
 
-SHARD_BYTES = 64 * 2**20
+SHARD_BYTES = 32 * 2**20
 MERGED_AT_ONCE = 8
 SETTLED_BYTES = SHARD_BYTES // MERGED_AT_ONCE  # shards of this size are never merged, so merged ones are no larger
 SMALL_BYTES = 2**14

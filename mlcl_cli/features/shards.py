@@ -146,9 +146,11 @@ class Index:
         lengths = [len(part.digests) for part in self.parts]
         # Ends with the total, so that parts without rows own nothing.
         starts = np.cumsum([0, *lengths], dtype=np.int64)
-        joined = np.concatenate([np.empty((0, 2), np.int64), *(part.digests for part in self.parts)])
-        order = np.argsort(joined[:, 0], kind="stable")
-        return joined[order, 0], joined[order, 1], order, starts
+        high, low = (
+            np.concatenate([np.empty(0, np.int64), *(part.digests[:, half] for part in self.parts)]) for half in (0, 1)
+        )
+        order = np.argsort(high)
+        return high[order], low[order], order, starts
 
 
 def merged(parts: Sequence[Part]) -> tuple[Digests, Tensor]:
