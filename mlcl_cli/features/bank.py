@@ -30,6 +30,7 @@ SHARD_BYTES = 32 * 2**20
 MERGED_AT_ONCE = 8
 SETTLED_BYTES = SHARD_BYTES // MERGED_AT_ONCE  # shards of this size are never merged, so merged ones are no larger
 SMALL_BYTES = 2**14
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -100,18 +101,22 @@ class Bank:
     def table(self, stamps: Mapping[str, str], device: torch.device) -> Table:
         """The features of all names in `stamps`, row by row in that order, on `device`.
 
-        Raises MachineError where a process that does not hold the lock finds that rows have been removed.
+        Raises MachineError where rows are gone, which happens to a process that does not hold the lock.
         """
         digests = digests_of(stamps)
-        while True:
+        for _ in range(ATTEMPTS):
             parts, owners, rows = self._locate(digests)
             if (owners < 0).any():
-                raise MachineError("was changed while it was read", where=self.path, remedy="Run the command again")
+                break
             try:
                 values = _gather(parts, owners, rows)
-            except (DamagedShardError, OSError):  # since it was located
+            except (DamagedShardError, OSError):  # changed since it was located
+                self._load()
                 continue
             return Table({name: row for row, name in enumerate(stamps)}, values.to(device))
+        raise MachineError(
+            "the feature bank changed while it was read", where=self.path, remedy="Run the command again"
+        )
 
     def _locate(self, digests: Digests) -> tuple[Sequence[Part], Rows, Rows]:
         """The parts, and for each digest the number of a sound part, -1 where there is none, and the row in it."""

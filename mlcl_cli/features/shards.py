@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -103,7 +103,9 @@ class Shard:
     def read(self, rows: Rows | None = None) -> Tensor:
         """Features of `rows`, or of all. Raises DamagedShardError, or OSError where the file cannot be read."""
         self.verify()
-        _, features = _read(self.path, "features")
+        description, features = _read(self.path, "features")
+        if description != self.description:
+            raise FileNotFoundError(self.path)
         return features if rows is None else features[torch.from_numpy(rows)]
 
     def verify(self) -> None:
@@ -112,7 +114,8 @@ class Shard:
         Raises DamagedShardError, or OSError where the file cannot be read or is not the one that was opened.
         """
         status = self.path.stat()
-        description, count, checksum = features_checksum(self.path, status.st_ino, status.st_mtime_ns, status.st_size)
+        content = status.st_ino, status.st_mtime_ns, status.st_size, tuple(sorted(self.description.items()))
+        description, count, checksum = features_checksum(self.path, content)
         if description != self.description:
             raise FileNotFoundError(self.path)
         if (count, checksum) != (len(self.digests), description.get("features")):
@@ -171,8 +174,11 @@ def _read(path: Path, name: str) -> tuple[dict[str, str], Tensor]:
 
 
 @lru_cache(maxsize=2**16)
-def features_checksum(path: Path, inode: int, modified: int, size: int) -> tuple[dict[str, str], int, str]:  # noqa: ARG001
-    """A file's metadata, its rows and their checksum; the other arguments tell one content from another."""
+def features_checksum(path: Path, content: Hashable) -> tuple[dict[str, str], int, str]:  # noqa: ARG001
+    """A file's metadata, the number of its rows and their checksum; `content` tells one content from another.
+
+    Raises DamagedShardError, or OSError where the file cannot be read.
+    """
     description, features = _read(path, "features")
     if features.dtype != torch.float32 or features.dim() != 2:
         raise DamagedShardError("holds no features")

@@ -59,8 +59,8 @@ class FeatureStore:
         self.at_once = choose_encode_batch(self.encode_batch, device, self.encoder.size)
         self._batch = EncodeBatch(self.at_once, self.reporter)
         if former := [path.name for path in sorted(self.folder.glob("*.safetensors")) if is_former_bank(path)]:
-            what = "banks of an older version, not used and safe to delete"
-            self.reporter.note(f"{self.folder}: {what}: {some(former)}")
+            what = "feature banks of an older version of mlcl, which are not used and safe to delete"
+            self.reporter.note(f"{self.folder} has {what}: {some(former)}")
 
     def images(self, files: Files) -> Table:
         """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from mlcl_cli.errors import MachineError
 from mlcl_cli.features import bank as bank_module
 from mlcl_cli.features.bank import Bank
+from mlcl_cli.features.shards import Shard
 from mlcl_cli.reporting import Silent
 
 KEY = {"kind": "images", "encoder": "abc"}
@@ -64,7 +65,7 @@ def test_a_bank_grows_and_is_read_back(tmp_path: Path) -> None:
         assert table.of(["a", "b", "c"]).flatten().tolist() == [1, 20, 30]
 
 
-def test_adding_a_row_leaves_the_others_files_alone(tmp_path: Path) -> None:
+def test_adding_a_row_leaves_the_other_files_alone(tmp_path: Path) -> None:
     bank = opened(tmp_path)
     bank.add({str(row): "1" for row in range(1000)}, torch.randn(1000, 8))
     (before,) = shards(bank)
@@ -240,6 +241,29 @@ def test_readers_beside_a_writer_see_every_row_that_was_there(tmp_path: Path) ->
     while not done.is_set():
         assert values(opened(tmp_path, writes=False), "c", "a", "b") == [2, 0, 1]
     writer.join()
+
+
+def test_a_shard_that_cannot_be_read_any_more_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = filled(tmp_path, "a")
+
+    def fails(*_: object) -> Tensor:
+        raise OSError("Input/output error")
+
+    monkeypatch.setattr(Shard, "read", fails)
+    with pytest.raises(MachineError, match="changed while it was read"):
+        bank.table({"a": "1"}, CPU)
+
+
+def test_a_shard_replaced_by_another_of_the_same_stamp_is_noticed(tmp_path: Path) -> None:
+    reader = filled(tmp_path, "a")
+    assert values(reader, "a") == [0]
+    (path,) = shards(reader)
+    other = filled(tmp_path / "other", "b", "a")
+    status, (_, second) = path.stat(), shards(other)
+    with path.open("r+b") as file:  # keeps inode and size
+        file.write(second.read_bytes())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert values(reader, "a") == values(opened(tmp_path), "a") == [1]
 
 
 class AsADict(RuleBasedStateMachine):
