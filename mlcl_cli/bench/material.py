@@ -67,7 +67,10 @@ class FullRun:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything is measured; `validated` are queries and gallery of real validation splits."""
+    """How much of everything is measured; `validated` are queries and gallery of real validation splits.
+
+    `banked` is the rows of a large feature bank.
+    """
 
     clip: Mapping[str, Any]
     photographs: int
@@ -81,10 +84,11 @@ class Sizes:
         default_factory=lambda: {"cirr": (4181, 2297), "fashioniq": (2017, 3817), "shoes": (1761, 4658)}
     )
     fashioniq: FullRun | None = None
+    banked: int = 100_000
 
 
 REDUCED = Sizes(TINY, 256, 1024, 512, 128, 256, 64, (1_000_000,))
-FULL = Sizes(RN50X4, 2048, 8192, 4096, 2048, 512, 128, (1_000_000, 10_000_000), fashioniq=FullRun())
+FULL = Sizes(RN50X4, 2048, 8192, 4096, 2048, 512, 128, (1_000_000, 10_000_000), fashioniq=FullRun(), banked=2_000_000)
 SMALLEST = Sizes(
     TINY | {"image_resolution": 32, "vision_width": 8},
     photographs=16,
@@ -96,6 +100,7 @@ SMALLEST = Sizes(
     ranked=(2000,),
     validated={"cirr": (80, 90), "fashioniq": (60, 70), "shoes": (50, 80)},
     fashioniq=FullRun(2, 16, 40, 30, 50, {"dress": (20, 60), "shirt": (10, 70)}),
+    banked=2000,
 )
 
 

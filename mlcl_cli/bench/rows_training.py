@@ -69,7 +69,7 @@ class PlainCombining:
 
     def __init__(self, material: Material, combiner: Combiner) -> None:
         self.machine, self.batch = material.machine, material.sizes.combiner_batch
-        self.encoder, self.combiner = plain_encoder(material), combiner.train()
+        self.encoder, self.combiner = plain_encoder(material, training=True), combiner.train()
         self.dataset = plain.Triplets(material.files, material.transform, material.triplets)
         self.optimiser = torch.optim.Adam(combiner.parameters(), lr=2e-5)
 
@@ -113,7 +113,8 @@ def finetuning_epochs(material: Material, repeats: int) -> Iterator[Row]:
     machine, sizes = material.machine, material.sizes
     rows = first(material.triplets, sizes.finetune_triplets)
     for side in ("text", "image"):
-        mine, other = Encoder(deepcopy(material.encoder.clip), machine.compute), plain_encoder(material)
+        mine = Encoder(deepcopy(material.encoder.clip), machine.compute)
+        other = plain_encoder(material, training=True)
         objective = _finetuning(material, mine, rows, side)
         optimiser = finetuning_optimiser(mine, (side,), 2e-6)
         theirs = PlainFinetuning(material, other, rows, side)
@@ -165,11 +166,15 @@ def gradient_caching(material: Material, repeats: int) -> Iterator[Row]:
         return encoder.images(normalise(part.to(machine.compute.device)))
 
     def gradients(rows: slice, chunk: int | None, turn: Callable[[Tensor], Tensor] = lambda it: it) -> Tensor:
+        """The image encoder's, flat, of triplets `rows` in chunks of `chunk`; `turn` reorders the batch."""
         encoder.clip.zero_grad(set_to_none=True)
         sides = [turn(side[rows]) for side in (references, targets)]
         chunks = [part for side in sides for part in side.split(chunk or len(side))]
-        reference, target = encoded(encode, chunks, cached=chunk is not None).chunk(2)
-        finetune_loss(reference, turn(texts[rows]), target).backward()
+        with machine.compute.training():
+            with machine.compute.autocast():
+                reference, target = encoded(encode, chunks, cached=chunk is not None).chunk(2)
+                loss = finetune_loss(reference, turn(texts[rows]), target)
+            loss.backward()
         return torch.cat([p.grad.flatten() for p in encoder.parameters("image") if p.grad is not None])
 
     few = slice(0, 2 * batch)

@@ -3,27 +3,32 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from mlcl_cli.amounts import counted
+from mlcl_cli.errors import some
 from mlcl_cli.features.bank import Bank, Table
+from mlcl_cli.features.batches import EncodeBatch
+from mlcl_cli.features.shards import is_former_bank
 from mlcl_cli.files import exclusive
 from mlcl_cli.images.augment import RECIPE, Augmentation, random_crop
 from mlcl_cli.images.decode import BadImage, open_image, read_images
 from mlcl_cli.images.pictures import PaddedPictures, Pictures
-from mlcl_cli.images.stamps import file_stamp
+from mlcl_cli.images.stamps import file_stamps
 from mlcl_cli.images.transforms import Transform, normalise
 from mlcl_cli.interrupts import unbroken
+from mlcl_cli.models.compute import choose_encode_batch
 from mlcl_cli.models.encoder import Encoder, Tokens, tokenise
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.seeds import seed_of
 
-AT_ONCE = {"cpu": 64, "cuda": 256}  # more does not fit a CPU's caches
+VIEWS_AT_ONCE = 64  # whatever is encoded at once: the draws of an augmented view depend on its portion
 SECONDS_BETWEEN_SAVES = 60.0
 Convert = Callable[[Image.Image, str], Tensor]
 Opener = Callable[[Path], Image.Image]
@@ -35,7 +40,9 @@ Files = Sequence[tuple[str, Path]]
 class FeatureStore:
     """Computes features with `encoder` and banks them under `folder`, if it `writes`.
 
-    `bad` collects the images that it could not read. Features are raw (not normalised), fp32, on the encoder's device.
+    `bad` collects the images that it could not read. Features are raw (not normalised), on the encoder's device, and
+    encoded in fp32 whatever the precision of training. `encode_batch` is how many are encoded at once. `stamps_of`
+    gives the state of image files by name, without those that cannot be read: features of another state are not used.
     """
 
     folder: Path
@@ -45,16 +52,23 @@ class FeatureStore:
     reporter: Reporter
     dataset: str
     writes: bool = True
+    encode_batch: int | Literal["auto"] = "auto"
+    stamps_of: Callable[[Mapping[str, Path]], Mapping[str, str]] = file_stamps
     bad: dict[str, BadImage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Taken once: what a frozen side has banked belongs to the weights as they are now.
         self.fingerprints = self.encoder.fingerprints()
-        self.at_once = AT_ONCE[self.encoder.compute.device.type]
+        device = self.encoder.compute.device
+        self.at_once = choose_encode_batch(self.encode_batch, device, self.encoder.size)
+        self._batch = EncodeBatch(self.at_once, self.reporter)
+        if former := [path.name for path in sorted(self.folder.glob("*.safetensors")) if is_former_bank(path)]:
+            what = "feature banks of an older version of mlcl, which are not used and safe to delete"
+            self.reporter.note(f"{self.folder} has {what}: {some(former)}")
 
     def images(self, files: Files) -> Table:
         """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""
-        return self._banked("images", files, self._plain, self._encode_plain, {}, open_image, "")
+        return self._banked(files, _Recipe("images", self._plain, self._encode_plain, open_image, self.at_once))
 
     @torch.no_grad()
     def live_images(self, pictures: Pictures, names: Sequence[str]) -> Table:
@@ -79,11 +93,13 @@ class FeatureStore:
                 return random_crop(image, self.transform.size, seed_of(seed, "view", view, name))
 
             def encode(crops: Tensor, names: Sequence[str], view: int = view) -> Tensor:
-                return self.encoder.images(augment(crops.to(device), seed_of(seed, "augment", view, names[0])))
+                pixels = augment(crops.to(device), seed_of(seed, "augment", view, names[0]))
+                return self._batch.encode(self.encoder.images, pixels)
 
             key = {"view": str(view), "seed": str(seed), "transform": repr(opener.transform), "recipe": RECIPE}
             what = f"augmented views, set {view + 1} of {count}: "
-            tables.append(self._banked("views", files, crop, encode, key, opener, what).of([name for name, _ in files]))
+            recipe = _Recipe("views", crop, encode, opener, VIEWS_AT_ONCE, what, key)
+            tables.append(self._banked(files, recipe).of([name for name, _ in files]))
         return torch.stack(tables)
 
     def texts(self, captions: Sequence[str], *, banked: bool = True) -> Table:
@@ -91,13 +107,13 @@ class FeatureStore:
         distinct = list(dict.fromkeys(captions))
         if not banked:
             return _table([(distinct, self.encode_tokens(self.tokens(distinct)))] if distinct else [], self.encoder)
+        stamps = dict.fromkeys(distinct, "")
         with self._bank(self._key("texts", "text", {})) as bank:
-            if missing := bank.missing(dict.fromkeys(distinct, "")):
+            if missing := bank.missing(stamps):
                 features = self.encode_tokens(self.tokens(missing))
                 with unbroken():
                     bank.add(dict.fromkeys(missing, ""), features)
-                    bank.save()
-        return bank.table(distinct, self.encoder.compute.device)
+            return bank.table(stamps, self.encoder.compute.device)
 
     def tokens(self, captions: Sequence[str]) -> Tokens:
         """Tokens of `captions`; says how many were too long and are truncated."""
@@ -115,30 +131,22 @@ class FeatureStore:
         features = torch.empty(count, self.encoder.feature_dim, device=device)
         with self.reporter.bar(f"Encoding {counted(count, 'caption')}", count) as advance:
             for rows in tokens.by_length.split(self.at_once):
-                features[rows.to(device)] = self.encoder.texts(tokens.batch(rows))
+                features[rows.to(device)] = self._batch.encode(self.encoder.texts, tokens.batch(rows))
                 advance(len(rows))
         return features
 
-    def _banked(
-        self,
-        kind: str,
-        files: Files,
-        convert: Convert,
-        encode: Encode,
-        extra: Mapping[str, str],
-        opener: Opener,
-        what: str,
-    ) -> Table:
-        key = {"dataset": self.dataset, "transform": repr(self.transform)} | dict(extra)
-        stamps = {name: stamp for name, path in files if (stamp := file_stamp(path)) is not None}
-        with self._bank(self._key(kind, "image", key)) as bank:
+    def _banked(self, files: Files, recipe: "_Recipe") -> Table:
+        key = {"dataset": self.dataset, "transform": repr(self.transform), **recipe.key}
+        stamps = self.stamps_of(dict(files))
+        with self._bank(self._key(recipe.kind, "image", key)) as bank:
             missing = set(bank.missing(stamps))
             # Portions are those of all files, so that a build that was cut encodes the rest in the same company.
-            portions = (files[start : start + self.at_once] for start in range(0, len(files), self.at_once))
+            starts = range(0, len(files), recipe.portion)
+            portions = (files[start : start + recipe.portion] for start in starts)
             wanted = ([(n, path) for n, path in part if n in missing or n not in stamps] for part in portions)
-            self._fill(bank, stamps, self._encode([part for part in wanted if part], convert, encode, opener, what))
-        names = [name for name, _ in files if name not in self.bad]
-        return bank.table(names, self.encoder.compute.device)
+            self._fill(bank, stamps, self._encode([part for part in wanted if part], recipe))
+            readable = {name: stamps[name] for name, _ in files if name not in self.bad}
+            return bank.table(readable, self.encoder.compute.device)
 
     @contextmanager
     def _bank(self, key: Mapping[str, str]) -> Iterator[Bank]:
@@ -149,9 +157,9 @@ class FeatureStore:
 
         path = Bank.path_of(self.folder, key)
         if not self.writes:
-            yield replace(Bank.open(self.folder, key, self.reporter), path=None)
+            yield Bank.open(self.folder, key, self.reporter, writes=False)
             return
-        with exclusive(path.with_suffix(".lock"), wait):
+        with exclusive(path.with_name(f"{path.name}.lock"), wait):
             yield Bank.open(self.folder, key, self.reporter)
 
     def _fill(self, bank: Bank, stamps: Mapping[str, str], parts: Iterator[tuple[list[str], Tensor]]) -> None:
@@ -163,7 +171,6 @@ class FeatureStore:
             names = [name for part, _ in fresh for name in part]
             if names:
                 bank.add({name: stamps[name] for name in names}, torch.cat([features.cpu() for _, features in fresh]))
-                bank.save()
                 fresh.clear()
 
         try:
@@ -178,14 +185,12 @@ class FeatureStore:
                 save()
 
     @torch.no_grad()
-    def _encode(
-        self, portions: Sequence[Files], convert: Convert, encode: Encode, opener: Opener, what: str
-    ) -> Iterator[tuple[list[str], Tensor]]:
+    def _encode(self, portions: Sequence[Files], recipe: "_Recipe") -> Iterator[tuple[list[str], Tensor]]:
         count = sum(len(part) for part in portions)
         if not count:
             return
-        results = self._read(portions, convert, opener)
-        with self.reporter.bar(f"Encoding {what}{counted(count, 'image')}", count) as advance:
+        results = self._read(portions, recipe)
+        with self.reporter.bar(f"Encoding {recipe.what}{counted(count, 'image')}", count) as advance:
             for part in portions:
                 names, pixels = [], []
                 for (name, _path), result in zip(part, results, strict=False):
@@ -195,29 +200,45 @@ class FeatureStore:
                         names.append(name)
                         pixels.append(result)
                 if names:
-                    yield names, encode(torch.stack(pixels), names)
+                    yield names, recipe.encode(torch.stack(pixels), names)
                 advance(len(part))
 
-    def _read(self, portions: Sequence[Files], convert: Convert, opener: Opener) -> Iterator[Tensor | BadImage]:
+    def _read(self, portions: Sequence[Files], recipe: "_Recipe") -> Iterator[Tensor | BadImage]:
         """A GPU encodes while the next portion is read; on a CPU the two would only wait for each other's threads."""
         cpu = self.encoder.compute.device.type == "cpu"
         for files in portions if cpu else [[file for part in portions for file in part]]:
 
             def converted(image: Image.Image, position: int, files: Files = files) -> Tensor:
-                return convert(image, files[position][0])
+                return recipe.convert(image, files[position][0])
 
-            results = read_images(files, converted, self.workers, opener=opener, ahead=2 * self.at_once)
+            results = read_images(files, converted, self.workers, opener=recipe.opener, ahead=2 * recipe.portion)
             yield from list(results) if cpu else results
 
     def _plain(self, image: Image.Image, _name: str) -> Tensor:
         return self.transform(image)
 
     def _encode_plain(self, pixels: Tensor, _names: Sequence[str]) -> Tensor:
-        return self.encoder.images(normalise(pixels.to(self.encoder.compute.device)))
+        device = self.encoder.compute.device
+        return self._batch.encode(lambda part: self.encoder.images(normalise(part.to(device))), pixels)
 
     def _key(self, kind: str, side: str, extra: Mapping[str, str]) -> dict[str, str]:
-        precision = self.encoder.compute.precision
-        return {"kind": kind, "encoder": self.fingerprints[side], "precision": precision, **extra}
+        return {"kind": kind, "encoder": self.fingerprints[side], "precision": "fp32", **extra}
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How features of a `kind` come from files: opened, converted one by one, encoded `portion` by portion.
+
+    `what` says in a progress bar what is made of the images; `key` is what the features depend on besides encoder and transform.
+    """
+
+    kind: str
+    convert: Convert
+    encode: Encode
+    opener: Opener
+    portion: int
+    what: str = ""
+    key: Mapping[str, str] = field(default_factory=dict)
 
 
 def _table(parts: Sequence[tuple[Sequence[str], Tensor]], encoder: Encoder) -> Table:

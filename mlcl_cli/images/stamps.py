@@ -1,7 +1,7 @@
 """What identifies the state of an image file: its metadata for a quick look, its bytes for certainty."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlcl_cli.images.decode import BadImage, read_files
@@ -17,6 +17,11 @@ def file_stamp(path: Path) -> str | None:
     except OSError:
         return None
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
+
+
+def file_stamps(files: Mapping[str, Path]) -> dict[str, str]:
+    """The stamp of each file by name, without those that cannot be accessed."""
+    return {name: stamp for name, path in files.items() if (stamp := file_stamp(path)) is not None}
 
 
 def content_digests(files: Sequence[tuple[str, Path]], workers: int) -> Iterator[str | BadImage]:

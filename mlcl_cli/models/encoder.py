@@ -16,7 +16,10 @@ Side = Literal["text", "image"]
 
 
 class Encoder:
-    """CLIP in eval mode (batch-norm statistics never move, not even in fine-tuning: method.md, "Symbols")."""
+    """CLIP in eval mode (batch-norm statistics never move, not even in fine-tuning: method.md, "Symbols").
+
+    Encodes in fp32, and in mixed precision inside of a training step's autocast.
+    """
 
     def __init__(self, clip: Any, compute: Compute) -> None:
         self.clip = clip.to(compute.device).eval().requires_grad_(False)
@@ -46,14 +49,12 @@ class Encoder:
 
     def images(self, pixels: Tensor) -> Tensor:
         """Raw features (B, d) in fp32 of normalised pictures (B, 3, S, S)."""
-        with self.compute.autocast():
-            features: Tensor = self.clip.encode_image(pixels.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.clip.encode_image(pixels.contiguous(memory_format=torch.channels_last))
         return features.float()
 
     def texts(self, tokens: Tensor) -> Tensor:
         """Raw features (B, d) in fp32 of tokens (B, L), L as short as the longest text allows."""
-        with self.compute.autocast():
-            features: Tensor = self.clip.encode_text(tokens)
+        features: Tensor = self.clip.encode_text(tokens)
         return features.float()
 
     def state(self) -> State:

@@ -48,10 +48,11 @@ class ShoesRaw(_Section):
 
 
 class Clip(_Section):
-    """The encoder: one of OpenAI's names or a file, and a tuned checkpoint on top."""
+    """The encoder: one of OpenAI's names or a file, a tuned checkpoint on top, and how many are encoded at once."""
 
     model: ClipModel = "RN50x4"
     checkpoint: ClipCheckpoint = "auto"
+    encode_batch: AutoOrWhole = "auto"
 
 
 class Image(_Section):

@@ -13,6 +13,7 @@ SYNONYMS = {
     "batch": "batch_size",
     "batchsize": "batch_size",
     "bs": "batch_size",
+    "clip_bs": "encode_batch",
     "data": "roots",
     "data_dir": "roots",
     "data_path": "roots",

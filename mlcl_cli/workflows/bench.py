@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mlcl_cli.bench import rows_data, rows_full, rows_ranking, rows_shared, rows_training
+from mlcl_cli.bench import rows_bank, rows_data, rows_full, rows_ranking, rows_shared, rows_training
 from mlcl_cli.bench.material import FULL, REDUCED, SMALLEST, Material
 from mlcl_cli.bench.measure import BUSY, Machine, Row
 from mlcl_cli.errors import UsageError
@@ -16,7 +16,14 @@ from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.workflows.session import versions
 
-GROUPS = (*rows_data.ROWS, *rows_training.ROWS, *rows_full.ROWS, *rows_ranking.ROWS, *rows_shared.ROWS)
+GROUPS = (
+    *rows_data.ROWS,
+    *rows_bank.ROWS,
+    *rows_training.ROWS,
+    *rows_full.ROWS,
+    *rows_ranking.ROWS,
+    *rows_shared.ROWS,
+)
 ROWS = {make.__name__.replace("_", "-"): make for make in GROUPS}
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from mlcl_cli.errors import MachineError
 from mlcl_cli.files import to_json, write_file
 from mlcl_cli.images.decode import BadImage
-from mlcl_cli.images.stamps import content_digests, file_stamp
+from mlcl_cli.images.stamps import content_digests
 from mlcl_cli.reporting import Reporter
 
 
@@ -44,7 +44,7 @@ class Contents:
 
     def digests(self, files: Mapping[str, Path]) -> dict[str, str]:
         """The digest of each file, by the names of `files`; without those that cannot be read."""
-        stamps = {name: stamp for name, path in files.items() if (stamp := file_stamp(path)) is not None}
+        stamps = file_stamps(files)
         known = {name: self.recorded[str(files[name])] for name in stamps if str(files[name]) in self.recorded}
         found = {name: content.digest for name, content in known.items() if content.stamp == stamps[name]}
         fresh = self.hashed([(name, files[name]) for name in stamps if name not in found])

@@ -30,6 +30,7 @@ from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
 from mlcl_cli.workflows.base_clip import BaseClip
+from mlcl_cli.workflows.contents import Contents
 
 Files = list[tuple[str, Path]]
 PRUNED = " (pruned gallery)"
@@ -134,9 +135,25 @@ class Session:
 
     def store(self, encoder: Encoder) -> FeatureStore:
         """Features of this data set by `encoder`."""
-        folder = self.profile.workspace / "features"
-        how = self.transform(encoder), self.workers, self.reporter, self.profile.dataset
-        return FeatureStore(folder, encoder, *how, writes=self.writes)
+        return FeatureStore(
+            self.profile.workspace / "features",
+            encoder,
+            self.transform(encoder),
+            self.workers,
+            self.reporter,
+            self.profile.dataset,
+            writes=self.writes,
+            encode_batch=self.profile.clip.encode_batch,
+            stamps_of=self.content_digests,
+        )
+
+    def content_digests(self, files: Mapping[str, Path]) -> dict[str, str]:
+        """A digest of each image file by name, without those that cannot be read; remembered in the workspace."""
+        contents = Contents.open(self.profile.workspace, self.workers, self.reporter)
+        digests = contents.digests(files)
+        if self.writes:
+            contents.save()
+        return digests
 
     def find_bad(self, pictures: Pictures) -> dict[str, BadImage]:
         """Decodes images that no bank will vouch for."""

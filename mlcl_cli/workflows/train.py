@@ -37,7 +37,6 @@ from mlcl_cli.training.runs import Interval, Run, require_room
 from mlcl_cli.training.sources import Frozen, LiveImages, LiveTexts, Source
 from mlcl_cli.training.triplets import TripletRows, rows_of
 from mlcl_cli.workflows.choose import ClipChoice, LoadedClip, choose_clip, load_encoder
-from mlcl_cli.workflows.contents import Contents
 from mlcl_cli.workflows.resume import ANEW, Resume, Unfinished, find_unfinished, identity, require_same, save_contents
 from mlcl_cli.workflows.session import Files, Session, data_digest, files_of, pruned_protocol
 from mlcl_cli.workflows.training_result import TrainingResult
@@ -167,7 +166,8 @@ def ready_to_combine(session: Session, train: Split, val: Split, choice: ClipCho
 
 
 def _trained(session: Session, stage: str, ready: Ready, unfinished: Unfinished | None) -> TrainingResult:
-    images = _contents(session, ready.data)
+    data = ready.data
+    images = session.content_digests(dict(data.files([*data.train.images(), *data.val.images()])))
     parts = _parts(session, stage, ready, images)
     with _begun(session, ready, parts, unfinished, images) as run:
         seconds = fit(ready.trainer, run, ready.validate, session.reporter)
@@ -229,14 +229,6 @@ def _captions(split: Split) -> list[str]:
 
 def _evaluation(data: TrainingData) -> Evaluation:
     return Evaluation(data.val, data.protocol, lambda triplet: validation_caption(data.val.dataset, triplet))
-
-
-def _contents(session: Session, data: TrainingData) -> dict[str, str]:
-    """A digest of every image file that the run uses, by image name."""
-    contents = Contents.open(session.profile.workspace, session.workers, session.reporter)
-    digests = contents.digests(dict(data.files([*data.train.images(), *data.val.images()])))
-    contents.save()
-    return digests
 
 
 def _parts(session: Session, stage: str, ready: Ready, images: Mapping[str, str]) -> dict[str, Any]:

@@ -25,6 +25,23 @@ def test_the_pipeline_on_a_gpu(mlcl: Mlcl, tmp_path: Path, precision: str) -> No
     assert mlcl("submit-cirr", *on_gpu).code == 0
 
 
+def test_precision_changes_no_figure_of_an_evaluation(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr", triplets=100)
+    figures = []
+    for precision in ("auto", "fp32"):
+        options = (
+            "--set",
+            "device=cuda",
+            "--set",
+            f"precision={precision}",
+            "--set",
+            f"workspace={precision}",
+            "--json",
+        )
+        figures.append(mlcl("evaluate", "--combining-function", "sum", *options).json["metrics"])
+    assert figures[0] == figures[1]
+
+
 def test_gpu_and_cpu_agree_in_full_precision(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr", triplets=100)
     sum_only = ("evaluate", "--combining-function", "sum", "--set", "precision=fp32", "--json")

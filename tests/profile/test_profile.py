@@ -43,6 +43,7 @@ tensorboard: auto
 clip:
   model: RN50x4
   checkpoint: auto
+  encode_batch: auto
 image:
   transform: targetpad
   target_ratio: 1.25

@@ -4,20 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from world import SIZES, tiny_clip
 
 from mlcl_cli.data.records import Triplet
 from mlcl_cli.errors import DataError
-from mlcl_cli.features.bank import Bank
 from mlcl_cli.models.compute import choose_compute
 from mlcl_cli.models.encoder import Encoder, tokenise
 from mlcl_cli.models.weights import build_clip, fingerprint, load_clip, load_tuned
-from mlcl_cli.reporting import Silent
 from mlcl_cli.training.checkpoints import export_original, load_checkpoint, save_checkpoint
 from mlcl_cli.training.triplets import rows_of
 
-KEY = {"kind": "images", "encoder": "abc"}
 CPU = torch.device("cpu")
 
 
@@ -67,7 +63,8 @@ def test_texts_cut_to_the_longest_give_the_same_features(encoder: Encoder) -> No
     assert tokens.truncated == 1
     whole = encoder.texts(tokens.values)
     for rows in (torch.tensor([0, 1]), torch.tensor([2, 0]), torch.tensor([3, 1])):
-        torch.testing.assert_close(encoder.texts(tokens.batch(rows)), whole[rows], rtol=0, atol=1e-6)
+        # How products round depends on the processor.
+        torch.testing.assert_close(encoder.texts(tokens.batch(rows)), whole[rows], rtol=0, atol=4e-6)
     assert tokens.batch(torch.tensor([0, 1])).shape == (2, 4)
 
 
@@ -78,33 +75,6 @@ def test_tokens_equal_clips_own() -> None:
     tokens = tokenise(texts, 77, CPU)
     assert torch.equal(tokens.values, clip.tokenize(texts, truncate=True).int())
     assert tokens.truncated == 2
-
-
-def test_a_bank_grows_and_is_read_back(tmp_path: Path) -> None:
-    bank = Bank.open(tmp_path, KEY, Silent())
-    bank.add({"a": "1", "b": "1"}, torch.tensor([[1.0], [2.0]]))
-    bank.add({"b": "2", "c": "1"}, torch.tensor([[20.0], [30.0]]))
-    bank.save()
-    again = Bank.open(tmp_path, KEY, Silent())
-    assert again.missing({"a": "1", "b": "1", "c": "1", "d": "1"}) == ["b", "d"]
-    assert again.table(["c", "a", "b"], CPU).of(["a", "b", "c"]).flatten().tolist() == [1, 20, 30]
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "text"])
-def test_a_bank_that_is_not_sound_is_built_anew(tmp_path: Path, damage: str) -> None:
-    bank = Bank.open(tmp_path, KEY, Silent())
-    bank.add({"a": "1"}, torch.tensor([[1.0, 2.0]]))
-    bank.save()
-    content = bank.path.read_bytes()
-    if damage == "truncated":
-        bank.path.write_bytes(content[:-3])
-    elif damage == "flipped":
-        bank.path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    elif damage == "foreign":
-        save_file({"features": torch.ones(1, 2)}, bank.path)
-    else:
-        bank.path.write_text("not a bank")
-    assert Bank.open(tmp_path, KEY, Silent()).missing({"a": "1"}) == ["a"]
 
 
 def test_checkpoints_are_read_back_and_exported(tmp_path: Path) -> None:

@@ -1,0 +1,24 @@
+"""`clip.encode_batch` bounds memory and leaves the figures as they are."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Mlcl
+from world import world
+
+
+def test_figures_do_not_depend_on_the_batch(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr", triplets=30)
+    figures = []
+    for batch in ("auto", "3"):
+        options = ("--set", f"clip.encode_batch={batch}", "--set", f"workspace=work-{batch}", "--json")
+        figures.append(mlcl("evaluate", "--combining-function", "sum", *options).json["metrics"])
+    assert figures[0] == pytest.approx(figures[1], abs=4)  # ties of rounding may move a query of thirty
+
+
+@pytest.mark.parametrize("wrong", ["0", "none", "-1"])
+def test_a_batch_is_a_whole_number(mlcl: Mlcl, tmp_path: Path, wrong: str) -> None:
+    world(tmp_path, "cirr")
+    shown = mlcl("evaluate", "--set", f"clip.encode_batch={wrong}")
+    assert shown.code == 2
+    assert f"clip.encode_batch={wrong}: must be auto or a whole number of at least 1" in shown.err

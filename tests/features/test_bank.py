@@ -1,0 +1,337 @@
+"""A bank grows by small files, and finds in them what a dict would."""
+
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mlcl_cli.errors import MachineError
+from mlcl_cli.features import bank as bank_module
+from mlcl_cli.features.bank import Bank
+from mlcl_cli.features.shards import Shard
+from mlcl_cli.reporting import Silent
+
+KEY = {"kind": "images", "encoder": "abc"}
+CPU = torch.device("cpu")
+NAMES = "abcdefghijkl"
+
+
+class Listener(Silent):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def opened(folder: Path, *, writes: bool = True) -> Bank:
+    return Bank.open(folder, KEY, Silent(), writes=writes)
+
+
+def shards(bank: Bank) -> list[Path]:
+    return sorted(bank.path.glob("*.safetensors"))
+
+
+def values(bank: Bank, *names: str) -> list[float]:
+    return bank.table(dict.fromkeys(names, "1"), CPU).values.flatten().tolist()
+
+
+def filled(folder: Path, *names: str) -> Bank:
+    """A bank with a shard for each name, whose feature is its position."""
+    bank = opened(folder)
+    for position, name in enumerate(names):
+        bank.add({name: "1"}, torch.tensor([[float(position)]]))
+    return bank
+
+
+def test_a_bank_grows_and_is_read_back(tmp_path: Path) -> None:
+    bank = opened(tmp_path)
+    bank.add({"a": "1", "b": "1"}, torch.tensor([[1.0], [2.0]]))
+    bank.add({"b": "2", "c": "1"}, torch.tensor([[20.0], [30.0]]))
+    for again in (bank, opened(tmp_path), opened(tmp_path, writes=False)):
+        assert again.missing({"a": "1", "b": "3", "c": "1", "d": "1"}) == ["b", "d"]
+        table = again.table({"c": "1", "a": "1", "b": "2"}, CPU)
+        assert table.of(["a", "b", "c"]).flatten().tolist() == [1, 20, 30]
+
+
+def test_adding_a_row_leaves_the_other_files_alone(tmp_path: Path) -> None:
+    bank = opened(tmp_path)
+    bank.add({str(row): "1" for row in range(1000)}, torch.randn(1000, 8))
+    (before,) = shards(bank)
+    status = before.stat()
+    bank.add({"new": "1"}, torch.randn(1, 8))
+    assert len(shards(bank)) == 2
+    assert (before.stat().st_ino, before.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
+
+
+def test_files_without_rows_and_empty_requests(tmp_path: Path) -> None:
+    bank = opened(tmp_path)
+    bank.add({}, torch.empty(0, 4))
+    assert bank.missing({}) == []
+    assert len(bank.table({}, CPU).values) == 0
+    assert not bank.path.exists()
+
+
+def test_a_bank_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
+    filled(tmp_path, "a")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    bank = opened(tmp_path, writes=False)
+    bank.add({"b": "1"}, torch.tensor([[7.0]]))
+    assert values(bank, "b", "a") == [7, 0]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "digests", "features", "foreign", "text"])
+def test_a_damaged_shard_is_named_removed_and_computed_again(tmp_path: Path, damage: str) -> None:
+    bank = filled(tmp_path, "a", "b")
+    first, second = shards(bank)
+    content = first.read_bytes()
+    if damage == "truncated":
+        first.write_bytes(content[:-3])
+    elif damage == "digests":
+        first.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    elif damage == "features":
+        first.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "foreign":
+        save_file({"features": torch.ones(1, 2)}, first)
+    else:
+        first.write_text("not a bank")
+    for writes in (False, True):
+        listener = Listener()
+        bank = Bank.open(tmp_path, KEY, listener, writes=writes)
+        assert bank.missing({"a": "1", "b": "1"}) == ["a"]
+        assert values(bank, "b") == [1]
+        (warning,) = listener.warnings
+        assert warning.startswith(f"{first}: ")
+        assert first.exists() is not writes
+    bank.add({"a": "1"}, torch.tensor([[5.0]]))
+    assert values(opened(tmp_path), "a", "b") == [5, 1]
+    assert second.exists()
+
+
+def test_features_are_verified_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlcl_cli.features import shards as shards_module
+
+    filled(tmp_path, "a", "b")
+    read: list[Tensor] = []
+    checksum = shards_module._checksum
+    monkeypatch.setattr(shards_module, "_checksum", lambda tensor: (read.append(tensor), checksum(tensor))[1])
+    for _ in range(3):
+        assert values(opened(tmp_path), "a") == [0]
+    assert sum(tensor.dtype == torch.float32 for tensor in read) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_shard_that_may_not_be_read_is_left_alone(tmp_path: Path) -> None:
+    (path,) = shards(filled(tmp_path, "a"))
+    path.chmod(0)
+    assert opened(tmp_path).missing({"a": "1"}) == ["a"]
+    assert path.exists()
+
+
+def test_small_shards_are_merged(tmp_path: Path) -> None:
+    names = [f"image {number}" for number in range(150)]
+    bank = filled(tmp_path, *names)
+    assert len(shards(bank)) < 16
+    for again in (bank, opened(tmp_path)):
+        assert values(again, *names) == [float(position) for position in range(150)]
+
+
+def test_a_merge_that_was_cut_leaves_duplicates_that_do_no_harm(tmp_path: Path) -> None:
+    seven = [str(number) for number in range(7)]
+    bank = filled(tmp_path, *seven)
+    kept = {path: path.read_bytes() for path in shards(bank)}
+    bank.add({"7": "1"}, torch.tensor([[7.0]]))
+    assert len(shards(bank)) == 1
+    for path, content in kept.items():
+        path.write_bytes(content)
+    again = opened(tmp_path)
+    assert values(again, *seven, "7") == list(range(8))
+    again.add({"8": "1"}, torch.tensor([[8.0]]))
+    assert values(opened(tmp_path), *seven, "7", "8") == list(range(9))
+
+
+def test_a_damaged_shard_is_not_merged(tmp_path: Path) -> None:
+    bank = filled(tmp_path, *"abcdefg")
+    first, *_ = shards(bank)
+    content = first.read_bytes()
+    first.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    listener = Listener()
+    again = Bank.open(tmp_path, KEY, listener)
+    for name in "hi":
+        again.add({name: "1"}, torch.ones(1, 1))
+    assert [str(first) in warning for warning in listener.warnings] == [True]
+    assert again.missing(dict.fromkeys("abcdefghi", "1")) == ["a"]
+
+
+def test_what_a_killed_process_left_over_is_removed(tmp_path: Path) -> None:
+    bank = filled(tmp_path, "a")
+    left_over = bank.path / ".0002.safetensors.12345678.partial"
+    left_over.write_bytes(b"x")
+    opened(tmp_path, writes=False)
+    assert left_over.exists()
+    opened(tmp_path)
+    assert not left_over.exists()
+
+
+def test_large_additions_are_split_and_large_shards_never_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bank_module, "SHARD_BYTES", 8 * 4 * 100)
+    monkeypatch.setattr(bank_module, "SETTLED_BYTES", 4 * 100)
+    bank = opened(tmp_path)
+    features = torch.randn(1050, 8)
+    bank.add({str(row): "1" for row in range(1050)}, features)
+    assert len(shards(bank)) == 11
+    settled = [(path, path.stat().st_ino) for path in shards(bank)]
+    bank.add({"new": "1"}, torch.randn(1, 8))
+    assert settled == [(path, path.stat().st_ino) for path in shards(bank)][:11]
+    assert torch.equal(opened(tmp_path).table({str(row): "1" for row in range(1050)}, CPU).values, features)
+
+
+def test_digests_that_share_their_first_half_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = bank_module.digests_of
+
+    def colliding(stamps: dict[str, str]) -> object:
+        digests = real(stamps).copy()
+        digests[:, 0] = 5
+        return digests
+
+    monkeypatch.setattr(bank_module, "digests_of", colliding)
+    filled(tmp_path, "a", "b", "c")
+    bank = opened(tmp_path)
+    assert values(bank, "c", "a", "b") == [2, 0, 1]
+    assert bank.missing({"a": "1", "z": "1"}) == ["z"]
+
+
+def test_a_reader_without_the_lock_follows_a_merge(tmp_path: Path) -> None:
+    writer = filled(tmp_path, *"abcdefg")
+    reader = opened(tmp_path, writes=False)
+    assert reader.missing({"a": "1"}) == []
+    writer.add({"h": "1"}, torch.tensor([[7.0]]))
+    assert values(reader, *"abcdefgh") == list(range(8))
+    shutil.rmtree(writer.path)
+    with pytest.raises(MachineError, match="changed while it was read"):
+        reader.table({"a": "1"}, CPU)
+
+
+def test_readers_beside_a_writer_see_every_row_that_was_there(tmp_path: Path) -> None:
+    filled(tmp_path, *"abc")
+    done = threading.Event()
+
+    def write() -> None:
+        bank = opened(tmp_path)
+        for number in range(60):
+            bank.add({f"more {number}": "1"}, torch.ones(1, 1))
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        assert values(opened(tmp_path, writes=False), "c", "a", "b") == [2, 0, 1]
+    writer.join()
+
+
+def test_a_shard_that_cannot_be_read_any_more_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = filled(tmp_path, "a")
+
+    def fails(*_: object) -> Tensor:
+        raise OSError("Input/output error")
+
+    monkeypatch.setattr(Shard, "read", fails)
+    with pytest.raises(MachineError, match="changed while it was read"):
+        bank.table({"a": "1"}, CPU)
+
+
+def test_a_shard_replaced_by_another_of_the_same_stamp_is_noticed(tmp_path: Path) -> None:
+    reader = filled(tmp_path, "a")
+    assert values(reader, "a") == [0]
+    (path,) = shards(reader)
+    other = filled(tmp_path / "other", "b", "a")
+    status, (_, second) = path.stat(), shards(other)
+    with path.open("r+b") as file:  # keeps inode and size
+        file.write(second.read_bytes())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert values(reader, "a") == values(opened(tmp_path), "a") == [1]
+
+
+class AsADict(RuleBasedStateMachine):
+    """Adding, looking up, reopening and damage, beside a dict that knows what must be there."""
+
+    folder: Path
+    turn = 0
+
+    @initialize()
+    def begin(self) -> None:
+        type(self).turn += 1
+        self.root = self.folder / str(self.turn)
+        self.known: dict[tuple[str, str], float] = {}
+        self.bank = opened(self.root)
+
+    @rule(rows=st.dictionaries(st.sampled_from(NAMES), st.sampled_from("12"), min_size=1), low=st.integers(0, 9))
+    def add(self, rows: dict[str, str], low: int) -> None:
+        # Equal names and stamps have equal features, as of equal pictures.
+        features = [float(self.known.get((name, stamp), low + ord(name))) for name, stamp in rows.items()]
+        self.bank.add(rows, torch.tensor(features)[:, None].repeat(1, 3))
+        self.known |= dict(zip(rows.items(), features, strict=True))
+
+    @rule()
+    def reopen(self) -> None:
+        self.bank = opened(self.root)
+
+    @rule(draw=st.integers(0, 2**16), place=st.floats(0, 0.999))
+    def damage(self, draw: int, place: float) -> None:
+        if files := shards(self.bank):
+            path = files[draw % len(files)]
+            content = bytearray(path.read_bytes())
+            content[int(place * len(content))] ^= 1 << draw % 8
+            path.unlink()
+            path.write_bytes(bytes(content))
+            self.bank = opened(self.root)
+            self.known = {row: value for row, value in self.known.items() if not self.bank.missing(dict([row]))}
+
+    @invariant()
+    def holds_what_the_dict_holds(self) -> None:
+        for stamp in "12":
+            wanted = dict.fromkeys(NAMES, stamp)
+            present = {name: stamp for name in wanted if (name, stamp) in self.known}
+            assert self.bank.missing(wanted) == [name for name in wanted if name not in present]
+            found = self.bank.table(present, CPU).values
+            assert found.tolist() == [[self.known[row]] * 3 for row in present.items()]
+        assert len(shards(self.bank)) <= 8 * 2
+
+
+def test_a_bank_behaves_as_a_dict(tmp_path: Path) -> None:
+    AsADict.folder = tmp_path
+    quick = settings(max_examples=15, stateful_step_count=25, suppress_health_check=[HealthCheck.too_slow])
+    run_state_machine_as_test(AsADict, settings=quick)
+
+
+def test_two_hundred_thousand_rows(tmp_path: Path) -> None:
+    count = 200_000
+    names = [f"catalog/product-{number}.jpg" for number in range(count)]
+    features = torch.arange(count * 8, dtype=torch.float32).view(count, 8)
+    opened(tmp_path).add(dict.fromkeys(names, "1"), features)
+    began = time.monotonic()
+    bank = opened(tmp_path)
+    assert bank.missing({names[17]: "1", names[-1]: "1", "none": "1"}) == ["none"]
+    assert torch.equal(bank.table({names[-1]: "1", names[17]: "1"}, CPU).values, features[[-1, 17]])
+    looked_up = time.monotonic() - began
+    began = time.monotonic()
+    bank.add({"new": "1"}, torch.ones(1, 8))
+    added = time.monotonic() - began
+    # Milliseconds each on a quiet machine.
+    assert looked_up < 1
+    assert added < 0.25
+    assert len(opened(tmp_path).missing(dict.fromkeys(names, "2"))) == count
