@@ -229,7 +229,8 @@ class FeatureStore:
 class _Recipe:
     """How features of a `kind` come from files: opened, converted one by one, encoded `portion` by portion.
 
-    `what` says in a progress bar what is made of the images; `key` is what the features depend on besides encoder and transform.
+    `what` says in a progress bar what is made of the images; `key` is what the features depend on besides the encoder
+    and the transform.
     """
 
     kind: str

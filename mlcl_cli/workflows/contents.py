@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from mlcl_cli.errors import MachineError
 from mlcl_cli.files import to_json, write_file
 from mlcl_cli.images.decode import BadImage
-from mlcl_cli.images.stamps import content_digests
+from mlcl_cli.images.stamps import content_digests, file_stamps
 from mlcl_cli.reporting import Reporter
 
 
