@@ -90,6 +90,8 @@ def best_checkpoint(run: ListedRun, metric: str) -> Path:
     Raises DataError where the run's summary is damaged, UsageError where no epoch has been validated.
     """
     summary = read_record(run)
+    if run.problem is not None:
+        raise run.problem
     if isinstance(summary, str):
         raise DataError("is not a valid run summary", where=summary, remedy="Fix the file, or name another run")
     best = summary.bests.get(metric) or next(iter(summary.bests.values()), None)
@@ -100,8 +102,8 @@ def best_checkpoint(run: ListedRun, metric: str) -> Path:
 
 def read_record(run: ListedRun) -> RunRecord | str:
     """The run's summary, or what is wrong with it."""
-    if run.state == "damaged":
-        return str(run.folder / SUMMARY)
+    if run.problem is not None:
+        return f"{run.problem.where}: {run.problem.what}"
     try:
         return RunRecord.model_validate(run.summary)
     except ValidationError as error:

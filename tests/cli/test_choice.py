@@ -179,7 +179,7 @@ def test_scores_that_do_not_compare_do_not_win(mlcl: Mlcl, trained: Path, fields
 def test_a_whole_gallery_comes_before_a_newer_pruned_one(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "finetune")
     amend(first, lambda summary: summary.update(data={"train": "0" * 16, "val": "1" * 16}))
-    another(first, "cirr-2", 99.0, protocol="cirr-val (pruned gallery)", created="2099")
+    another(first, "cirr-2", 99.0, protocol="cirr-val (pruned gallery)", created="2099-01-01T00:00:00+00:00")
     assert started_from(mlcl("train-combiner", *FAST, "--json")) == first.name
 
 
@@ -227,8 +227,8 @@ def test_runs_of_older_versions_are_followed_to_their_base(mlcl: Mlcl, trained: 
 
 def test_the_best_finished_combiner_is_taken_and_one_line_says_so(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
-    best = another(first, "cirr-2", 90.0, created="2001")
-    another(first, "cirr-3", 95.0, state="running", created="2099")
+    best = another(first, "cirr-2", 90.0, created="2001-01-01T00:00:00+00:00")
+    another(first, "cirr-3", 95.0, state="running", created="2099-01-01T00:00:00+00:00")
     said = "· Combiner: combiner/cirr-2, best of 2, arithmetic_mean 90.00\n"
     evaluated = mlcl("evaluate", "--quiet", "--json")
     assert evaluated.err == said
