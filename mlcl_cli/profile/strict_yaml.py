@@ -99,9 +99,10 @@ class _Builder:
             return next(self._events)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            raise YamlError(
-                f"is not YAML: {error.problem or error.context}", mark.line + 1 if mark else None
-            ) from error
+            problem = error.problem or error.context or ""
+            # libyaml has a bound of its own, which it meets before ours.
+            what = f"is nested more than {MAX_DEPTH} deep" if "nesting depth" in problem else f"is not YAML: {problem}"
+            raise YamlError(what, mark.line + 1 if mark else None) from error
         except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML's own scanner leaks chr()'s and int()'s
             raise YamlError(f"is not YAML: {error}") from error
 

@@ -44,7 +44,7 @@ def step(
 
 
 # The features of a ResNet without training nearly coincide, which makes much of the rounding of fp32.
-@pytest.mark.parametrize(("sizes", "tolerance"), [({}, 1e-5), (RESNET, 2e-4)], ids=["vit", "resnet"])
+@pytest.mark.parametrize(("sizes", "tolerance"), [({}, 1e-5), (RESNET, 1e-3)], ids=["vit", "resnet"])
 @pytest.mark.parametrize(
     ("chunk_size", "checkpoint_blocks"), [(1, False), (5, False), (100, False), (None, True), (5, True)]
 )
