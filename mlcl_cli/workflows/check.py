@@ -17,16 +17,19 @@ from mlcl_cli.data.records import Split, Triplet
 from mlcl_cli.errors import DataError, MlclError, UsageError
 from mlcl_cli.files import require_own, standing, to_json, write_file
 from mlcl_cli.images.decode import BadImage, read_images, set_limits
+from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.models.encoder import tokenise
-from mlcl_cli.models.weights import is_there, load_clip
+from mlcl_cli.models.layouts import UNKNOWN_ACTIVATION
+from mlcl_cli.models.weights import is_official, is_there, load_clip
 from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
-from mlcl_cli.training.checkpoints import SUFFIX, load_checkpoint
+from mlcl_cli.training.checkpoints import SUFFIX, load_checkpoint, require_probe
 
 Severity = Literal["error", "note"]
 CONTEXT = 77
 FEATURE_BYTES = 4
+LARGEST_INPUT = 448  # OpenAI's, in pixels
 
 
 COLUMNS = ("check", "severity", "where", "what")
@@ -83,8 +86,9 @@ def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = ()) -
     result.looked["annotations"] = f"{len(triplets):,} triplets"
     _captions(loaded, result)
     _counts(loaded, result)
-    _images(profile, loaded, reporter, result)
-    size = _clip(profile, result)
+    network = _clip(profile, result)
+    _images(profile, loaded, network, reporter, result)
+    size = None if network is None else int(network.text_projection.shape[1])
     _checkpoints(profile, result)
     _room(profile, loaded, size, result)
     return result
@@ -170,17 +174,20 @@ def _counts(splits: Sequence[Split], result: CheckResult) -> None:
     result.looked["counts"] = ", ".join(split.name for split in splits)
 
 
-def _images(profile: Profile, splits: Sequence[Split], reporter: Reporter, result: CheckResult) -> None:
+def _images(profile: Profile, splits: Sequence[Split], network: Any, reporter: Reporter, result: CheckResult) -> None:
+    resolution = LARGEST_INPUT if network is None else int(network.visual.input_resolution)
+    transform = Transform(profile.image.transform, profile.image.target_ratio, resolution)
     files = {path: name for split in splits for name in split.images() for path in (split.paths[name],)}
     memory = profile.workspace / "features" / "checked.json"
     stamps = {str(path): stamp for path in files if (stamp := _stamp(path)) is not None}
-    limit = f"{profile.image.max_megapixels:g}"
+    limit = f"{profile.image.max_megapixels:g}, {transform}"
     verified = {path: stamp for path, stamp in _remembered(memory, limit).items() if stamps.get(path) == stamp}
     wanted = [(name, path) for path, name in files.items() if str(path) not in verified]
     workers = choose_workers(profile.workers)
     severity: Severity = "note" if profile.bad_images == "drop" else "error"
+    sizes = read_images(wanted, lambda image, _: transform.require_size(image.size), workers)
     with reporter.bar(f"Decoding {len(wanted):,} images", len(wanted)) as advance:
-        for (_name, path), bad in zip(wanted, read_images(wanted, lambda image, _: image.size, workers), strict=True):
+        for (_name, path), bad in zip(wanted, sizes, strict=True):
             if isinstance(bad, BadImage):
                 result.add("images", severity, path, bad.reason)
             else:
@@ -200,8 +207,8 @@ def _remembered(memory: Path, limit: str) -> Mapping[str, str]:
         return {}
 
 
-def _clip(profile: Profile, result: CheckResult) -> int | None:
-    """Checks the CLIP file; returns the size of its features."""
+def _clip(profile: Profile, result: CheckResult) -> Any:
+    """Checks the CLIP file; returns the network, or None where there is none."""
     model = profile.clip.model
     if not is_there(model):
         result.add("clip", "note", "clip.model", f"{model} is not downloaded yet: the first run will")
@@ -211,8 +218,10 @@ def _clip(profile: Profile, result: CheckResult) -> int | None:
     except MlclError as error:
         result.add("clip", "error", error.where, error.what)
         return None
+    if isinstance(model, Path) and not is_official(model):
+        result.add("clip", "note", model, UNKNOWN_ACTIVATION)
     result.looked["clip"] = str(model)
-    return int(network.state_dict()["text_projection"].shape[1])
+    return network
 
 
 def _checkpoints(profile: Profile, result: CheckResult) -> None:
@@ -222,7 +231,7 @@ def _checkpoints(profile: Profile, result: CheckResult) -> None:
         paths.append(profile.clip.checkpoint)
     for path in paths:
         try:
-            load_checkpoint(path)
+            require_probe(load_checkpoint(path))
         except DataError as error:
             result.add("checkpoints", "error", error.where, error.what)
     result.looked["checkpoints"] = f"{len(paths):,}"
