@@ -22,6 +22,7 @@ from mlcl_cli.errors import DataError
 
 MAX_ENTRIES = 100_000
 MAX_PICKLE = 8 * 2**20
+MAX_STEPS = 1_000_000  # a second or two; a CLIP with its optimizer's state takes a tenth of it
 MAX_CODE = 4 * 2**20
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -175,7 +176,9 @@ class _Interpreter:
 
     def run(self, pickled: bytes) -> Any:
         """The value that the pickle describes."""
-        for opcode, argument, _ in pickletools.genops(pickled):
+        for steps, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
+            if steps > MAX_STEPS:
+                raise ValueError("too long a pickle")
             if opcode.name == "STOP":
                 (value,) = self._stack
                 return value

@@ -40,7 +40,7 @@ class _Architecture(_Model):
 
 class _Clip(_Model):
     model: str
-    checkpoint: str | None
+    checkpoint: str | None = None
     fingerprint: str
 
 
@@ -120,7 +120,7 @@ def write_original(path: Path, kind: Kind, state: Mapping[str, Tensor], about: M
     except ValidationError as error:
         what = f"its description is invalid: {error.errors()[0]['loc']}"
         raise DataError(what, where=path, remedy="Use another checkpoint") from error
-    text = to_json(description.model_dump(mode="json", exclude_none=True), indent=2)
+    text = to_json(_told(description), indent=2)
     content = {"epoch": int(about.get("epoch", 0)), KEYS[kind]: own}
     beside = description_path(path)
     write_files({path: lambda stage: torch.save(content, stage), beside: text})
@@ -171,4 +171,8 @@ def _described(path: Path, kind: Kind, state: Mapping[str, Tensor]) -> dict[str,
     if (description.kind, description.fingerprint) != (kind, own):
         what = f"describes a {description.kind} {description.fingerprint}, and {path} holds the {kind} {own}"
         raise DataError(what, where=beside, remedy=remedy)
-    return description.model_dump(exclude_none=True, exclude={"format"})
+    return {key: value for key, value in _told(description).items() if key != "format"}
+
+
+def _told(description: Description) -> dict[str, Any]:
+    return {key: value for key, value in description.model_dump(mode="json").items() if value is not None}
