@@ -35,5 +35,5 @@ def export_checkpoint(source: Path, output: Path, *, force: bool) -> dict[str, A
         "kind": checkpoint.kind,
         "tensors": len(checkpoint.state),
         "files": [str(path) for path in files],
-        "warnings": list(warnings),
+        **({"warnings": list(warnings)} if warnings else {}),
     }
