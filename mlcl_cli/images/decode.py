@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +14,10 @@ from PIL import Image, UnidentifiedImageError
 from mlcl_cli.amounts import counted
 from mlcl_cli.errors import DataError, StuckError, some
 
+# Pillow knows more: it hands PostScript to Ghostscript, whatever the file is called.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+NOT_A_PICTURE = "not a picture in JPEG, PNG, WebP, BMP, GIF, TIFF, PPM or AVIF"
+SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -49,17 +54,29 @@ def set_limits(megapixels: float, seconds: float) -> None:
     _Patience.seconds = seconds
 
 
+@cache
+def known_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this build of Pillow reads."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def is_sixteen_bit(image: Image.Image) -> bool:
+    """Whether a picture has grey values beyond 255, which the conversion to RGB turns white, as the original's does."""
+    return image.mode in SIXTEEN_BIT
+
+
 def open_image(path: Path) -> Image.Image:
     """The decoded picture in its file's own mode, EXIF orientation ignored. Truncated files are never loaded.
 
-    Raises OSError or ValueError with a reason in words: missing, empty, not a picture, truncated, or larger than
-    `set_limits` allows, which is read before a single pixel is decoded.
+    Only `FORMATS` are read, whatever the file's name. Raises OSError or ValueError with a reason in words: missing,
+    empty, not a picture, truncated, or larger than `set_limits` allows, which is read before any pixel is decoded.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning)
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=known_formats()) as image:
                 if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                     raise Image.DecompressionBombError
                 image.load()
@@ -67,7 +84,7 @@ def open_image(path: Path) -> Image.Image:
         except FileNotFoundError:
             raise OSError("missing") from None
         except UnidentifiedImageError:
-            raise OSError("empty file" if path.stat().st_size == 0 else "not a picture") from None
+            raise OSError("empty file" if path.stat().st_size == 0 else NOT_A_PICTURE) from None
         except Image.DecompressionBombError:
             raise ValueError(f"larger than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:g} megapixels") from None
         except (OSError, SyntaxError, EOFError) as error:

@@ -12,6 +12,7 @@ from torchvision.transforms import functional as tv
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+PADDING_ROOM = 4  # how many times as large as the largest picture padding may make one: a panorama of 4:1
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +23,52 @@ class Transform:
     ratio: float
     size: int
 
+    def require_size(self, size: tuple[int, int]) -> None:
+        """Raises ValueError where a picture of `size` (width, height) would be padded or resized beyond the limit.
+
+        The limit is PADDING_ROOM times `set_limits`' megapixels; nothing is allocated.
+        """
+        beside, above = self._margins(*size)
+        width, height = size[0] + 2 * beside, size[1] + 2 * above
+        _require_room(size, width, height, "padded")
+        short = min(width, height)
+        _require_room(size, self.size * width // short, self.size * height // short, "resized")
+
     def pad(self, image: Image.Image) -> Image.Image:
-        """Pads in the file's own mode with zeros; `clip` pads nothing."""
-        if self.kind == "clip":
+        """Pads in the file's own mode with zeros; `clip` pads nothing. Raises ValueError as `require_size` does."""
+        self.require_size(image.size)
+        beside, above = self._margins(*image.size)
+        if not beside and not above:
             return image
-        width, height = image.size
-        side = float(max(width, height))
-        if self.kind == "targetpad":
-            if side / min(width, height) < self.ratio:
-                return image
-            side /= self.ratio
-        beside = max(int((side - width) / 2), 0)
-        above = max(int((side - height) / 2), 0)
         padded: Image.Image = tv.pad(image, [beside, above, beside, above], 0, "constant")
         return padded
 
+    def _margins(self, width: int, height: int) -> tuple[int, int]:
+        """Pixels to add at either side, and above and below."""
+        side = float(max(width, height))
+        if self.kind == "clip":
+            return 0, 0
+        if self.kind == "targetpad":
+            if side / min(width, height) < self.ratio:
+                return 0, 0
+            side /= self.ratio
+        return max(int((side - width) / 2), 0), max(int((side - height) / 2), 0)
+
     def __call__(self, image: Image.Image) -> Tensor:
-        """The padded, bicubically resized, centrally cropped picture: uint8 RGB, (3, S, S)."""
+        """The padded, bicubically resized, centrally cropped picture: uint8 RGB, (3, S, S).
+
+        Raises ValueError as `require_size` does.
+        """
         padded = self.pad(image)
         resized = tv.resize(padded, [self.size], InterpolationMode.BICUBIC)
         return to_uint8(tv.center_crop(resized, [self.size]))
+
+
+def _require_room(size: tuple[int, int], width: int, height: int, how: str) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > PADDING_ROOM * limit:
+        shape, bound = f"{size[0]} × {size[1]} pixels", f"{PADDING_ROOM} times image.max_megapixels"
+        raise ValueError(f"too narrow: {shape} would be {how} to {width} × {height}, over {bound}")
 
 
 def to_uint8(image: Image.Image) -> Tensor:

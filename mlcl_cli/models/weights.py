@@ -1,7 +1,6 @@
 """OpenAI's CLIP from files, and fingerprints of weights. Weights are data: nothing in a file is ever executed."""
 
 import hashlib
-import pickle
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -13,9 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from mlcl_cli.errors import DataError, MachineError
+from mlcl_cli.models.layouts import require_openai_layout
+from mlcl_cli.models.torch_files import Archive, MoreThanWeights, ScriptObject, read_archive
+from mlcl_cli.models.torchscript import script_state
 
 State = Mapping[str, Tensor]
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+MAX_CONTEXT = 4096
+MAX_NAMES = 10_000
+MAX_SHARING = 8
 
 
 def fingerprint(state: State, names: Iterable[str] | None = None) -> str:
@@ -29,43 +34,56 @@ def fingerprint(state: State, names: Iterable[str] | None = None) -> str:
 
 
 def read_torch_file(path: Path) -> Any:
-    """What `torch.save` wrote, weights only.
+    """What `torch.save` wrote: plain values and tensors; of a TorchScript archive, its state dict.
 
-    Raises DataError for a file that is missing, damaged, or holds anything but tensors and plain types.
+    Nothing in the file is executed. Raises DataError for a file that is missing, damaged, or holds anything else.
     """
+    return read_archive(path, _without_code)
+
+
+def _without_code(archive: Archive, content: Any) -> Any:
+    if not isinstance(content, ScriptObject):
+        return content
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError("this file does not exist", where=path, remedy="Give the path of a checkpoint") from error
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            "holds more than weights, or is no checkpoint", where=path, remedy="Only plain weights are ever loaded"
-        ) from error
-    except Exception as error:  # a damaged file may fail anywhere in torch's readers
-        raise DataError("is no checkpoint, or damaged", where=path, remedy="Download or copy it again") from error
+        return script_state(archive, content)
+    except (ValueError, KeyError, RecursionError) as error:
+        raise MoreThanWeights(f"its modules cannot be read: {error}") from error
 
 
 def load_clip(model: str | Path) -> nn.Module:
     """OpenAI's CLIP class with the weights of `model` in fp32, on the CPU, in eval mode.
 
     `model` is one of OpenAI's names (downloaded once to ~/.cache/clip, its checksum verified) or a file in OpenAI's
-    format: a TorchScript archive or a plain state dict. Raises DataError or MachineError (no network).
+    format: a TorchScript archive or a plain state dict. Only OpenAI's own archives, known by their SHA-256, are loaded
+    by TorchScript, which executes them; of any other only the tensors are read. Raises DataError or MachineError (no
+    network).
     """
     path = model if isinstance(model, Path) else _download(model)
     return build_clip(_clip_state(path), path)
 
 
 def build_clip(state: State, where: object) -> nn.Module:
-    """CLIP with the sizes that `state`'s shapes tell, fp32, eval mode. Raises DataError if they are not CLIP's."""
+    """CLIP with the sizes that `state`'s shapes tell, fp32, eval mode. Raises DataError if they are not CLIP's.
+
+    Torch's random numbers stay as they are: no weight is drawn, and none is allocated before all shapes are known.
+    """
     module = import_clip()
     state = {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
     try:
-        network: nn.Module = module.model.build_model(dict(state)).float()
-        # build_model rounds weights to half precision; tuned weights are fp32 and must survive.
-        network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    except (KeyError, RuntimeError, AssertionError, IndexError, ZeroDivisionError) as error:
+        with torch.device("meta"):
+            network = module.model.build_model({name: tensor.to("meta") for name, tensor in state.items()})
+        own = network.float().state_dict()
+        if network.context_length > MAX_CONTEXT:
+            raise ValueError("context length")
+        layout = torch.contiguous_format
+        plain = {name: state[name].to(own[name].dtype, copy=True, memory_format=layout) for name in own}
+        network.load_state_dict(plain, assign=True)
+        for block in network.transformer.resblocks:
+            block.attn_mask = network.build_attention_mask()
+    except (KeyError, RuntimeError, AssertionError, IndexError, ArithmeticError, ValueError, TypeError) as error:
         raise DataError("these weights are not CLIP's", where=where, remedy="Give a file in OpenAI's format") from error
-    return network.eval()
+    built: nn.Module = network.requires_grad_(True).eval()
+    return built
 
 
 def load_tuned(network: nn.Module, state: State, where: object) -> None:
@@ -83,28 +101,57 @@ def load_tuned(network: nn.Module, state: State, where: object) -> None:
 
 
 def _clip_state(path: Path) -> State:
-    if _is_torchscript(path):
+    if is_official(path):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*torch.jit.load", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            try:
-                archive: nn.Module = torch.jit.load(str(path), map_location="cpu")
-            except RuntimeError as error:
-                raise DataError("is a damaged archive", where=path, remedy="Download or copy it again") from error
+            archive: nn.Module = torch.jit.load(str(path), map_location="cpu")
         return archive.state_dict()
     content = read_torch_file(path)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise DataError("holds no CLIP weights", where=path, remedy="Give a file in OpenAI's format as clip.model")
-    return content
+    remedy = "Give a file in OpenAI's format as clip.model"
+    if not isinstance(content, dict) or not content:
+        raise DataError("holds no CLIP weights", where=path, remedy=remedy)
+    if isinstance(content.get("CLIP"), dict):
+        raise DataError(
+            "holds a tuned CLIP", where=path, remedy="Set clip.checkpoint to it, and clip.model to its base"
+        )
+    require_openai_layout(content, path)
+    return require_weights(content, path)
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_official(path: Path) -> bool:
+    """Whether this is one of OpenAI's own files, by its SHA-256, which their download addresses hold."""
+    hashes = {Path(url).parent.name for url in import_clip().clip._MODELS.values()}
+    try:
+        if not path.is_file() or not _is_archive_of_script(path):
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() in hashes
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=path, remedy="Check its permissions") from error
+
+
+def require_weights(content: Mapping[Any, Any], where: object) -> dict[str, Tensor]:
+    """`content` as a state dict. Raises DataError unless it holds named tensors alone, of a sensible total size."""
+    state = {name: tensor for name, tensor in content.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
+    if not state or len(state) != len(content):
+        what = "holds something other than named tensors" if content else "holds no weights"
+        raise DataError(what, where=where, remedy="Give a state dict: torch.save(model.state_dict(), FILE)")
+    if len(state) > MAX_NAMES:
+        raise DataError(f"holds more than {MAX_NAMES:,} tensors", where=where, remedy="Give a CLIP or a combiner")
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
+    total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    # Names may share a tensor; a small file must not take hours to add up.
+    if total > MAX_SHARING * sum(storages.values()) + 2**20:
+        raise DataError("names the same tensor too often", where=where, remedy="Download or copy it again")
+    return state
+
+
+def _is_archive_of_script(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):  # read_torch_file tells what it is
+    except (ValueError, zipfile.BadZipFile, NotImplementedError):  # read_torch_file says what it is
         return False
 
 

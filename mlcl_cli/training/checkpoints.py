@@ -1,32 +1,31 @@
-"""Checkpoints that carry their own description: weights in safetensors, and the original `.pt` format in and out."""
+"""Checkpoints that carry their own description, in safetensors; `originals` has the original code's format."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mlcl_cli.errors import DataError
-from mlcl_cli.files import write_file, write_tensors
-from mlcl_cli.models.combiner import is_combiner_state
-from mlcl_cli.models.weights import fingerprint, read_torch_file
+from mlcl_cli.files import write_tensors
+from mlcl_cli.models.probe import TOLERANCE, distance, is_clip, make_probe
+from mlcl_cli.models.weights import fingerprint
+from mlcl_cli.training.originals import Kind as Kind
+from mlcl_cli.training.originals import read_original
 from mlcl_cli.training.state import FORMAT as STATE_FORMAT
 from mlcl_cli.training.state import load_state
 
-Kind = Literal["clip", "combiner"]
-ORIGINAL_KEYS: dict[Kind, str] = {"clip": "CLIP", "combiner": "Combiner"}
 FORMAT = "mlcl checkpoint 1"
 SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of a CLIP or a combiner. `about` is its description; an original file has an epoch at most."""
+    """Weights of a CLIP or a combiner. `about` is its description; an original file may have an epoch alone."""
 
     path: Path
     kind: Kind
@@ -35,9 +34,13 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, kind: Kind, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Writes a checkpoint whole or not at all; what was at `path` before stays until the new one is safe."""
+    """Writes a checkpoint whole or not at all; what was at `path` before stays until the new one is safe.
+
+    A CLIP carries a probe: the features of a fixed picture and caption, which `require_probe` encodes again.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    description = {"kind": kind, "fingerprint": fingerprint(tensors), **about}
+    probe = {"probe": make_probe(tensors)} if kind == "clip" and is_clip(tensors) else {}
+    description = {"kind": kind, "fingerprint": fingerprint(tensors), **probe, **about}
     text = json.dumps(description, allow_nan=False)
     metadata = {"format": FORMAT, "about": text, "checksum": _checksum(text)}
     write_tensors(path, tensors, metadata)
@@ -51,7 +54,7 @@ def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
     if not path.is_file():
         there = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"this checkpoint {there}", where=path, remedy="Give the path of a checkpoint file")
-    checkpoint = _load_own(path) if _is_safetensors(path) else _load_original(path)
+    checkpoint = _load_own(path) if _is_safetensors(path) else Checkpoint(path, *read_original(path))
     if kind is not None and checkpoint.kind != kind:
         raise DataError(
             f"is a checkpoint of a {checkpoint.kind}, not of a {kind}",
@@ -72,10 +75,24 @@ def stored_fingerprint(path: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def export_original(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes the original code's format, `torch.save({"epoch": int, "CLIP" or "Combiner": state_dict})`."""
-    content = {"epoch": int(checkpoint.about.get("epoch", 0)), ORIGINAL_KEYS[checkpoint.kind]: dict(checkpoint.state)}
-    write_file(path, lambda stage: torch.save(content, stage))
+def require_probe(checkpoint: Checkpoint) -> None:
+    """Encodes the probe that a tuned CLIP carries again; what carries none passes.
+
+    Raises DataError where the features differ from those at the time of saving: other code computes something else.
+    """
+    stored = checkpoint.about.get("probe")
+    if checkpoint.kind != "clip" or stored is None:
+        return
+    try:
+        off = distance(make_probe(checkpoint.state), stored)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError("its probe cannot be read", where=checkpoint.path, remedy="Use another checkpoint") from error
+    if not off <= TOLERANCE:
+        raise DataError(
+            f"encodes its probe differently than when it was saved (off by {off:.2g} of its length)",
+            where=checkpoint.path,
+            remedy="Compare the versions of torch and clip with those in its run.json; figures would not be its own",
+        )
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -116,16 +133,3 @@ def _of_state(path: Path) -> Checkpoint:
 
 def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _load_original(path: Path) -> Checkpoint:
-    content = read_torch_file(path)
-    if isinstance(content, dict):
-        for kind, key in ORIGINAL_KEYS.items():
-            state = content.get(key)
-            if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
-                epoch = content.get("epoch", 0)
-                return Checkpoint(path, kind, state, {"epoch": epoch if isinstance(epoch, int) else 0})
-        if all(isinstance(value, Tensor) for value in content.values()) and content:
-            return Checkpoint(path, "combiner" if is_combiner_state(content) else "clip", content, {})
-    raise DataError("holds neither a CLIP nor a combiner", where=path, remedy="Give a checkpoint of mlcl or CLIP4Cir")

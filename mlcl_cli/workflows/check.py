@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 from PIL import Image
@@ -20,11 +20,13 @@ from mlcl_cli.errors import DataError, MachineError, MlclError, UsageError
 from mlcl_cli.files import standing, to_json, write_file
 from mlcl_cli.images.decode import BadImage, read_images, set_limits
 from mlcl_cli.images.stamps import file_stamp
+from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import choose_compute, choose_workers
-from mlcl_cli.models.weights import is_there, load_clip
+from mlcl_cli.models.layouts import UNKNOWN_ACTIVATION
+from mlcl_cli.models.weights import is_official, is_there, load_clip
 from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
-from mlcl_cli.training.checkpoints import SUFFIX, load_checkpoint
+from mlcl_cli.training.checkpoints import SUFFIX, load_checkpoint, require_probe
 from mlcl_cli.workflows.check_data import (
     examine_captions,
     examine_contents,
@@ -43,11 +45,13 @@ COMBINING = ("evaluate", SUBMIT)
 DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 STATE_COPIES = 3  # weights and the two moments of AdamW
 BRIGHTEST = 255
+LARGEST_INPUT = 448  # OpenAI's, in pixels
 
 
 class _ClipSize(NamedTuple):
     features: int
     parameters: int
+    resolution: int
 
 
 def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = (), content: bool = False) -> CheckResult:
@@ -70,13 +74,16 @@ def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = (), c
     examine_counts(loaded, result)
     examine_leakage(loaded, result)
     examine_names(loaded, result)
-    _images(profile, loaded, reporter, result)
+    size = _clip(profile, result)
+    transform = Transform(
+        profile.image.transform, profile.image.target_ratio, LARGEST_INPUT if size is None else size.resolution
+    )
+    _images(profile, loaded, transform, reporter, result)
     if content:
         examine_contents(loaded, contents, result)
     examine_galleries(loaded, contents, result)
     if profile.workspace.is_dir():
         contents.save()
-    size = _clip(profile, result)
     _checkpoints(profile, result)
     _room(profile, loaded, size, result)
     return result
@@ -150,21 +157,28 @@ def _to_run(commands: Sequence[str]) -> str:
     return f"Download them to run {' or '.join(commands)}"
 
 
-def _images(profile: Profile, splits: Sequence[Split], reporter: Reporter, result: CheckResult) -> None:
+def _images(
+    profile: Profile, splits: Sequence[Split], transform: Transform, reporter: Reporter, result: CheckResult
+) -> None:
     users: dict[Path, list[str]] = {}
     for split in splits:
         for name in split.images():
             users.setdefault(split.paths[name], []).append(split.name)
     memory = profile.workspace / "features" / "checked.json"
     stamps = {path: stamp for path in users if (stamp := file_stamp(path)) is not None}
-    limit = f"{profile.image.max_megapixels:g}"
+    limit = f"{profile.image.max_megapixels:g}, {transform}"
     before = _remembered(memory, limit)
     verified = {str(path): stamp for path, stamp in stamps.items() if before.get(str(path)) == stamp}
     absent = _absent_images(splits, stamps, result)
     wanted = [(str(path), path) for path in users if str(path) not in verified and path not in absent]
-    workers = choose_workers(profile.workers)
+
+    def brightest(image: Image.Image, _position: int) -> float:
+        transform.require_size(image.size)
+        return _brightest(image)
+
+    looks = read_images(wanted, brightest, choose_workers(profile.workers))
     with reporter.bar(f"Decoding {counted(len(wanted), 'image')}", len(wanted)) as advance:
-        for (_name, path), found in zip(wanted, read_images(wanted, _brightest, workers), strict=True):
+        for (_name, path), found in zip(wanted, looks, strict=True):
             if isinstance(found, BadImage):
                 _report_bad(profile, users[path], found, result)
             elif found > BRIGHTEST:
@@ -204,7 +218,7 @@ def _report_bad(profile: Profile, splits: Sequence[str], bad: BadImage, result: 
     result.add("images", "error" if commands else "note", bad.path, bad.reason, remedy, commands)
 
 
-def _brightest(image: Image.Image, _position: int) -> float:
+def _brightest(image: Image.Image) -> float:
     """The highest value of a picture with more than 8 bits a channel, which conversion to RGB clips; else 0."""
     if image.mode not in DEEP_MODES:
         return 0
@@ -221,7 +235,7 @@ def _remembered(memory: Path, limit: str) -> Mapping[str, str]:
 
 
 def _clip(profile: Profile, result: CheckResult) -> _ClipSize | None:
-    """Checks the CLIP file; returns the size of its features and weights."""
+    """Checks the CLIP file; returns its sizes."""
     model = profile.clip.model
     if not is_there(model):
         result.add("clip", "note", "clip.model", f"{model} is not downloaded yet: the first run will")
@@ -231,9 +245,14 @@ def _clip(profile: Profile, result: CheckResult) -> _ClipSize | None:
     except MlclError as error:
         result.add("clip", "error", error.where, error.what, error.remedy, result.needing())
         return None
+    if isinstance(model, Path) and not is_official(model):
+        result.add("clip", "note", model, UNKNOWN_ACTIVATION)
     result.looked["clip"] = str(model)
+    visual: Any = network.visual
     weights = network.state_dict()
-    return _ClipSize(int(weights["text_projection"].shape[1]), sum(tensor.numel() for tensor in weights.values()))
+    features = int(weights["text_projection"].shape[1])
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    return _ClipSize(features, parameters, int(visual.input_resolution))
 
 
 def _checkpoints(profile: Profile, result: CheckResult) -> None:
@@ -246,7 +265,7 @@ def _checkpoints(profile: Profile, result: CheckResult) -> None:
             result.add("checkpoints", "error", problem.where, problem.what, problem.remedy, users[run.stage])
     for path, commands in sorted(paths.items()):
         try:
-            load_checkpoint(path)
+            require_probe(load_checkpoint(path))
         except DataError as error:
             result.add("checkpoints", "error", error.where, error.what, error.remedy, commands)
     result.looked["checkpoints"] = f"{len(paths):,}"

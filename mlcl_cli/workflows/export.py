@@ -1,16 +1,39 @@
-"""`mlcl export`: our checkpoints for the original code."""
+"""`mlcl export`: checkpoints for the original code."""
 
 from pathlib import Path
 from typing import Any
 
 from mlcl_cli.errors import UsageError
-from mlcl_cli.training.checkpoints import export_original, load_checkpoint
+from mlcl_cli.files import require_own
+from mlcl_cli.training.checkpoints import load_checkpoint
+from mlcl_cli.training.originals import FORMAT, description_path, write_original
+
+ENDINGS = (".pt", ".pth")
 
 
 def export_checkpoint(source: Path, output: Path, *, force: bool) -> dict[str, Any]:
-    """Writes `source`, a tuned CLIP or a combiner, as `{"epoch": int, "CLIP" or "Combiner": state_dict}`."""
-    if output.exists() and not force:
-        raise UsageError("exists already", where=output, remedy="Use --force to overwrite it")
+    """Writes `source`, a tuned CLIP or a combiner, in the original format, and its description beside it.
+
+    Raises UsageError for an output that is not a new `.pt` or `.pth` file; `force` replaces an old one, but never
+    `source` itself.
+    """
+    if output.suffix.lower() not in ENDINGS:
+        raise UsageError("expected a name that ends in .pt or .pth", where=output, remedy="Only that format is written")
+    beside = description_path(output)
+    for path in (output, beside):
+        if path.exists() and source.exists() and path.samefile(source):
+            raise UsageError("is the checkpoint to export", where=path, remedy="Choose another output")
+        if path.exists() and not path.is_file():
+            raise UsageError("is not a regular file", where=path, remedy="Choose another output")
+        if path.exists() and not force:
+            raise UsageError("already exists", where=path, remedy="Use --force to overwrite it")
+    require_own(beside, f'"format": "{FORMAT}"', "the description of an export")
     checkpoint = load_checkpoint(source)
-    export_original(checkpoint, output)
-    return {"command": "export", "kind": checkpoint.kind, "tensors": len(checkpoint.state), "files": [str(output)]}
+    files, warnings = write_original(output, checkpoint.kind, checkpoint.state, checkpoint.about)
+    return {
+        "command": "export",
+        "kind": checkpoint.kind,
+        "tensors": len(checkpoint.state),
+        "files": [str(path) for path in files],
+        **({"warnings": list(warnings)} if warnings else {}),
+    }

@@ -147,6 +147,8 @@ def test_the_levels_can_be_switched_off(mlcl: Mlcl, tmp_path: Path) -> None:
     layers = ("text_projection_layer", "image_projection_layer", "combiner_layer", "output_layer")
     layers += ("dynamic_scalar.0", "dynamic_scalar.3")
     assert set(exported) == {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    assert mlcl("evaluate", "--checkpoint", "clip4cir.pt", "--json").json["metrics"] == result["metrics"]
+    (tmp_path / "clip4cir.json").unlink()
     again = mlcl("evaluate", "--checkpoint", "clip4cir.pt", "--json")
     assert "does not say which CLIP" in again.err
     assert again.json["metrics"] == result["metrics"]

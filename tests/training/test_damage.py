@@ -14,7 +14,7 @@ from mlcl_cli.features.bank import Bank
 from mlcl_cli.images.decode import open_image
 from mlcl_cli.models.weights import load_clip
 from mlcl_cli.reporting import Silent
-from mlcl_cli.training.checkpoints import export_original, load_checkpoint, save_checkpoint
+from mlcl_cli.training.checkpoints import load_checkpoint, save_checkpoint
 from mlcl_cli.training.state import TrainingState, load_state, save_state
 
 KEY = {"kind": "images", "encoder": "abc"}
@@ -108,9 +108,8 @@ def test_a_damaged_shard_counts_as_missing_or_holds_what_was_written(tmp_path: P
 
 def test_a_damaged_original_file_is_data_or_an_error(tmp_path: Path) -> None:
     """The original format has no checksum of ours: what torch reads is taken, and what it does not is an error."""
-    make_checkpoint(tmp_path / "own.safetensors")
     path = tmp_path / "old.pt"
-    export_original(load_checkpoint(tmp_path / "own.safetensors"), path)
+    torch.save({"epoch": 7, "Combiner": weights()}, path)
     content = path.read_bytes()
     for wrong in damaged(content, 3):
         path.write_bytes(wrong)

@@ -8,10 +8,12 @@ from world import SIZES, tiny_clip
 
 from mlcl_cli.data.records import Triplet
 from mlcl_cli.errors import DataError
+from mlcl_cli.models.combiner import Architecture, Combiner
 from mlcl_cli.models.compute import choose_compute
 from mlcl_cli.models.encoder import Encoder, tokenise
 from mlcl_cli.models.weights import build_clip, fingerprint, load_clip, load_tuned
-from mlcl_cli.training.checkpoints import export_original, load_checkpoint, save_checkpoint
+from mlcl_cli.training.checkpoints import load_checkpoint, save_checkpoint
+from mlcl_cli.training.originals import write_original
 from mlcl_cli.training.triplets import rows_of
 
 CPU = torch.device("cpu")
@@ -78,16 +80,19 @@ def test_tokens_equal_clips_own() -> None:
 
 
 def test_checkpoints_are_read_back_and_exported(tmp_path: Path) -> None:
-    state = {"text_projection_layer.weight": torch.randn(3, 2), "combiner_layer.weight": torch.randn(4, 6)}
-    path = tmp_path / "best.safetensors"
+    state = dict(Combiner(Architecture(2, 3, 4)).state_dict())
+    path, old = tmp_path / "best.safetensors", tmp_path / "old.pt"
     save_checkpoint(path, "combiner", state, {"epoch": 7, "score": 1.5})
     checkpoint = load_checkpoint(path, "combiner")
     assert checkpoint.about["epoch"] == 7
-    export_original(checkpoint, tmp_path / "old.pt")
-    original = torch.load(tmp_path / "old.pt", weights_only=True)
+    export = write_original(old, checkpoint.kind, checkpoint.state, checkpoint.about)
+    assert export.warnings == ()
+    original = torch.load(old, weights_only=True)
     assert original["epoch"] == 7
     assert torch.equal(original["Combiner"]["combiner_layer.weight"], state["combiner_layer.weight"])
-    assert load_checkpoint(tmp_path / "old.pt", "combiner").about == {"epoch": 7}
+    assert load_checkpoint(old, "combiner").about == dict(checkpoint.about)
+    export.files[1].unlink()
+    assert load_checkpoint(old, "combiner").about == {"epoch": 7}
     with pytest.raises(DataError, match="of a combiner, not of a clip"):
         load_checkpoint(path, "clip")
 

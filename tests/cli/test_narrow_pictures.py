@@ -1,0 +1,28 @@
+"""A picture of one column that padding would blow up: found by check, named by training, dropped on demand."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Mlcl
+from PIL import Image
+from world import world
+
+REASON = "too narrow: 1 × 100000 pixels would be"
+
+
+@pytest.mark.parametrize("transform", ["targetpad", "squarepad", "clip"])
+def test_a_narrow_picture_is_found_named_and_dropped(mlcl: Mlcl, tmp_path: Path, transform: str) -> None:
+    world(tmp_path, "cirr")
+    path = tmp_path / "data/dev/val-3-img0.png"
+    Image.new("L", (1, 100_000)).save(path)
+    setting = ("--set", f"image.transform={transform}")
+    outcome = mlcl("check", *setting)
+    assert outcome.code == 3
+    assert f"{path}: {REASON}" in outcome.out
+    outcome = mlcl("train-combiner", "--epochs", "1", *setting)
+    assert outcome.code == 3
+    assert f"{path} ({REASON}" in outcome.err
+    outcome = mlcl("train-combiner", "--epochs", "1", "--set", "bad_images=drop", *setting)
+    assert outcome.code == 0
+    assert "1 bad image" in outcome.err
+    assert mlcl("check", "--set", "bad_images=drop", *setting).code == 0

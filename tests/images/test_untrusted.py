@@ -1,0 +1,79 @@
+"""Pictures from anywhere: no other program is started, and none takes more memory than the limit."""
+
+from pathlib import Path
+
+import pytest
+from PIL import EpsImagePlugin, Image
+
+from mlcl_cli.images.decode import BadImage, is_sixteen_bit, known_formats, open_image, read_images, set_limits
+from mlcl_cli.images.pictures import PaddedPictures, Pictures
+from mlcl_cli.images.transforms import Transform
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+NARROW = ((1, 100_000), (100_000, 1))
+
+
+@pytest.fixture(autouse=True)
+def _limits() -> None:
+    set_limits(64, 60)
+
+
+def test_postscript_under_a_pictures_name_starts_no_ghostscript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    ghostscript = folder / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexit 1\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    path = tmp_path / "picture.png"
+    path.write_bytes(EPS)
+    with pytest.raises(OSError, match="not a picture in JPEG, PNG"):
+        open_image(path)
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"])
+def test_the_usual_formats_are_read_whatever_the_files_name(tmp_path: Path, name: str) -> None:
+    if name not in known_formats():
+        pytest.skip("not in this build of Pillow")
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "file.jpg", name)
+    assert open_image(tmp_path / "file.jpg").size == (8, 6)
+
+
+@pytest.mark.parametrize("size", NARROW)
+@pytest.mark.parametrize("kind", ["targetpad", "squarepad", "clip"])
+def test_a_picture_that_would_become_too_large_is_bad_and_says_why(
+    tmp_path: Path, kind: str, size: tuple[int, int]
+) -> None:
+    path = tmp_path / "line.png"
+    Image.new("RGB", size).save(path)
+    assert path.stat().st_size < 2000
+    transform = Transform(kind, 1.25, 64)  # type: ignore[arg-type]
+    pictures = Pictures([("line", path)], transform, 1, 0)
+    (bad,) = pictures.find_bad(lambda _: None)
+    assert bad.name == "line"
+    assert f"too narrow: {size[0]} × {size[1]} pixels would be" in bad.reason
+    assert "image.max_megapixels" in bad.reason
+    if kind != "clip":
+        opener = PaddedPictures(transform, 0)
+        (found,) = read_images([("line", path)], lambda image, _: image.size, 1, opener=opener)
+        assert isinstance(found, BadImage)
+        assert "too narrow" in found.reason
+
+
+def test_sizes_up_to_the_limit_are_padded() -> None:
+    set_limits(0.01, 60)
+    transform = Transform("squarepad", 1.25, 16)
+    assert transform.pad(Image.new("RGB", (100, 20))).size == (100, 100)
+    with pytest.raises(ValueError, match="too narrow: 102 × 20 pixels would be padded to 102 × 102"):
+        transform.pad(Image.new("RGB", (102, 20)))
+
+
+def test_sixteen_bit_grey_is_recognized(tmp_path: Path) -> None:
+    Image.new("I;16", (4, 4), 1000).save(tmp_path / "deep.png")
+    Image.new("L", (4, 4), 100).save(tmp_path / "flat.png")
+    assert is_sixteen_bit(open_image(tmp_path / "deep.png"))
+    assert not is_sixteen_bit(open_image(tmp_path / "flat.png"))
