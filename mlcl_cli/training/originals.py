@@ -42,6 +42,8 @@ class _Clip(_Model):
     model: str
     checkpoint: str | None = None
     fingerprint: str
+    base: str | None = None
+    tuned: list[Literal["text", "image"]] | None = None
 
 
 class _Image(_Model):

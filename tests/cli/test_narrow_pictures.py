@@ -7,14 +7,14 @@ from conftest import Mlcl
 from PIL import Image
 from world import world
 
-REASON = "too narrow: 1 × 100000 pixels would be"
+REASON = "too narrow: 1 × 300000 pixels would be"
 
 
 @pytest.mark.parametrize("transform", ["targetpad", "squarepad", "clip"])
 def test_a_narrow_picture_is_found_named_and_dropped(mlcl: Mlcl, tmp_path: Path, transform: str) -> None:
     world(tmp_path, "cirr")
     path = tmp_path / "data/dev/val-3-img0.png"
-    Image.new("L", (1, 100_000)).save(path)
+    Image.new("L", (1, 300_000)).save(path)
     setting = ("--set", f"image.transform={transform}")
     outcome = mlcl("check", *setting)
     assert outcome.code == 3

@@ -67,9 +67,9 @@ def test_a_picture_that_would_become_too_large_is_bad_and_says_why(
 def test_sizes_up_to_the_limit_are_padded() -> None:
     set_limits(0.01, 60)
     transform = Transform("squarepad", 1.25, 16)
-    assert transform.pad(Image.new("RGB", (100, 20))).size == (100, 100)
-    with pytest.raises(ValueError, match="too narrow: 102 × 20 pixels would be padded to 102 × 102"):
-        transform.pad(Image.new("RGB", (102, 20)))
+    assert transform.pad(Image.new("RGB", (200, 20))).size == (200, 200)
+    with pytest.raises(ValueError, match="too narrow: 202 × 20 pixels would be padded to 202 × 202"):
+        transform.pad(Image.new("RGB", (202, 20)))
 
 
 def test_sixteen_bit_grey_is_recognized(tmp_path: Path) -> None:

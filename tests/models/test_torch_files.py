@@ -79,6 +79,7 @@ class Odd(nn.Module):
         return x + self.loose + self.sizes[0] + self.names["a"]
 
 
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")
 def test_a_scripted_module_gives_the_same_tensors_as_torchscript(tmp_path: Path) -> None:
     path = tmp_path / "odd.pt"
     torch.jit.script(Odd()).save(str(path))
