@@ -1,12 +1,25 @@
-"""The `mlcl` entry point: signals are heeded before anything that takes time is imported."""
+"""The `mlcl` entry point: streams and signals are prepared before anything that takes time is imported."""
 
 import sys
 
+from mlcl_cli import streams
 from mlcl_cli.interrupts import EXIT_CODE, Interrupted, interruptible, received
 
 
 def main() -> None:
     """Runs the command line; stopped by a signal at any moment, it ends with exit code 75."""
+    finish = streams.prepare()
+    try:
+        _run()
+    except SystemExit as end:
+        if not end.code and (code := finish()):
+            sys.exit(code)
+        raise
+    if code := finish():
+        sys.exit(code)
+
+
+def _run() -> None:
     try:
         with interruptible():
             from mlcl_cli.cli import main as run

@@ -30,7 +30,8 @@ def show(result: Mapping[str, Any], *, json: bool) -> None:
 
 def show_json(result: Mapping[str, Any]) -> None:
     """One JSON object on stdout."""
-    sys.stdout.write(json_format.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+    ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    sys.stdout.write(json_format.dumps(result, ensure_ascii=ascii_only, allow_nan=False) + "\n")
 
 
 def show_metrics(result: Mapping[str, Any]) -> None:

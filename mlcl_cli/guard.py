@@ -1,5 +1,6 @@
 """What stands between a command and its user: every error becomes one line and an exit code."""
 
+import errno
 import functools
 import os
 import sys
@@ -24,23 +25,27 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
         except Interrupted as stopped:
             sys.stderr.write(f"\n{stopped}\n")
             raise typer.Exit(EXIT_CODE) from stopped
-        except MlclError as error:
-            if debug:
+        except Exception as error:
+            known = None if debug else _known(error)
+            if known is None:
                 raise
-            _fail(error)
-        except MemoryError as error:  # torch's error for a full GPU is no subclass of it
-            if debug:
-                raise
-            _fail(MachineError("out of memory", remedy=LESS_MEMORY), error)
-        except RuntimeError as error:
-            if debug or not _is_out_of_memory(error):
-                raise
-            _fail(MachineError(_told_of_memory(error), remedy=LESS_MEMORY), error)
+            _fail(known, error)
 
     return _run
 
 
 LESS_MEMORY = "Lower batch_size; in fine-tuning, set finetune.chunk_size, which keeps the batch as it is"
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
+REMEDIES = {
+    errno.EACCES: "Ask its owner for permission, or choose another path",
+    errno.EPERM: "Ask its owner for permission, or choose another path",
+    errno.EROFS: "Choose a path on a disk that can be written",
+    errno.ENOSPC: "Free space on that disk",
+    errno.EDQUOT: "Free space in your quota",
+    errno.EIO: "Check the disk or the network drive",
+    errno.ESTALE: "Check the network drive, and run the command again",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), or lower workers",
+}
 
 
 def open_profile(path: Path | None, overrides: list[str] | None, *, quiet: bool = False) -> tuple[Any, Any]:
@@ -63,16 +68,53 @@ def one_line(kind: type[BaseException], error: BaseException, _trace: object) ->
         sys.stderr.write(f"error: {kind.__name__}: {error}. This is a bug of mlcl; --debug shows where\n")
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+def _known(error: Exception) -> MlclError | None:
+    """`error` as the user's or the machine's fault; None for a bug of ours."""
+    if isinstance(error, MlclError):
+        return error
+    if _is_out_of_memory(error):
+        return MachineError(_memory_message(error), remedy=LESS_MEMORY)
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return MachineError("cannot start another thread", remedy="Lower workers, or raise the limit (ulimit -u)")
+    if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":  # a file name, in a locale without it
+        what = f"{error.object!r} cannot be written in this locale's encoding, {error.encoding}"
+        return MachineError(what, remedy="Set PYTHONUTF8=1, or a UTF-8 locale such as LANG=C.UTF-8")
+    if isinstance(error, OSError):
+        return _machine_error(error)
+    return None
 
 
-def _told_of_memory(error: RuntimeError) -> str:
-    """torch's own first sentence; on a GPU with the peak so far."""
-    text = str(error).split(". ")[0]
+def _machine_error(error: OSError) -> MachineError:
+    if error.errno == errno.ENOENT and error.filename is None and _working_folder_is_gone():
+        return MachineError("the current folder was deleted", remedy="Change to a folder that exists")
+    what, remedy = error.strerror or str(error) or type(error).__name__, REMEDIES.get(error.errno or 0)
+    return MachineError(what, where=error.filename, remedy=remedy)
+
+
+def _working_folder_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or any(sign in str(error) for sign in OUT_OF_MEMORY)
+    )
+
+
+def _memory_message(error: Exception) -> str:
+    """torch's own first sentence, without its place in the source; on a GPU with the peak so far."""
+    if not isinstance(error, RuntimeError):
+        return "out of memory"
+    text = str(error).split("DefaultCPUAllocator: ")[-1].split(". ")[0]
     torch = sys.modules["torch"]
     if not torch.cuda.is_available():
-        return text
+        return text if "memory" in text else "out of memory"
     return f"{text}; the peak was {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
 
 

@@ -8,21 +8,23 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlcl_cli"
 
-BASE = {"errors", "files", "interrupts", "reporting", "seeds"}
+BASE = {"errors", "files", "inputs", "interrupts", "reporting", "seeds"}
 FEATURES = BASE | {"data", "images", "models"}
 MAY_IMPORT = {
     "__init__": set(),
-    "__main__": {"cli", "interrupts"},
+    "__main__": {"cli", "interrupts", "streams"},
     "interrupts": set(),
+    "streams": set(),
+    "inputs": set(),
     "errors": set(),
     "reporting": set(),
     "seeds": set(),
     "files": {"errors"},
-    "profile": {"errors"},
+    "profile": {"errors", "inputs"},
     "console": {"errors"},
     "live": {"reporting"},
-    "data": {"errors", "files", "reporting"},
-    "images": {"errors"},
+    "data": {"errors", "files", "inputs", "reporting"},
+    "images": {"errors", "inputs"},
     "models": {"errors"},
     "features": FEATURES,
     "retrieval": FEATURES | {"features"},

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mlcl_cli.files import write_tensors
+from mlcl_cli.inputs import parse_json
 from mlcl_cli.reporting import Reporter
 
 FORMAT = "mlcl features 1"
@@ -98,10 +99,10 @@ class Bank:
         try:
             with safe_open(path, framework="pt") as file:
                 description = file.metadata() or {}
-                if description.get("format") != FORMAT or json.loads(description["key"]) != dict(self.key):
+                if description.get("format") != FORMAT or parse_json(description["key"]) != dict(self.key):
                     return "is the bank of something else"
                 self.values = file.get_tensor("features")
-                self.stamps = json.loads(description["stamps"])
+                self.stamps = parse_json(description["stamps"])
                 digest = _digest(self.values, description["stamps"])
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             return f"cannot be read ({error})"

@@ -149,7 +149,7 @@ class FeatureStore:
         if not self.writes:
             yield replace(Bank.open(self.folder, key, self.reporter), path=None)
             return
-        with exclusive(path.with_suffix(".lock"), wait):
+        with exclusive(path.with_suffix(".lock"), wait, self.reporter.warn):
             yield Bank.open(self.folder, key, self.reporter)
 
     def _fill(self, bank: Bank, stamps: Mapping[str, str], parts: Iterator[tuple[list[str], Tensor]]) -> None:

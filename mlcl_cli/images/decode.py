@@ -11,6 +11,7 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from mlcl_cli.errors import DataError, StuckError, some
+from mlcl_cli.inputs import open_regular
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,7 +60,7 @@ def open_image(path: Path) -> Image.Image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning)
         try:
-            with Image.open(path) as image:
+            with open_regular(path) as file, Image.open(file) as image:
                 if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                     raise Image.DecompressionBombError
                 image.load()
@@ -71,7 +72,7 @@ def open_image(path: Path) -> Image.Image:
         except Image.DecompressionBombError:
             raise ValueError(f"larger than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:g} megapixels") from None
         except (OSError, SyntaxError, EOFError) as error:
-            raise OSError(f"damaged: {error}") from None
+            raise OSError(getattr(error, "strerror", None) or f"damaged: {error}") from None
 
 
 def read_images(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mlcl_cli.errors import DataError
 from mlcl_cli.files import write_file, write_tensors
+from mlcl_cli.inputs import parse_json
 from mlcl_cli.models.combiner import is_combiner_state
 from mlcl_cli.models.weights import fingerprint, read_torch_file
 from mlcl_cli.training.state import FORMAT as STATE_FORMAT
@@ -85,7 +86,7 @@ def _load_own(path: Path) -> Checkpoint:
                 raise DataError("holds no mlcl checkpoint", where=path, remedy="Give a file that mlcl wrote, or a .pt")
             if metadata.get("checksum") != _checksum(metadata["about"]):
                 raise DataError("its description does not match its checksum", where=path, remedy=remedy)
-            about = json.loads(metadata["about"])
+            about = parse_json(metadata["about"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot be read ({error})", where=path, remedy=remedy) from error

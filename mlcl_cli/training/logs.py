@@ -4,7 +4,6 @@ import contextlib
 import csv
 import importlib.util
 import io
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Self
 
 from mlcl_cli.errors import DataError, MachineError
 from mlcl_cli.files import to_json, write_file
+from mlcl_cli.inputs import parse_json
 
 LINES, TABLE, TIMES = ("metrics.jsonl", "metrics.csv", "times.jsonl")
 LEARNED = ("temperature", "temperature_sscl", "level_weight")
@@ -36,7 +36,7 @@ class Logs:
         self._append(LINES, to_json(row))
         path = self._folder / TABLE
         if new := [name for name in row if name not in self._columns]:
-            before = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+            before = list(csv.DictReader(path.read_text("utf-8").splitlines())) if path.exists() else []
             self._columns += new
             write_file(path, _csv(self._columns, before, header=True))
         self._append(TABLE, _csv(self._columns, [row]))
@@ -54,7 +54,9 @@ class Logs:
             if len(content) != length:
                 write_file(path, content[:length])
         table = self._folder / TABLE
-        self._columns = list(csv.DictReader(table.read_text().splitlines()).fieldnames or []) if table.exists() else []
+        self._columns = (
+            list(csv.DictReader(table.read_text("utf-8").splitlines()).fieldnames or []) if table.exists() else []
+        )
 
     def _append(self, name: str, text: bytes) -> None:
         try:
@@ -69,11 +71,11 @@ class Logs:
 def read_log(folder: Path, name: str = LINES) -> list[dict[str, float]]:
     """The rows of a log of JSON lines, oldest first; of a run that is under way perhaps without its last one."""
     path = folder / name
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError as error:
             if number < len(lines):
                 raise DataError("is no log of mlcl", where=f"{path}, line {number}", remedy="Mend the line") from error

@@ -1,6 +1,5 @@
 """A run's folder: resolved profile, logs, best and last checkpoints, and a summary that later commands choose by."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from mlcl_cli.errors import DataError, MachineError
 from mlcl_cli.files import exclusive, standing, to_json, write_file
+from mlcl_cli.inputs import parse_json
 from mlcl_cli.interrupts import unbroken
 from mlcl_cli.training.checkpoints import SUFFIX, Kind, save_checkpoint
 from mlcl_cli.training.logs import Logs, Scalars
@@ -259,7 +259,7 @@ def find_runs(parent: Path, *, unfinished: bool = False) -> list[StoredRun]:
     runs = []
     for path in sorted(parent.glob(f"*/{SUMMARY}")):
         try:
-            summary = json.loads(path.read_text())
+            summary = parse_json(path.read_bytes())
             run = StoredRun(path.parent, summary)
             best, state, _created = run.checkpoint(), summary["state"], summary["created"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

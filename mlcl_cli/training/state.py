@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mlcl_cli.errors import DataError
 from mlcl_cli.files import write_tensors
+from mlcl_cli.inputs import parse_json
 from mlcl_cli.models.weights import fingerprint
 
 FORMAT = "mlcl training state 1"
@@ -83,7 +84,7 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, Any]]:
             raise DataError("holds no training state", where=path, remedy=remedy)
         if metadata["checksum"] != _checksum(metadata["told"], tensors):
             raise DataError("does not match its checksum", where=path, remedy=remedy)
-        told = json.loads(metadata["told"])
+        told = parse_json(metadata["told"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"is damaged ({error})", where=path, remedy=remedy) from error
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,9 +13,10 @@ import psutil
 from mlcl_cli.data.captions import training_captions
 from mlcl_cli.data.dataset import DATASETS, load_split
 from mlcl_cli.data.records import Split, Triplet
-from mlcl_cli.errors import DataError, MlclError, UsageError
+from mlcl_cli.errors import DataError, MachineError, MlclError, UsageError
 from mlcl_cli.files import require_own, standing, to_json, write_file
 from mlcl_cli.images.decode import BadImage, read_images, set_limits
+from mlcl_cli.inputs import parse_json
 from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.models.encoder import tokenise
 from mlcl_cli.models.weights import is_there, load_clip
@@ -188,13 +188,17 @@ def _images(profile: Profile, splits: Sequence[Split], reporter: Reporter, resul
             advance(1)
     result.looked["images"] = f"{len(files):,}, {len(files) - len(wanted):,} of them verified before"
     if wanted and profile.workspace.is_dir():
-        write_file(memory, to_json({"megapixels": limit, "stamps": verified}))
+        try:
+            write_file(memory, to_json({"megapixels": limit, "stamps": verified}))
+        except MachineError as error:
+            what = f"{error.what}: the next check decodes these images again, and training would fail"
+            result.add("workspace", "note", profile.workspace, what)
 
 
 def _remembered(memory: Path, limit: str) -> Mapping[str, str]:
     """Stamps of files that were decoded before, under the same limit; nothing where the note is not sound."""
     try:
-        note = json.loads(memory.read_text())
+        note = parse_json(memory.read_bytes())
         return dict(note["stamps"]) if note["megapixels"] == limit else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -1,6 +1,5 @@
 """`mlcl runs`: what the workspace holds, one run after the other."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mlcl_cli.errors import UsageError, some
+from mlcl_cli.inputs import parse_json
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.runs import LOCK, SUMMARY
 
@@ -77,7 +77,7 @@ def _of_stage(parent: Path, stage: str) -> Iterator[ListedRun]:
     for path in sorted(parent.glob(f"*/{SUMMARY}")):
         folder = path.parent
         try:
-            summary = json.loads(path.read_text())
+            summary = parse_json(path.read_bytes())
             state, _known = (
                 summary["state"],
                 (summary["created"], summary["bests"], summary["epoch"], summary["epochs"]),
@@ -94,7 +94,7 @@ def _held(folder: Path) -> bool:
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except (Timeout, OSError, NotImplementedError):  # where nothing can be locked, its own word counts
         return True
     lock.release()
     return False

@@ -1,6 +1,7 @@
 """What every command assembles first: device, data, images that can be used."""
 
 import dataclasses
+import os
 import platform
 import secrets
 import subprocess
@@ -29,6 +30,7 @@ from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
 
 Files = list[tuple[str, Path]]
+FEATURES = "features"
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,21 @@ class Session:
     writes: bool = True
 
     @classmethod
-    def open(cls, profile: Profile, reporter: Reporter, *, writes: bool = True) -> "Session":
-        """Chooses the device and makes sure that the workspace can be written (MachineError), if it will be."""
+    def open(cls, profile: Profile, reporter: Reporter, *, writes: bool = True, needs_disk: bool = True) -> "Session":
+        """Chooses the device and makes sure that the workspace can be written (MachineError), if it will be.
+
+        A command that does not need the disk (`needs_disk`) keeps its features in memory where it cannot write them.
+        """
         compute = choose_compute(profile.device, profile.precision)
         set_limits(profile.image.max_megapixels, profile.image.read_seconds)
         if writes:
-            _require_writable(profile.workspace)
+            try:
+                _require_writable(profile.workspace if needs_disk else profile.workspace / FEATURES)
+            except MachineError as error:
+                if needs_disk:
+                    raise
+                writes = False
+                reporter.note(f"{profile.workspace} {error.what}: features are computed in memory and not saved")
         reporter.note(f"Device: {compute}. Workspace: {profile.workspace}")
         return cls(profile, reporter, compute, choose_workers(profile.workers), writes)
 
@@ -79,7 +90,7 @@ class Session:
 
     def store(self, encoder: Encoder) -> FeatureStore:
         """Features of this data set by `encoder`."""
-        folder = self.profile.workspace / "features"
+        folder = self.profile.workspace / FEATURES
         how = self.transform(encoder), self.workers, self.reporter, self.profile.dataset
         return FeatureStore(folder, encoder, *how, writes=self.writes)
 
@@ -123,13 +134,19 @@ class Session:
 
 
 def _require_writable(workspace: Path) -> None:
-    """A workspace that is not there yet is not made: what follows may fail, and then there is nothing to write."""
+    """Raises MachineError where files cannot be made in `workspace`, or where its lock files belong to somebody else.
+
+    A workspace that is not there yet is not made: what follows may fail, and then there is nothing to write."""
     probe = standing(workspace) / f".mlcl-{secrets.token_hex(4)}"
     try:
         write_file(probe, b"")
     except MachineError as error:
         raise MachineError(error.what, where=workspace, remedy="Choose another workspace in the profile") from error
     probe.unlink()
+    if locks := [lock for lock in workspace.glob("*.lock") if not os.access(lock, os.W_OK)]:
+        raise MachineError(
+            "cannot be locked (Permission denied)", where=locks[0], remedy="Ask its owner for permission"
+        )
 
 
 def files_of(splits: Sequence[Split], names: Iterable[str]) -> Files:
