@@ -143,8 +143,8 @@ def evaluate(
     ranks: Annotated[
         Path | None,
         typer.Option(
-            help="Write every target's rank to this .csv. Cells are written as they are: a spreadsheet may run one that "
-            "begins with =, +, - or @ as a formula."
+            help="Write every target's rank to this .csv. Cells are written as they are: a spreadsheet may run one "
+            "that begins with =, +, - or @ as a formula."
         ),
     ] = None,
     profile: ProfileOption = None,

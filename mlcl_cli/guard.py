@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from mlcl_cli.errors import MachineError, MlclError, StuckError
+from mlcl_cli.errors import MachineError, MlclError, StuckError, UsageError
 from mlcl_cli.interrupts import EXIT_CODE, Interrupted, interruptible
 
 
@@ -21,6 +21,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
     def _run(*args: Any, debug: bool = False, **options: Any) -> None:
         try:
             with interruptible():
+                _require_working_folder()
                 function(*args, debug=debug, **options)
         except Interrupted as stopped:
             sys.stderr.write(f"\n{stopped}\n")
@@ -85,18 +86,16 @@ def _known(error: Exception) -> MlclError | None:
 
 
 def _machine_error(error: OSError) -> MachineError:
-    if error.errno == errno.ENOENT and error.filename is None and _working_folder_is_gone():
-        return MachineError("the current folder was deleted", remedy="Change to a folder that exists")
     what, remedy = error.strerror or str(error) or type(error).__name__, REMEDIES.get(error.errno or 0)
     return MachineError(what, where=error.filename, remedy=remedy)
 
 
-def _working_folder_is_gone() -> bool:
+def _require_working_folder() -> None:
+    """Without one, torch's libraries end the process when they are loaded."""
     try:
         Path.cwd()
-    except FileNotFoundError:
-        return True
-    return False
+    except FileNotFoundError as error:
+        raise UsageError("the current folder was deleted", remedy="Change to a folder that exists") from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -37,6 +37,8 @@ def prepare() -> Callable[[], int]:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if os.environ.get("COLUMNS") == "0":  # what a container without a terminal may say; tables would be empty
+        del os.environ["COLUMNS"]
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     output = _Tolerant(1, "w", closefd=False)

@@ -1,6 +1,7 @@
 """What every command assembles first: device, data, images that can be used."""
 
 import dataclasses
+import errno
 import os
 import platform
 import secrets
@@ -51,14 +52,11 @@ class Session:
         """
         compute = choose_compute(profile.device, profile.precision)
         set_limits(profile.image.max_megapixels, profile.image.read_seconds)
-        if writes:
-            try:
-                _require_writable(profile.workspace if needs_disk else profile.workspace / FEATURES)
-            except MachineError as error:
-                if needs_disk:
-                    raise
-                writes = False
-                reporter.note(f"{profile.workspace} {error.what}: features are computed in memory and not saved")
+        if writes and not needs_disk and (why := _read_only(profile.workspace / FEATURES)):
+            writes = False
+            reporter.note(f"The workspace cannot be written ({why}): features are computed in memory and not saved")
+        elif writes:
+            _require_writable(profile.workspace)
         reporter.note(f"Device: {compute}. Workspace: {profile.workspace}")
         return cls(profile, reporter, compute, choose_workers(profile.workers), writes)
 
@@ -134,19 +132,25 @@ class Session:
 
 
 def _require_writable(workspace: Path) -> None:
-    """Raises MachineError where files cannot be made in `workspace`, or where its lock files belong to somebody else.
-
-    A workspace that is not there yet is not made: what follows may fail, and then there is nothing to write."""
+    """A workspace that is not there yet is not made: what follows may fail, and then there is nothing to write."""
     probe = standing(workspace) / f".mlcl-{secrets.token_hex(4)}"
     try:
         write_file(probe, b"")
     except MachineError as error:
         raise MachineError(error.what, where=workspace, remedy="Choose another workspace in the profile") from error
     probe.unlink()
-    if locks := [lock for lock in workspace.glob("*.lock") if not os.access(lock, os.W_OK)]:
-        raise MachineError(
-            "cannot be locked (Permission denied)", where=locks[0], remedy="Ask its owner for permission"
-        )
+
+
+def _read_only(folder: Path) -> str | None:
+    """Why nothing can be saved in `folder`: a read-only disk, or files of another user; None where neither is so."""
+    probe = standing(folder) / f".mlcl-{secrets.token_hex(4)}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return error.strerror if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else None
+    locked = any(not os.access(lock, os.W_OK) for lock in folder.glob("*.lock"))
+    return os.strerror(errno.EACCES) if locked else None
 
 
 def files_of(splits: Sequence[Split], names: Iterable[str]) -> Files:
