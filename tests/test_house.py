@@ -95,3 +95,14 @@ def test_the_top_level_holds_what_the_design_lists() -> None:
     known = {"mlcl_cli", "tests", "configs", "pyproject.toml", "README.md", "Makefile"}
     made = {"mlcl-demo", "build", "dist", "runs", "data"} | {name for name in visible if name.endswith(".egg-info")}
     assert visible - made <= known
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_text_files_name_their_encoding(path: Path) -> None:
+    """Else the user's locale decides."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr in ("read_text", "write_text"):
+            given = {keyword.arg for keyword in node.keywords} | {ast.unparse(argument) for argument in node.args}
+            assert given & {"encoding", "'utf-8'", "'ascii'"}, f"line {node.lineno}"

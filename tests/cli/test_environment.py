@@ -116,10 +116,10 @@ import ctypes, struct, sys
 # Linux' own filter: the system call flock answers {errno}, as a network drive without a lock server does.
 instructions = [(0x20, 0, 0, 0), (0x15, 0, 1, {flock}), (0x06, 0, 0, 0x00050000 | {errno}), (0x06, 0, 0, 0x7FFF0000)]
 program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in instructions))
-header = struct.pack("HxxxxxxP", len(instructions), ctypes.addressof(program))
+header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(instructions), ctypes.addressof(program)))
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
-if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.addressof(ctypes.create_string_buffer(header)), 0, 0):
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.addressof(header), 0, 0):
     sys.exit(99)
 """
 FLOCK = {"x86_64": 73, "aarch64": 32}
