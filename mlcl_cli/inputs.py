@@ -11,12 +11,15 @@ NOT_REGULAR = "not a regular file"
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """`path`, opened for reading bytes. Never blocks: a FIFO that nobody writes to would, forever.
+    """`path`, opened for reading bytes, without waiting for somebody to write to it, as a FIFO would, forever.
 
     Raises OSError as `open` does (IsADirectoryError for a folder), and where `path` is a FIFO, a socket or a device.
     """
+    flags = os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor = os.open(path, flags | os.O_NONBLOCK)
+    except BlockingIOError:  # a file server has a lease on it: a regular file, which opens when that is given up
+        descriptor = os.open(path, flags)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket, or a device without a driver
             raise OSError(error.errno, NOT_REGULAR, str(path)) from error
