@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FLOORS := .venv-floors
-FLOOR_TESTS := tests/cli/test_help.py tests/cli/test_wrong_input.py tests/cli/test_pipeline.py tests/cli/test_report.py \
-	tests/images tests/retrieval tests/training/test_scalars.py
+FLOOR_TESTS := tests/training/test_scalars.py tests/images tests/retrieval \
+	tests/cli/test_help.py tests/cli/test_wrong_input.py tests/cli/test_pipeline.py tests/cli/test_report.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test floors browser torture bench lint format types check clean
