@@ -2,9 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FLOORS := .venv-floors
+FLOOR_TESTS := tests/training/test_scalars.py tests/images tests/retrieval \
+	tests/cli/test_help.py tests/cli/test_wrong_input.py tests/cli/test_pipeline.py tests/cli/test_report.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser torture bench lint format types check clean
+.PHONY: help demo test floors browser torture bench lint format types check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -14,6 +17,9 @@ demo: $(VENV)/.installed ## Draw a small catalogue and run the whole pipeline on
 
 test: $(VENV)/.installed-dev ## Run the tests
 	$(BIN)/pytest
+
+floors: $(FLOORS)/.installed ## Run a few tests with the lowest versions that pyproject.toml allows
+	$(FLOORS)/bin/python -m pytest $(FLOOR_TESTS)
 
 browser: ## Install Chromium, in which tests open the report (Debian, as root)
 	command -v chromium || { apt-get update --quiet && apt-get install --yes --no-install-recommends chromium; }
@@ -37,8 +43,8 @@ types: $(VENV)/.installed-dev ## Check types, strictly
 
 check: lint types test ## All that guards a change
 
-clean: ## Remove the environment and the demo's folder
-	rm -rf $(VENV) mlcl-demo
+clean: ## Remove the environments and the demo's folder
+	rm -rf $(VENV) $(FLOORS) mlcl-demo
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "mlcl needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12")'
@@ -51,3 +57,9 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.installed
+
+$(FLOORS)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --quiet uv
+	$(FLOORS)/bin/uv pip install --quiet --python $(FLOORS)/bin/python --resolution lowest-direct --editable '.[dev]'
+	touch $@

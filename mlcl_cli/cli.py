@@ -154,7 +154,13 @@ def evaluate(
     checkpoint: CheckpointOption = None,
     combining_function: CombiningOption = CombiningFunctionName.COMBINER,
     gallery: Annotated[GalleryName | None, typer.Option(help="FashionIQ's gallery; else the profile's.")] = None,
-    ranks: Annotated[Path | None, typer.Option(help="Write every target's rank to this .csv.")] = None,
+    ranks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write every target's rank to this .csv. Cells are written as they are: a spreadsheet may run one "
+            "that begins with =, +, - or @ as a formula."
+        ),
+    ] = None,
     profile: ProfileOption = None,
     overrides: SetOption = None,
     quiet: QuietOption = False,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
 from rich import box
 from rich.markup import escape
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mlcl_cli.amounts import counted
 from mlcl_cli.errors import MlclError
-from mlcl_cli.streams import StandardError, printable, printable_json
+from mlcl_cli.streams import printable, printable_json
 from mlcl_cli.wrapping import WordWrapped
 
 NOISY = 1.5
@@ -30,8 +30,8 @@ def show_error(error: MlclError) -> None:
 
 
 def error_console() -> WordWrapped:
-    """A console on stderr that outlives its reader."""
-    return WordWrapped(cast("TextIO", StandardError()))
+    """A console on stderr."""
+    return WordWrapped(stderr=True)
 
 
 def safe(text: object) -> str:
@@ -51,7 +51,9 @@ def show(result: Mapping[str, Any], *, json: bool) -> None:
 
 def show_json(result: Mapping[str, Any]) -> None:
     """One JSON object on stdout."""
-    sys.stdout.write(printable_json(json_format.dumps(result, ensure_ascii=False, allow_nan=False)) + "\n")
+    ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json_format.dumps(result, ensure_ascii=ascii_only, allow_nan=False)
+    sys.stdout.write(f"{printable_json(text)}\n")
 
 
 def show_metrics(result: Mapping[str, Any]) -> None:

@@ -1,8 +1,11 @@
 """What a user can cause: each error says what is wrong, where, and what to do, in one line."""
 
+import errno
 from collections.abc import Sequence
 
 SHOWN = 5
+# What torch, C++ and the system say of it.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
 
 
 class MlclError(Exception):
@@ -74,3 +77,13 @@ def some(items: Sequence[object], shown: int = SHOWN) -> str:
     """The first few of `items` in words: "a, b, c and 12 more"."""
     text = ", ".join(str(item) for item in items[:shown])
     return f"{text} and {len(items) - shown:,} more" if len(items) > shown else text
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the device or the machine has no memory left."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError) and (
+        # torch's own is not imported here: commands that need no torch start without it.
+        type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in OUT_OF_MEMORY)
+    )

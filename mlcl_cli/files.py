@@ -1,18 +1,25 @@
 """Files that appear whole or not at all."""
 
+import errno
 import json
 import os
 import secrets
 import stat
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlcl_cli.errors import MachineError, UsageError
-from mlcl_cli.streams import printable_json
+from mlcl_cli.streams import printable_json, write_error
 
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_UNLOCKED: set[Path] = set()
 os.umask(_UMASK := os.umask(0o077))  # it can be read in no other way
 
 
@@ -71,7 +78,7 @@ def require_own(path: Path, sign: str, what: str) -> None:
         raise UsageError("is a folder", where=path, remedy=f"Give the name of a file for {what}")
     target = _target(path)
     if target.exists() and target.stat().st_size:
-        with path.open(errors="replace") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:
             if sign not in file.read(1000):
                 raise UsageError(f"exists and is not {what} of mlcl", where=path, remedy="Choose another name")
 
@@ -95,25 +102,47 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
     write_file(path, save)
 
 
+def _to_stderr(text: str) -> None:
+    write_error(f"warning: {text}")
+
+
 @contextmanager
-def exclusive(path: Path, taken: Callable[[], None]) -> Iterator[None]:
+def exclusive(path: Path, taken: Callable[[], None], warn: Callable[[str], None] = _to_stderr) -> Iterator[None]:
     """One process at a time holds the lock file `path`, and gives it up when it dies.
 
-    `taken` is called where another one holds it: it raises, or returns to wait.
+    `taken` is called where another one holds it: it raises, or returns to wait. Where the file system has no locks,
+    `warn` is called, once a folder, and nothing is locked. Raises MachineError where the lock file cannot be opened.
     """
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        taken()
-        lock.acquire()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _acquire(lock, taken)
+    except (OSError, NotImplementedError, UserWarning) as error:  # filelock has three ways to say ENOSYS
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            remedy = "Ask for permission to write there, or choose another workspace"
+            raise MachineError(f"cannot be locked ({error.strerror})", where=path, remedy=remedy) from error
+        if path.parent not in _UNLOCKED:
+            _UNLOCKED.add(path.parent)
+            warn(f"{path.parent}: this file system has no locks; run only one mlcl command at a time in this workspace")
     try:
         yield
     finally:
-        lock.release()
+        with suppress(OSError):  # closing its file has released it
+            lock.release()
+
+
+def _acquire(lock: "FileLock", taken: Callable[[], None]) -> None:
+    from filelock import Timeout
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "flock not supported", UserWarning)  # it would use a file that outlives us
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            taken()
+            lock.acquire()
 
 
 def to_json(value: Any, *, indent: int | None = None) -> bytes:

@@ -1,7 +1,7 @@
 """A console whose lines break between words: paths stay whole, to be read and copied."""
 
 import re
-from typing import Any, TextIO
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -13,8 +13,8 @@ _WORD = re.compile(r"\S+\s*|\s+")
 class WordWrapped(Console):
     """Breaks what it prints between words on a terminal, and never in a pipe or a file."""
 
-    def __init__(self, file: TextIO | None = None) -> None:
-        super().__init__(file=file, highlight=False, soft_wrap=True, emoji=False)
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich's; a word that is wider than the terminal gets a line of its own."""

@@ -8,25 +8,26 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlcl_cli"
 
-BASE = {"amounts", "errors", "files", "interrupts", "reporting", "seeds"}
+BASE = {"amounts", "errors", "files", "inputs", "interrupts", "reporting", "seeds"}
 FEATURES = BASE | {"data", "images", "models"}
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli", "interrupts", "openmp", "streams"},
     "interrupts": set(),
+    "streams": set(),
+    "inputs": set(),
     "errors": set(),
     "reporting": set(),
     "seeds": set(),
     "openmp": set(),
-    "streams": set(),
     "files": {"errors", "streams"},
-    "profile": {"errors"},
+    "profile": {"errors", "inputs"},
     "amounts": set(),
     "wrapping": set(),
     "console": {"errors", "amounts", "streams", "wrapping"},
     "live": {"console", "reporting", "streams", "wrapping"},
-    "data": {"amounts", "errors", "files", "reporting"},
-    "images": {"amounts", "errors"},
+    "data": {"amounts", "errors", "files", "inputs", "reporting"},
+    "images": {"amounts", "errors", "inputs"},
     "models": {"errors"},
     "features": FEATURES,
     "retrieval": FEATURES | {"features"},
@@ -103,3 +104,14 @@ def test_the_top_level_holds_what_the_design_lists() -> None:
     known = {"mlcl_cli", "tests", "configs", "pyproject.toml", "README.md", "Makefile"}
     made = {"mlcl-demo", "build", "dist", "runs", "data"} | {name for name in visible if name.endswith(".egg-info")}
     assert visible - made <= known
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_text_files_name_their_encoding(path: Path) -> None:
+    """Else the user's locale decides."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr in ("read_text", "write_text"):
+            given = {keyword.arg for keyword in node.keywords} | {ast.unparse(argument) for argument in node.args}
+            assert given & {"encoding", "'utf-8'", "'ascii'"}, f"line {node.lineno}"

@@ -111,7 +111,7 @@ class Machine:
             torch.cuda.reset_peak_memory_stats()
             return torch.cuda.memory_allocated()
         try:
-            RESET_PEAK.write_text("5")
+            RESET_PEAK.write_text("5", "ascii")
         except OSError:  # Linux alone knows it
             return None
         return self._peak()
@@ -120,7 +120,7 @@ class Machine:
         if self.compute.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
         try:
-            line = next(line for line in PEAK.read_text().splitlines() if line.startswith("VmHWM"))
+            line = next(line for line in PEAK.read_text("ascii").splitlines() if line.startswith("VmHWM"))
         except (OSError, StopIteration):
             return None
         return int(line.split()[1]) * 1024

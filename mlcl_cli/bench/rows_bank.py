@@ -78,12 +78,12 @@ class PlainBank:
 
     def look_up(self, names: list[str]) -> Tensor:
         """Features of `names` (len(names), d), from the files."""
-        rows = json.loads(self._names.read_text())
+        rows = json.loads(self._names.read_text(encoding="utf-8"))
         return load_file(self._features)["features"][[rows[name] for name in names]]
 
     def _save(self) -> None:
         save_file({"features": self._values}, self._features)
-        self._names.write_text(json.dumps(self._rows))
+        self._names.write_text(json.dumps(self._rows), encoding="utf-8")
 
 
 def _filled(folder: Path, count: int) -> Bank:

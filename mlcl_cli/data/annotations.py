@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from mlcl_cli.errors import DataError
+from mlcl_cli.inputs import open_regular, parse_json
 
 Value = TypeVar("Value")
 Item = TypeVar("Item")
@@ -78,12 +79,10 @@ def read_json(path: Path, *, remedy: str = MEND) -> object:
     column), or holds NaN, an infinity or a key twice in one object.
     """
     try:
-        return json.loads(read_text(path, remedy=remedy), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        return parse_json(read_text(path, remedy=remedy), parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         place = f"{path}, line {error.lineno}, column {error.colno}"
         raise DataError(f"not JSON ({error.msg})", where=place, remedy=MEND) from error
-    except RecursionError as error:
-        raise DataError("nested too deeply", where=path, remedy=MEND) from error
     except ValueError as error:
         raise DataError(str(error), where=path, remedy=MEND) from error
 
@@ -91,7 +90,8 @@ def read_json(path: Path, *, remedy: str = MEND) -> object:
 def read_text(path: Path, *, remedy: str = MEND) -> str:
     """The text of a UTF-8 file, with or without a byte order mark. Raises DataError where it cannot be had."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with open_regular(path) as file:
+            return file.read().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DataError("does not exist", where=path, remedy=remedy) from error
     except OSError as error:

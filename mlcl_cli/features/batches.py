@@ -5,8 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mlcl_cli.errors import MachineError
-from mlcl_cli.models.compute import is_out_of_memory
+from mlcl_cli.errors import MachineError, is_out_of_memory
 from mlcl_cli.reporting import Reporter
 
 

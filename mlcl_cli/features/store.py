@@ -159,7 +159,7 @@ class FeatureStore:
         if not self.writes:
             yield Bank.open(self.folder, key, self.reporter, writes=False)
             return
-        with exclusive(path.with_name(f"{path.name}.lock"), wait):
+        with exclusive(path.with_name(f"{path.name}.lock"), wait, self.reporter.warn):
             yield Bank.open(self.folder, key, self.reporter)
 
     def _fill(self, bank: Bank, stamps: Mapping[str, str], parts: Iterator[tuple[list[str], Tensor]]) -> None:

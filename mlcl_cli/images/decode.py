@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mlcl_cli.amounts import counted
 from mlcl_cli.errors import DataError, StuckError, some
+from mlcl_cli.inputs import open_regular
 
 # Pillow knows more: it hands PostScript to Ghostscript, whatever the file is called.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
@@ -76,7 +77,7 @@ def open_image(path: Path) -> Image.Image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning)
         try:
-            with Image.open(path, formats=known_formats()) as image:
+            with open_regular(path) as file, Image.open(file, formats=known_formats()) as image:
                 if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                     raise Image.DecompressionBombError
                 image.load()
@@ -88,7 +89,7 @@ def open_image(path: Path) -> Image.Image:
         except Image.DecompressionBombError:
             raise ValueError(f"larger than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:g} megapixels") from None
         except (OSError, SyntaxError, EOFError) as error:
-            raise OSError(f"damaged: {error}") from None
+            raise OSError(getattr(error, "strerror", None) or f"damaged: {error}") from None
 
 
 def read_images(

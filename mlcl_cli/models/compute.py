@@ -13,7 +13,6 @@ from mlcl_cli.errors import MachineError
 
 DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 BYTES_A_PIXEL = 512  # that encoding an image takes: 320 measured for RN50x4, 400 for ViT-L/14
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +94,6 @@ def choose_encode_batch(asked: int | str, device: torch.device, size: int) -> in
     while batch > 1 and batch * size * size * BYTES_A_PIXEL > free:
         batch //= 2
     return batch
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that a device or the machine has no memory left."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def _set_fp32_precision(precision: Literal["ieee", "tf32"]) -> None:

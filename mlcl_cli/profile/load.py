@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from mlcl_cli.errors import SeveralUsageError, UsageError
+from mlcl_cli.inputs import open_regular
 from mlcl_cli.profile.fields import Typed
 from mlcl_cli.profile.report import KEYS, Source, at_override, problems, unknown_override
 from mlcl_cli.profile.schema import Profile
@@ -100,7 +101,7 @@ def _home(cwd: Path, path: Path) -> Path:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(4 * MAX_CHARACTERS + 1)
         return content.decode("utf-8-sig")
     except FileNotFoundError as error:

@@ -230,7 +230,7 @@ class Page:
     def html(self) -> str:
         """The whole page: one file that needs nothing else."""
         place = files("mlcl_cli.report")
-        read = {name: (place / name).read_text() for name in ("page.html.j2", "style.css", "script.js")}
+        read = {name: (place / name).read_text("utf-8") for name in ("page.html.j2", "style.css", "script.js")}
         engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         engine.filters["percent"] = lambda value: f"{value:.2f}"
         numbers = {picture: number for number, picture in enumerate(sorted(self.pictures))}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mlcl_cli.errors import DataError
 from mlcl_cli.files import write_tensors
+from mlcl_cli.inputs import parse_json
 from mlcl_cli.models.probe import TOLERANCE, distance, is_clip, make_probe
 from mlcl_cli.models.weights import fingerprint
 from mlcl_cli.training.originals import Kind as Kind
@@ -113,7 +114,7 @@ def _load_own(path: Path) -> Checkpoint:
                 raise DataError("holds no mlcl checkpoint", where=path, remedy="Give a file that mlcl wrote, or a .pt")
             if metadata.get("checksum") != _checksum(metadata["about"]):
                 raise DataError("its description does not match its checksum", where=path, remedy=remedy)
-            about = json.loads(metadata["about"])
+            about = parse_json(metadata["about"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot be read ({error})", where=path, remedy=remedy) from error

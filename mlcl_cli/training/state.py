@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mlcl_cli.errors import DataError
 from mlcl_cli.files import write_tensors
+from mlcl_cli.inputs import parse_json
 from mlcl_cli.models.weights import fingerprint
 
 FORMAT = "mlcl training state 1"
@@ -84,12 +85,12 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, Any]]:
             raise DataError("holds no training state", where=path, remedy=remedy)
         if metadata["checksum"] != _checksum(metadata["told"], tensors):
             raise DataError("does not match its checksum", where=path, remedy=remedy)
-        told = _Told.model_validate(json.loads(metadata["told"]))
+        told = _Told.model_validate(parse_json(metadata["told"]))
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
         for key, tensor in tensors.items():
             part, name = key.split(".", 1)
             parts[part][name] = tensor
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"is damaged ({error})", where=path, remedy=remedy) from error
     return TrainingState(told.epoch, told.steps_done, **parts, plain=told.plain), told.about
 

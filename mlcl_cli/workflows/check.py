@@ -1,6 +1,5 @@
 """`mlcl check`: everything that a run will need, looked at before it begins. Nothing of the user's is touched."""
 
-import json
 import os
 import shutil
 from collections.abc import Container, Mapping, Sequence
@@ -21,6 +20,7 @@ from mlcl_cli.files import standing, to_json, write_file
 from mlcl_cli.images.decode import BadImage, read_images, set_limits
 from mlcl_cli.images.stamps import file_stamp
 from mlcl_cli.images.transforms import Transform
+from mlcl_cli.inputs import parse_json
 from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.models.layouts import UNKNOWN_ACTIVATION
 from mlcl_cli.models.weights import is_official, is_there, load_clip
@@ -189,8 +189,11 @@ def _images(
             advance(1)
     result.looked["images"] = f"{len(users):,}, {len(users) - len(wanted) - len(absent):,} of them verified before"
     if wanted and profile.workspace.is_dir():
-        with suppress(MachineError):  # a read-only workspace
+        try:
             write_file(memory, to_json({"megapixels": limit, "stamps": verified}))
+        except MachineError as error:
+            what = f"{error.what}: the next check decodes these images again, and training would fail"
+            result.add("workspace", "note", profile.workspace, what)
 
 
 def _absent_images(splits: Sequence[Split], there: Container[Path], result: CheckResult) -> set[Path]:
@@ -228,7 +231,7 @@ def _brightest(image: Image.Image) -> float:
 def _remembered(memory: Path, limit: str) -> Mapping[str, str]:
     """Stamps of files that were decoded before, under the same limit; nothing where the note is not sound."""
     try:
-        note = json.loads(memory.read_text())
+        note = parse_json(memory.read_bytes())
         return dict(note["stamps"]) if note["megapixels"] == limit else {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}

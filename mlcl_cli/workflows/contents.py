@@ -1,7 +1,6 @@
 """What the image files of a workspace hold: a digest per file, hashed once and remembered by the file's stamp."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from mlcl_cli.errors import MachineError
 from mlcl_cli.files import to_json, write_file
 from mlcl_cli.images.decode import BadImage
 from mlcl_cli.images.stamps import content_digests, file_stamps
+from mlcl_cli.inputs import parse_json
 from mlcl_cli.reporting import Reporter
 
 
@@ -85,7 +85,7 @@ def combined(digests: Mapping[str, str]) -> str:
 def _read(path: Path) -> dict[str, Content]:
     try:
         return {
-            file: Content(str(stamp), str(digest)) for file, (stamp, digest) in json.loads(path.read_text()).items()
+            file: Content(str(stamp), str(digest)) for file, (stamp, digest) in parse_json(path.read_bytes()).items()
         }
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return {}

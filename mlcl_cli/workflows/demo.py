@@ -54,7 +54,7 @@ def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: Run
     scores = {}
     for dataset in datasets:
         path = folder / f"mlcl.{dataset}.yaml"
-        path.write_text(profile_text(dataset))
+        path.write_text(profile_text(dataset), "utf-8")
         scores[dataset] = _pipeline(dataset, path, run)
     report = folder / "report.html"
     run(["report", "--all", "--output", str(report), "--profile", str(path)])

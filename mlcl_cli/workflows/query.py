@@ -151,7 +151,7 @@ def run_evaluation(
     """Evaluates the data set's validation protocol; writes every target's rank to `ranks`, as CSV, if given."""
     if ranks is not None:
         require_own(ranks, ",".join(RANK_COLUMNS), "a table of ranks")
-    session = Session.open(profile, reporter)
+    session = Session.open(profile, reporter, needs_disk=False)
     split = session.split("val")
     model = query_model(session, combining_function, checkpoint)
     validation = validation_of(session, split, model.store)

@@ -1,7 +1,6 @@
 """Which run to take up again, and whether it still is the same run."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError, some
 from mlcl_cli.files import to_json, write_file
+from mlcl_cli.inputs import parse_json
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.runs import StoredRun, find_runs
 from mlcl_cli.workflows.choose import ClipChoice
@@ -120,7 +120,7 @@ def require_same(stored: StoredRun, now: Mapping[str, Any], images: Mapping[str,
 
 def _changed_images(path: Path, images: Mapping[str, str]) -> list[str]:
     try:
-        before = dict(json.loads(path.read_text()))
+        before = dict(parse_json(path.read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError):
         return []
     return [name for name in [*before, *(images.keys() - before)] if before.get(name) != images.get(name)]

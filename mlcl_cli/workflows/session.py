@@ -1,7 +1,9 @@
 """What every command assembles first: device, data, images that can be used."""
 
 import dataclasses
+import errno
 import hashlib
+import os
 import platform
 import secrets
 import subprocess
@@ -34,6 +36,7 @@ from mlcl_cli.workflows.contents import Contents
 
 Files = list[tuple[str, Path]]
 PRUNED = " (pruned gallery)"
+FEATURES = "features"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,17 @@ class Session:
     _splits: dict[str, Split] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, profile: Profile, reporter: Reporter, *, writes: bool = True) -> "Session":
-        """Chooses the device and makes sure that the workspace can be written (MachineError), if it will be."""
+    def open(cls, profile: Profile, reporter: Reporter, *, writes: bool = True, needs_disk: bool = True) -> "Session":
+        """Chooses the device and makes sure that the workspace can be written (MachineError), if it will be.
+
+        A command that does not need the disk (`needs_disk`) keeps its features in memory where it cannot write them.
+        """
         compute = choose_compute(profile.device, profile.precision)
         set_limits(profile.image.max_megapixels, profile.image.read_seconds)
-        if writes:
+        if writes and not needs_disk and (why := _read_only(profile.workspace / FEATURES)):
+            writes = False
+            reporter.note(f"The workspace cannot be written ({why}): features are computed in memory and not saved")
+        elif writes:
             _require_writable(profile.workspace)
         reporter.note(f"Device: {compute}. Workspace: {profile.workspace}")
         return cls(profile, reporter, compute, choose_workers(profile.workers), writes)
@@ -136,7 +145,7 @@ class Session:
     def store(self, encoder: Encoder) -> FeatureStore:
         """Features of this data set by `encoder`."""
         return FeatureStore(
-            self.profile.workspace / "features",
+            self.profile.workspace / FEATURES,
             encoder,
             self.transform(encoder),
             self.workers,
@@ -202,6 +211,18 @@ def _require_writable(workspace: Path) -> None:
     except MachineError as error:
         raise MachineError(error.what, where=workspace, remedy="Choose another workspace in the profile") from error
     probe.unlink()
+
+
+def _read_only(folder: Path) -> str | None:
+    """Why nothing can be saved in `folder`: a read-only disk, or files of another user; None where neither is so."""
+    probe = standing(folder) / f".mlcl-{secrets.token_hex(4)}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return error.strerror if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else None
+    locked = any(not os.access(lock, os.W_OK) for lock in folder.glob("*.lock"))
+    return os.strerror(errno.EACCES) if locked else None
 
 
 def files_of(splits: Sequence[Split], names: Iterable[str]) -> Files:

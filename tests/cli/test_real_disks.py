@@ -29,7 +29,8 @@ def small_disk(folder: Path, megabytes: int, then: str) -> "subprocess.Completed
     folder.mkdir(exist_ok=True)
     mount = f"mount -t tmpfs -o size={megabytes}m tmpfs {folder}"
     script = f"{mount} && exec {sys.executable} {Path(__file__)} {then} {folder} {folder.parent / 'world'}"
-    own = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    tests = Path(__file__).parents[1]
+    own = {**os.environ, "PYTHONPATH": f"{tests.parent}:{tests}"}
     command = ["unshare", "-rm", "sh", "-c", script]
     return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=own)
 
@@ -85,8 +86,15 @@ def fills_up(disk: Path, source: Path) -> None:
 
 def read_only(disk: Path, source: Path) -> None:
     shutil.copytree(source, disk, dirs_exist_ok=True)
+    (disk / "work").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    for command in (TRAIN, ("evaluate", "--combining-function", "sum"), ("finetune",)):
+    evaluated = mlcl(disk, "evaluate", "--combining-function", "sum", "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert evaluated.stderr.count("features are computed in memory and not saved") == 1
+    checked = mlcl(disk, "check", "--json")
+    assert checked.returncode == 0, checked.stderr
+    assert not (disk / "work/features/checked.json").exists()
+    for command in (TRAIN, ("finetune",)):
         refused = mlcl(disk, *command)
         assert refused.returncode == 4, refused.stderr
         assert "cannot be written" in refused.stderr or "cannot be made" in refused.stderr
