@@ -1,10 +1,14 @@
-"""OpenMP's wait policy, as a real process that has loaded torch sees it."""
+"""OpenMP's wait policy, as real processes beside real busy ones choose it."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-from mlcl_cli.openmp import CHOICES, WAITING, set_wait_policy
+import pytest
+
+from mlcl_cli.openmp import CHOICES, LOAD, SLEEPING, SPINNING, set_wait_policy
 
 SHOW = """
 import os, sys
@@ -14,20 +18,49 @@ try:
     main()
 except SystemExit:
     pass
-print({name: os.environ.get(name) for name in %r}, "torch" in sys.modules)
+print({name: os.environ[name] for name in %r if name in os.environ}, "torch" in sys.modules)
 """
 
 
-def test_the_entry_point_sets_the_policy_before_torch_is_imported() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in CHOICES}
-    done = subprocess.run(
-        [sys.executable, "-c", SHOW % (list(WAITING),)], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == f"{dict(WAITING)} False"
+@pytest.fixture
+def busy() -> Iterator[None]:
+    """Two programs that want all of a processor."""
+    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    yield
+    for program in programs:
+        program.kill()
+        program.wait()
 
 
-def test_a_choice_of_the_user_wins() -> None:
-    for name in CHOICES:
-        environment = {name: "whatever"}
+def chosen(**environment: str) -> str:
+    own = {name: value for name, value in os.environ.items() if name not in CHOICES}
+    command = [sys.executable, "-c", SHOW % (CHOICES,)]
+    return subprocess.run(
+        command, env=own | environment, capture_output=True, text=True, check=True
+    ).stdout.splitlines()[-1]
+
+
+@pytest.mark.skipif(not LOAD.exists(), reason="only Linux says what is runnable")
+@pytest.mark.usefixtures("busy")
+def test_threads_sleep_beside_busy_programs_and_torch_is_not_loaded_yet() -> None:
+    assert chosen() == f"{SLEEPING} False"
+
+
+def test_a_policy_is_always_set() -> None:
+    assert chosen() in (f"{SLEEPING} False", f"{SPINNING} False")
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_of_the_user_stays(name: str) -> None:
+    environment = {name: "whatever"}
+    set_wait_policy(environment)
+    assert environment == {name: "whatever"}
+
+
+def test_threads_spin_where_the_load_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for content in ("", "0.1 0.1 0.1", "a b c d"):
+        (tmp_path / "loadavg").write_text(content)
+        monkeypatch.setattr("mlcl_cli.openmp.LOAD", tmp_path / "loadavg")
+        environment: dict[str, str] = {}
         set_wait_policy(environment)
-        assert environment == {name: "whatever"}
+        assert environment == SPINNING

@@ -11,7 +11,7 @@ from mlcl_cli.bench.measure import Row, Timing
 from mlcl_cli.openmp import CHOICES, set_wait_policy
 
 OTHERS = (0, 1, 2)
-STEPS = 300
+STEPS = 100
 
 
 def shared_processors(material: Material, repeats: int) -> Iterator[Row]:
@@ -21,14 +21,14 @@ def shared_processors(material: Material, repeats: int) -> Iterator[Row]:
     smallest = material.sizes is SMALLEST
     steps = 5 if smallest else STEPS
     untouched = {name: value for name, value in os.environ.items() if name not in CHOICES}
-    chosen = dict(untouched)
-    set_wait_policy(chosen)
     for others in OTHERS[:1] if smallest else OTHERS:
         ours, plain = list[tuple[float, float]](), list[tuple[float, float]]()
         with ExitStack() as busy:
             for _ in range(others):
                 busy.enter_context(_busy_program())
             for _ in range(repeats):
+                chosen = dict(untouched)
+                set_wait_policy(chosen)
                 ours.append(_steps(steps, chosen))
                 plain.append(_steps(steps, untouched))
         mine, theirs = (Timing(tuple(seconds for seconds, _ in runs), None) for runs in (ours, plain))

@@ -12,16 +12,16 @@ device: cpu
 clip:
   model: clip.pt
 finetune:
-  epochs: 2
+  epochs: 1
   batch_size: 64
-  learning_rate: 1.0e-4
+  learning_rate: 2.0e-4
 combiner:
   projection_dim: 256
   hidden_dim: 512
-  epochs: 60
+  epochs: 40
   batch_size: 128
   learning_rate: 2.0e-3
-  augmented_views: 2          # encoded once; fresh, the default, encodes 60 an image here
+  augmented_views: 2          # encoded once; fresh, the default, encodes 40 an image here
 """
 
 
