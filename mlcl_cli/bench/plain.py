@@ -127,7 +127,7 @@ class PlainEncoder:
 
 
 def branch(combiner: Combiner, t: Tensor, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One branch of method.md's stage 2 as it is written: r, f_c, f_h."""
+    """One branch of METHOD.md, Equations 4–9, as written: r, f_c, f_h."""
     drop = torch.nn.functional.dropout
     i = drop(relu(combiner.image_projection_layer(image)), 0.5, combiner.training)
     r = torch.cat([t, i], dim=-1)
@@ -138,7 +138,7 @@ def branch(combiner: Combiner, t: Tensor, text: Tensor, image: Tensor) -> tuple[
 
 
 def combiner_loss(combiner: Combiner, text: Tensor, image: Tensor, augmented: Tensor, target: Tensor) -> Tensor:
-    """method.md's stage-2 loss, term by term."""
+    """METHOD.md, Equation 13, term by term."""
     t = torch.nn.functional.dropout(relu(combiner.text_projection_layer(text)), 0.5, combiner.training)
     r, mid, high = branch(combiner, t, text, image)
     r_augmented, _, high_augmented = branch(combiner, t, text, augmented)

@@ -71,7 +71,7 @@ class PlainCombining:
         self.machine, self.batch = material.machine, material.sizes.combiner_batch
         self.encoder, self.combiner = plain_encoder(material, training=True), combiner.train()
         self.dataset = plain.Triplets(material.files, material.transform, material.triplets)
-        self.optimiser = torch.optim.Adam(combiner.parameters(), lr=2e-5)
+        self.optimiser = torch.optim.Adam(combiner.parameters(), lr=2e-5)  # METHOD.md, Section 4.4
 
     def epoch(self) -> None:
         """Trains on every batch, and reads every loss."""
@@ -136,10 +136,10 @@ class PlainFinetuning:
         self.trained = {name: p for name, p in parameters.items() if name.startswith("visual.") == (side == "image")}
         for parameter in self.trained.values():
             parameter.requires_grad_()
-        self.optimiser = torch.optim.AdamW(self.trained.values(), lr=2e-6, eps=1e-7)
+        self.optimiser = torch.optim.AdamW(self.trained.values(), lr=2e-6, eps=1e-7)  # METHOD.md, Section 3.2
 
     def loss(self, reference: Tensor, target: Tensor, texts: list[str]) -> Tensor:
-        """method.md's stage-1 loss."""
+        """METHOD.md, Equation 3."""
         image, goal = self.encoder.images(reference), self.encoder.images(target)
         return finetune_loss(image, self.encoder.texts(texts), goal)
 

@@ -1,4 +1,4 @@
-"""How captions become query texts (method.md, "Text")."""
+"""How captions become query texts (METHOD.md, Section 6)."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""CIRR, release rc2 (datasets.md, "CIRR")."""
+"""CIRR, release rc2 (DATASETS.md, Section 4)."""
 
 from pathlib import Path
 

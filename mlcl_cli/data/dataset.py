@@ -17,7 +17,7 @@ Reader = Callable[[Path, str, Path | None, OnDefect], Split]
 class DataSet:
     """A reader, its splits, and the protocol of each gallery that the field validates with; "original" is every image.
 
-    `published` holds the triplets and the listed images of a complete split (datasets.md); of train, its triplets'
+    `published` holds the triplets and the listed images of a complete split (DATASETS.md); of train, its triplets'
     images are not published, hence 0. Its caption rule is in `captions.RULES`.
     """
 
@@ -75,7 +75,7 @@ def load_split(
 
 
 def protocol_of(dataset: str, gallery: str = "original") -> Protocol:
-    """The validation protocol; where a data set has but one, `gallery` (a key for FashionIQ, profile.md) is no matter.
+    """The validation protocol; `gallery` matters only for FashionIQ, which has two protocols (METHOD.md, Section 8.2).
 
     Raises UsageError for an unknown data set, or a gallery that FashionIQ is not validated with.
     """

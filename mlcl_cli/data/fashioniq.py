@@ -1,4 +1,4 @@
-"""FashionIQ (datasets.md, "FashionIQ")."""
+"""FashionIQ (DATASETS.md, Section 2)."""
 
 from pathlib import Path
 

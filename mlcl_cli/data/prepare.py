@@ -1,4 +1,4 @@
-"""Shoes: from the raw download to the annotations that the other commands read (datasets.md, "Shoes")."""
+"""Shoes: from the raw download to the annotations that the other commands read (DATASETS.md, Section 3)."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The validation protocols and their figures (method.md, "Validation protocols"; profile.md, "Results of --json")."""
+"""The validation protocols and their figures (METHOD.md, Sections 8.2 and 8.4)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

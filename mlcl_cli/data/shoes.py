@@ -1,4 +1,4 @@
-"""Shoes, as `mlcl prepare-shoes` writes it (datasets.md, "Shoes")."""
+"""Shoes, as `mlcl prepare-shoes` writes it (DATASETS.md, Section 3.2)."""
 
 from pathlib import Path
 

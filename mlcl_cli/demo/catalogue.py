@@ -1,4 +1,4 @@
-"""The demo's catalogue in the on-disk formats of the three data sets (datasets.md).
+"""The demo's catalogue in the on-disk formats of the three data sets (DATASETS.md).
 
 Every picture is a combination of attributes, and a modifier changes one or two of them. Neither the reference alone
 is enough (the gallery holds its near-duplicates) nor the modifier alone (many pictures fit it, and some modifiers

@@ -1,4 +1,4 @@
-"""The augmented view of a reference (method.md, "Images"): cropped a picture at a time, the rest in whole batches."""
+"""The augmented view of a reference (METHOD.md, Section 7.2): cropped one by one, the rest in whole batches."""
 
 import random
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from mlcl_cli.images.transforms import normalise, to_uint8
 # A feature bank of views carries this: change it with whatever gives other views for the same seed.
 RECIPE = "2"
 HALF_A_LEVEL = 0.5 / 255  # the jitters' rounding errors are far below it
-JITTERS = (
+JITTERS = (  # METHOD.md, Section 7.2, step 4
     {"brightness": 0.5},
     {"contrast": 0.5},
     {"saturation": 0.5},
@@ -59,6 +59,7 @@ class Augmentation:
         from kornia import augmentation as k
 
         self._jitters = [k.ColorJitter(**amounts, p=1.0) for amounts in JITTERS]
+        # Steps 7 and 8 of METHOD.md, Section 7.2.
         self._rest = k.AugmentationSequential(k.RandomPerspective(0.5, p=0.5), k.RandomGrayscale(p=0.5))
 
     @torch.no_grad()
@@ -104,5 +105,5 @@ def _turned(quarters: int, *, flipped: bool = False) -> Callable[[Tensor], Tenso
     return apply
 
 
-# The eight symmetries of the square: four rotations, each with and without a flip.
+# The eight symmetries of the square (METHOD.md, Section 7.2, step 5): four rotations, each with and without a flip.
 SYMMETRIES = [_turned(quarters, flipped=flipped) for flipped in (False, True) for quarters in range(4)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from mlcl_cli.images.decode import BadImage, BadImagesError, open_image, read_images
 from mlcl_cli.images.transforms import Transform
 
-VIEW_RATIO = 1.25
+VIEW_RATIO = 1.25  # METHOD.md, Section 7.2, step 1
 
 
 class Pictures:
@@ -70,7 +70,7 @@ class Pictures:
 class PaddedPictures:
     """Opens pictures in full size, padded: what random crops come from. Those that fit into `budget` bytes stay.
 
-    The padding is targetpad at `VIEW_RATIO`, whatever the kind and ratio of `transform` (method.md, "Images").
+    The padding is targetpad at `VIEW_RATIO`, whatever the kind and ratio of `transform` (METHOD.md, Section 7.2).
     """
 
     def __init__(self, transform: Transform, budget: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""From a picture to the square that an encoder sees (method.md, "Images")."""
+"""From a picture to the square that an encoder sees (METHOD.md, Section 7.1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
+# CLIP's statistics: METHOD.md, Section 7.1.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 PADDING_ROOM = 4  # how many times as large as the largest picture padding may make one: a panorama of 4:1
@@ -44,7 +45,7 @@ class Transform:
         return padded
 
     def _margins(self, width: int, height: int) -> tuple[int, int]:
-        """Pixels to add at either side, and above and below."""
+        """Pixels to add at the left and right, and at the top and bottom: METHOD.md, Equation 19."""
         side = float(max(width, height))
         if self.kind == "clip":
             return 0, 0

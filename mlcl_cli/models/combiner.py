@@ -1,4 +1,4 @@
-"""The multi-level combiner: a reference image and a modifier become one query (method.md, "Stage 2")."""
+"""The multi-level combiner: a reference image and a modifier become one query (METHOD.md, Section 4.1)."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -13,17 +13,17 @@ from mlcl_cli.errors import DataError
 
 Level = Literal["sum", "cat", "hybrid"]
 LEVELS: tuple[Level, ...] = ("sum", "cat", "hybrid")
-FIXED_TEMPERATURE = 100.0
+FIXED_TEMPERATURE = 100.0  # METHOD.md, Equations 3 and 10
 
 
 class Levels(NamedTuple):
     """What the combiner computes. V = 1 view (the reference), or 2 (the reference, then its augmented view).
 
-    text    t, the half of r that all views share, raw, (B, p)
-    images  i and i', the other half, raw, (V, B, p)
-    low     f_s "SimSum", unit rows, (B, d); None without level `sum`
-    mid     f_c "CatCombined", unit rows, (B, d); None without level `cat`
-    high    f_h "HybridFusion", unit rows, (V, B, d); None without level `hybrid`
+    text    t, the half of r that all views share, raw, (B, p); Equation 4 of METHOD.md
+    images  i and i', the other half, raw, (V, B, p); Equation 4
+    low     f_s "SimSum", unit rows, (B, d); Equation 7; None without level `sum`
+    mid     f_c "CatCombined", unit rows, (B, d); Equation 8; None without level `cat`
+    high    f_h "HybridFusion", unit rows, (V, B, d); Equation 9; None without level `hybrid`
     """
 
     text: Tensor
@@ -50,7 +50,7 @@ class Architecture:
 
 
 class Combiner(nn.Module):
-    """The network of method.md, stage 2. Parameter names are those of the original checkpoints."""
+    """The network of METHOD.md, Equations 4–9. Parameter names are those of the original checkpoints."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -65,6 +65,7 @@ class Combiner(nn.Module):
             self.dynamic_scalar = nn.Sequential(nn.Linear(2 * p, h), nn.ReLU(), nn.Dropout(0.5), nn.Linear(h, 1))
         if has_cat:
             self.combiner_proj = nn.Linear(h, d)
+        # Initial values: METHOD.md, Section 4.2.
         self.loss_weight = nn.Parameter(torch.full((1,), math.log(0.5))) if has_cat and has_hybrid else None
         learned, sscl = architecture.learned_temperature, architecture.self_supervised
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(100.0))) if learned else None
@@ -96,12 +97,12 @@ class Combiner(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """τ = exp(logit_scale), or 100 where it is fixed; shape (1,)."""
+        """τ = exp(logit_scale), or 100 where it is fixed (METHOD.md, Equation 10); shape (1,)."""
         return self._scale(self.logit_scale)
 
     @property
     def sscl_temperature(self) -> Tensor:
-        """τ_s = exp(logit_scale_sl), or 100 where it is fixed; shape (1,)."""
+        """τ_s = exp(logit_scale_sl), or 100 where it is fixed (METHOD.md, Equation 10); shape (1,)."""
         return self._scale(self.logit_scale_sl)
 
     @property
@@ -120,7 +121,7 @@ class Combiner(nn.Module):
         combined = self._drop(relu(_of_halves(self.combiner_layer, shared, own)))
         levels = self.architecture.levels
         low = normalize(images[0].float() + text.float(), dim=-1) if "sum" in levels else None
-        # c is never negative, so method.md's second relu before combiner_proj changes nothing.
+        # c is never negative, so the relu of METHOD.md, Equation 8, changes nothing.
         mid = normalize(self.combiner_proj(combined[0]).float(), dim=-1) if "cat" in levels else None
         high = None
         if "hybrid" in levels:
@@ -133,7 +134,7 @@ class Combiner(nn.Module):
 
     @torch.no_grad()
     def queries(self, text: Tensor, images: Tensor, *, matched: bool = False) -> Tensor:
-        """Unit queries (B, d) from raw `text` and `images` (B, d): method.md, "The query at inference".
+        """Unit queries (B, d) from raw `text` and `images` (B, d): METHOD.md, Equations 15 and 16.
 
         `matched` takes the training loss's weights instead of the released order.
         """
@@ -155,6 +156,7 @@ class Combiner(nn.Module):
         return parts
 
     def _drop(self, x: Tensor) -> Tensor:
+        """Dropout with probability 0.5 (METHOD.md, Section 4.1)."""
         if x.is_cuda or not self.training:
             return dropout(x, 0.5, self.training)
         # A CPU draws uniform numbers four times as fast as it tosses dropout's coins.
@@ -171,7 +173,7 @@ def _of_halves(layer: nn.Linear, shared: Tensor, own: Tensor) -> Tensor:
 
 
 def level_weights(weight: Tensor | None, *, matched: bool) -> tuple[Tensor | float, Tensor | float]:
-    """Weights of the high and the mid level: (2w, 2−2w) in the loss (`matched`), the other way round in the query."""
+    """Weights of the high and mid levels: (2w, 2−2w) if `matched` (METHOD.md, Equations 13, 16), else swapped (15)."""
     if weight is None:
         return 1.0, 1.0
     return (2 * weight, 2 - 2 * weight) if matched else (2 - 2 * weight, 2 * weight)

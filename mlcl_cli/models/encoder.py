@@ -16,7 +16,7 @@ Side = Literal["text", "image"]
 
 
 class Encoder:
-    """CLIP in eval mode (batch-norm statistics never move, not even in fine-tuning: method.md, "Symbols").
+    """CLIP in eval mode (batch-norm statistics never move, not even in fine-tuning: METHOD.md, Section 2).
 
     Encodes in fp32, and in mixed precision inside of a training step's autocast.
     """

@@ -1,4 +1,4 @@
-"""The contrastive losses of method.md. Each returns named terms; the training loop sums whatever it is given."""
+"""The contrastive losses of METHOD.md. Each returns named terms; the training loop sums whatever it is given."""
 
 from collections.abc import Collection
 from typing import Literal
@@ -22,12 +22,12 @@ def logits(queries: Tensor, targets: Tensor, scale: Tensor | float) -> Tensor:
 
 
 def contrastive(scores: Tensor) -> Tensor:
-    """CE(L): mean cross-entropy of logits (B, B) against arange(B), query → target only. Computed in fp32."""
+    """CE(L), METHOD.md, Equation 2: mean cross-entropy of logits (B, B) against arange(B). Computed in fp32."""
     return cross_entropy(scores.float(), torch.arange(len(scores), device=scores.device))
 
 
 def finetune_loss(reference: Tensor, text: Tensor, target: Tensor) -> Tensor:
-    """Stage 1: CE(100 · n(f_ref + f_txt) · n(f_tgt)ᵀ) from raw features (B, d)."""
+    """METHOD.md, Equation 3: CE(100 · n(f_ref + f_txt) · n(f_tgt)ᵀ) from raw features (B, d)."""
     query = normalize(reference.float() + text.float(), dim=-1)
     return contrastive(logits(query, normalize(target.float(), dim=-1), FIXED_TEMPERATURE))
 
@@ -37,7 +37,7 @@ def combiner_logits(
 ) -> dict[str, Tensor]:
     """The logit matrices (B, B) of all terms that are on: hybrid, cat, sum (mCCL), sscl_mid, sscl_high (SSCL).
 
-    `target` is raw (B, d). SSCL terms need a second view in `levels`.
+    METHOD.md, Equations 11 and 12. `target` is raw (B, d). SSCL terms need a second view in `levels`.
     """
     goal, scale, sscl_scale = normalize(target.float(), dim=-1), combiner.temperature, combiner.sscl_temperature
     terms: dict[str, Tensor] = {}
@@ -57,7 +57,7 @@ def combiner_logits(
 
 
 def combiner_losses(combiner: Combiner, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """2w·L_h + (2−2w)·L_c + L_s + L_mid + L_high as its weighted summands, by the names of `combiner_logits`."""
+    """METHOD.md, Equation 13, as its weighted summands, by the names of `combiner_logits`."""
     high_weight, mid_weight = level_weights(combiner.weight, matched=True)
     weights = {"hybrid": high_weight, "cat": mid_weight}
     return {name: weights.get(name, 1.0) * contrastive(scores) for name, scores in terms.items()}

@@ -56,7 +56,7 @@ class Clip(_Section):
 
 
 class Image(_Section):
-    """How an image becomes the encoder's input."""
+    """How an image becomes the encoder's input (METHOD.md, Section 7.1)."""
 
     transform: Literal["targetpad", "squarepad", "clip"] = "targetpad"
     target_ratio: Ratio = 1.25
@@ -65,7 +65,7 @@ class Image(_Section):
 
 
 class Finetune(_Section):
-    """Stage 1."""
+    """Stage 1; the defaults are METHOD.md, Section 3.2."""
 
     encoder: Literal["text", "image", "both"] = "both"
     epochs: WholeFrom1 = 100
@@ -77,7 +77,7 @@ class Finetune(_Section):
 
 
 class Combiner(_Section):
-    """Stage 2: the network, its losses, how it is trained and used."""
+    """Stage 2: network, losses, training and use; the defaults are METHOD.md, Sections 4.1 and 4.4."""
 
     projection_dim: WholeFrom1 = 2560
     hidden_dim: WholeFrom1 = 5120

@@ -29,7 +29,7 @@ class Figures:
 
 
 def sum_query(text: Tensor, image: Tensor) -> Tensor:
-    """The baseline without a combiner: n(f_ref + f_txt)."""
+    """The baseline without a combiner (METHOD.md, Equation 17): n(f_ref + f_txt)."""
     return normalize(image + text, dim=-1)
 
 
@@ -77,7 +77,7 @@ class Composed(NamedTuple):
 
 
 class Evaluation:
-    """A split's protocol (method.md, "Validation protocols"), for any number of features and queries.
+    """A split's protocol (METHOD.md, Section 8.2), for any number of features and queries.
 
     The names are looked up once: a validation after every epoch is gathers and products.
     """

@@ -1,4 +1,4 @@
-"""Exact ranks by counting, in bounded memory (method.md, "Validation protocols")."""
+"""Exact ranks by counting, in bounded memory (METHOD.md, Section 8.1)."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple

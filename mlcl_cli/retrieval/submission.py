@@ -1,4 +1,4 @@
-"""The two files that CIRR's test server takes (method.md, "CIRR test submission")."""
+"""The two files that CIRR's test server takes (METHOD.md, Section 9)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from mlcl_cli.errors import DataError
 from mlcl_cli.files import to_json, write_files
 from mlcl_cli.retrieval.ranking import NOBODY, best_rows
 
+# The test server's rules: METHOD.md, Section 9.
 VERSION = "rc2"
 MOST_BYTES = 5_000_000
 RECALL_LENGTH, SUBSET_LENGTH = 50, 3

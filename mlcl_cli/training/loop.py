@@ -62,7 +62,7 @@ class Trainer:
         scheduler: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts | None = None,
     ) -> None:
         self.objective, self.optimiser, self.plan, self.compute = objective, optimiser, plan, compute
-        self.scheduler = scheduler  # its T_0 counts epochs
+        self.scheduler = scheduler  # its T_0 counts epochs (METHOD.md, Section 4.5)
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
         self.epoch, self.steps_done = 1, 0
         self.updating = False  # an update under way: neither the step before nor the one after can be resumed from
@@ -143,7 +143,7 @@ class Trainer:
         figures = {"loss": total.detach(), **{name: loss.detach().squeeze() for name, loss in losses.items()}}
         figures |= self._guarded_update(total.detach())
         if self.scheduler is not None:
-            # The original's `scheduler.step(epoch + i / iters)`, both counted from 0.
+            # METHOD.md, Equation 14: epochs and iterations count from 0.
             self.scheduler.step(self.epoch - 1 + self.steps_done / self.plan.steps(len(self.objective.triplets)))
         self._history.append(figures)
 

@@ -47,7 +47,7 @@ class Objective(Protocol):
 
 @dataclass
 class Finetuning:
-    """Stage 1 (method.md): the element-wise sum finds the target. The augmented view is never computed here."""
+    """Stage 1 (METHOD.md, Equation 3): the element-wise sum is the query. No augmented view is computed."""
 
     encoder: Encoder
     triplets: TripletRows
@@ -150,7 +150,7 @@ class BankedViews:
 
 @dataclass
 class Combining:
-    """Stage 2 (method.md): mCCL and SSCL on frozen features. `views` is None where no SSCL term is on."""
+    """Stage 2 (METHOD.md, Equations 11–13): mCCL and SSCL on frozen features. `views` is None without SSCL."""
 
     combiner: Combiner
     triplets: TripletRows
@@ -170,7 +170,7 @@ class Combining:
         return self.images.prepare(references), self.images.prepare(targets), self.texts.prepare(captions), views
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        """The weighted terms of method.md's loss that are on."""
+        """The weighted terms of METHOD.md, Equation 13, that are on."""
         references, targets, captions, views = batch
         images = self.images.features(references)[None]
         if self.views:
@@ -199,7 +199,7 @@ class Combining:
 
 
 def finetuning_optimiser(encoder: Encoder, sides: Sequence[Side], learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW of stage 1 over the parameters of `sides`, which are made trainable."""
+    """AdamW over the parameters of `sides`, which become trainable: betas and eps of METHOD.md, Section 3.2."""
     parameters = [parameter for side in sides for parameter in encoder.parameters(side)]
     for parameter in parameters:
         parameter.requires_grad_()
@@ -207,7 +207,7 @@ def finetuning_optimiser(encoder: Encoder, sides: Sequence[Side], learning_rate:
 
 
 def combiner_optimiser(combiner: Combiner, learning_rate: float) -> torch.optim.Optimizer:
-    """Adam of stage 2: `loss_weight` learns at 1e-3, all else at `learning_rate`."""
+    """Adam with `learning_rate`, except 1e-3 for `loss_weight` (METHOD.md, Section 4.4)."""
     level_weight = [combiner.loss_weight] if combiner.loss_weight is not None else []
     rest: list[nn.Parameter] = [p for p in combiner.parameters() if p is not combiner.loss_weight]
     groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]

@@ -15,7 +15,7 @@ from mlcl_cli.models.encoder import tokenise
 from mlcl_cli.workflows.contents import Content, Contents
 from mlcl_cli.workflows.findings import NEEDS, CheckResult
 
-CONTEXT = 77
+CONTEXT = 77  # tokens: METHOD.md, Section 6
 
 
 def examine_captions(splits: Sequence[Split], result: CheckResult) -> None:

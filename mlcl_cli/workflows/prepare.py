@@ -8,7 +8,7 @@ from mlcl_cli.reporting import Reporter
 
 
 def prepare(profile: Profile, reporter: Reporter) -> dict[str, Any]:
-    """Prepares the profile's raw Shoes download; the object of profile.md, "Results of --json"."""
+    """Prepares the profile's raw Shoes download; returns what `--json` prints (README, "The five commands")."""
     output = profile.roots.shoes / "annotations"
     prepared = prepare_shoes(profile.shoes.images, profile.shoes.annotations, output, reporter)
     return {

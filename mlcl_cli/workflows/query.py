@@ -94,7 +94,7 @@ class EvaluationResult:
     circumstances: Circumstances
 
     def as_json(self) -> dict[str, Any]:
-        """The object of profile.md, "Results of --json"."""
+        """The object that `--json` prints (README, "The five commands"; metrics: METHOD.md, Section 8.4)."""
         queries, gallery = self.figures.queries, self.figures.gallery
         single = len(queries) == 1
         return {
@@ -133,7 +133,7 @@ class SubmissionResult:
     circumstances: Circumstances
 
     def as_json(self) -> dict[str, Any]:
-        """The object of profile.md, "Results of --json"."""
+        """The object that `--json` prints (README, "The five commands"; metrics: METHOD.md, Section 8.4)."""
         files = [str(path) for path in self.files]
         sizes = [path.stat().st_size for path in self.files]
         told = {"command": "submit-cirr", "queries": self.queries, "files": files, "bytes": sizes}

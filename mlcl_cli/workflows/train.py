@@ -153,6 +153,7 @@ def ready_to_combine(session: Session, train: Split, val: Split, choice: ClipCho
     optimiser = combiner_optimiser(combiner, settings.learning_rate)
     scheduler = None
     if settings.schedule == "cosine_restarts":
+        # T_0 counts epochs; both values from METHOD.md, Section 4.5.
         scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=10, eta_min=1e-6)
     evaluation = _evaluation(data)
 

@@ -22,7 +22,7 @@ class TrainingResult:
     circumstances: Circumstances
 
     def as_json(self) -> dict[str, Any]:
-        """The object of profile.md, "Results of --json"."""
+        """The object that `--json` prints (README, "The five commands"; metrics: METHOD.md, Section 8.4)."""
         checkpoint = str(self.run / self.best.checkpoint)
         best = {"epoch": self.best.epoch, "score": self.best.score, "checkpoint": checkpoint}
         return {

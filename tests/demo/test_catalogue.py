@@ -1,4 +1,4 @@
-"""The demo's catalogue is what datasets.md says; the small CLIP is what OpenAI's loader takes."""
+"""The demo's catalogue has the layout of DATASETS.md; the small CLIP is what OpenAI's loader takes."""
 
 import hashlib
 from pathlib import Path
