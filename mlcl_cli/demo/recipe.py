@@ -18,10 +18,10 @@ finetune:
 combiner:
   projection_dim: 256
   hidden_dim: 512
-  epochs: 40
+  epochs: 50
   batch_size: 128
-  learning_rate: 2.0e-3
-  augmented_views: 2          # encoded once; fresh, the default, encodes 40 an image here
+  learning_rate: 2.5e-3
+  augmented_views: 2          # encoded once; fresh, the default, encodes 50 an image here
 """
 
 
