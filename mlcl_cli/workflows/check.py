@@ -16,7 +16,7 @@ from mlcl_cli.data.dataset import DATASETS, load_split
 from mlcl_cli.data.prepare import read_raw_shoes
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, MachineError, MlclError, UsageError
-from mlcl_cli.files import standing, to_json, write_file
+from mlcl_cli.files import standing, to_json
 from mlcl_cli.images.decode import BadImage, read_images, set_limits
 from mlcl_cli.images.stamps import file_stamp
 from mlcl_cli.images.transforms import Transform
@@ -26,7 +26,6 @@ from mlcl_cli.models.layouts import UNKNOWN_ACTIVATION
 from mlcl_cli.models.weights import is_official, is_there, load_clip
 from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
-from mlcl_cli.training.checkpoints import SUFFIX, load_checkpoint, require_probe
 from mlcl_cli.workflows.check_data import (
     examine_captions,
     examine_contents,
@@ -35,13 +34,12 @@ from mlcl_cli.workflows.check_data import (
     examine_leakage,
     examine_names,
 )
-from mlcl_cli.workflows.contents import Contents
+from mlcl_cli.workflows.check_runs import examine_batches, examine_checkpoints
+from mlcl_cli.workflows.contents import Contents, read_note, write_note
 from mlcl_cli.workflows.findings import NEEDS, PREPARE, CheckResult, Severity
-from mlcl_cli.workflows.runs import list_runs
 
 FEATURE_BYTES = 4
 SUBMIT = "submit-cirr"
-COMBINING = ("evaluate", SUBMIT)
 DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 STATE_COPIES = 3  # weights and the two moments of AdamW
 BRIGHTEST = 255
@@ -84,7 +82,8 @@ def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = (), c
     examine_galleries(loaded, contents, result)
     if profile.workspace.is_dir():
         contents.save()
-    _checkpoints(profile, result)
+    examine_batches(profile, loaded, result)
+    examine_checkpoints(profile, result)
     _room(profile, loaded, size, result)
     return result
 
@@ -189,9 +188,7 @@ def _images(
             advance(1)
     result.looked["images"] = f"{len(users):,}, {len(users) - len(wanted) - len(absent):,} of them verified before"
     if wanted and profile.workspace.is_dir():
-        try:
-            write_file(memory, to_json({"megapixels": limit, "stamps": verified}))
-        except MachineError as error:
+        if error := write_note(memory, to_json({"megapixels": limit, "stamps": verified})):
             what = f"{error.what}: the next check decodes these images again, and training would fail"
             result.add("workspace", "note", profile.workspace, what)
 
@@ -231,7 +228,7 @@ def _brightest(image: Image.Image) -> float:
 def _remembered(memory: Path, limit: str) -> Mapping[str, str]:
     """Stamps of files that were decoded before, under the same limit; nothing where the note is not sound."""
     try:
-        note = parse_json(memory.read_bytes())
+        note = parse_json(read_note(memory))
         return dict(note["stamps"]) if note["megapixels"] == limit else {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
@@ -256,22 +253,6 @@ def _clip(profile: Profile, result: CheckResult) -> _ClipSize | None:
     features = int(weights["text_projection"].shape[1])
     parameters = sum(tensor.numel() for tensor in weights.values())
     return _ClipSize(features, parameters, int(visual.input_resolution))
-
-
-def _checkpoints(profile: Profile, result: CheckResult) -> None:
-    users = {"finetune": result.needing(), "combiner": [c for c in result.needing() if c in COMBINING]}
-    paths = {path: users[stage] for stage in users for path in (profile.workspace / stage).glob(f"*/*{SUFFIX}")}
-    if isinstance(profile.clip.checkpoint, Path):
-        paths[profile.clip.checkpoint] = result.needing()
-    for run in list_runs(profile):
-        if (problem := run.problem) is not None:
-            result.add("checkpoints", "error", problem.where, problem.what, problem.remedy, users[run.stage])
-    for path, commands in sorted(paths.items()):
-        try:
-            require_probe(load_checkpoint(path))
-        except DataError as error:
-            result.add("checkpoints", "error", error.where, error.what, error.remedy, commands)
-    result.looked["checkpoints"] = f"{len(paths):,}"
 
 
 def _room(profile: Profile, splits: Sequence[Split], size: _ClipSize | None, result: CheckResult) -> None:

@@ -6,7 +6,7 @@ from mlcl_cli.data.dataset import protocol_of
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.summary import SUMMARY
 from mlcl_cli.workflows.run_records import best_checkpoint
-from mlcl_cli.workflows.runs import STAGES, ListedRun, find_run
+from mlcl_cli.workflows.runs import STAGES, ListedRun, find_run, run_at
 
 
 def checkpoint_named(profile: Profile, text: str, stage: str | None = None) -> Path:
@@ -41,7 +41,7 @@ def _path(text: str) -> Path:
 
 def _run(profile: Profile, text: str, stage: str | None) -> ListedRun:
     folder = _path(text)
-    if (folder / SUMMARY).is_file():  # of any workspace
-        return find_run(profile.model_copy(update={"workspace": folder.parents[1]}), str(folder))
+    if (folder / SUMMARY).is_file():  # of any workspace, or of none
+        return run_at(folder)
     staged = text.startswith(tuple(f"{name}/" for name in STAGES))
     return find_run(profile, text if stage is None or staged else f"{stage}/{text}")
