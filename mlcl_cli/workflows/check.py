@@ -15,7 +15,7 @@ from mlcl_cli.amounts import counted
 from mlcl_cli.data.dataset import DATASETS, load_split
 from mlcl_cli.data.prepare import read_raw_shoes
 from mlcl_cli.data.records import Split
-from mlcl_cli.errors import DataError, MachineError, MlclError, UsageError
+from mlcl_cli.errors import DataError, MlclError, UsageError
 from mlcl_cli.files import standing, to_json
 from mlcl_cli.images.decode import BadImage, read_images, set_limits
 from mlcl_cli.images.stamps import file_stamp
@@ -76,13 +76,13 @@ def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = (), c
     transform = Transform(
         profile.image.transform, profile.image.target_ratio, LARGEST_INPUT if size is None else size.resolution
     )
-    _images(profile, loaded, transform, reporter, result)
+    bad = _images(profile, loaded, transform, reporter, result)
     if content:
         examine_contents(loaded, contents, result)
     examine_galleries(loaded, contents, result)
     if profile.workspace.is_dir():
         contents.save()
-    examine_batches(profile, loaded, result)
+    examine_batches(profile, loaded, bad, result)
     examine_checkpoints(profile, result)
     _room(profile, loaded, size, result)
     return result
@@ -158,7 +158,8 @@ def _to_run(commands: Sequence[str]) -> str:
 
 def _images(
     profile: Profile, splits: Sequence[Split], transform: Transform, reporter: Reporter, result: CheckResult
-) -> None:
+) -> set[Path]:
+    """Decodes what was not verified before; returns the images that cannot be used."""
     users: dict[Path, list[str]] = {}
     for split in splits:
         for name in split.images():
@@ -169,6 +170,7 @@ def _images(
     before = _remembered(memory, limit)
     verified = {str(path): stamp for path, stamp in stamps.items() if before.get(str(path)) == stamp}
     absent = _absent_images(splits, stamps, result)
+    bad = set(absent)
     wanted = [(str(path), path) for path in users if str(path) not in verified and path not in absent]
 
     def brightest(image: Image.Image, _position: int) -> float:
@@ -179,6 +181,7 @@ def _images(
     with reporter.bar(f"Decoding {counted(len(wanted), 'image')}", len(wanted)) as advance:
         for (_name, path), found in zip(wanted, looks, strict=True):
             if isinstance(found, BadImage):
+                bad.add(path)
                 _report_bad(profile, users[path], found, result)
             elif found > BRIGHTEST:
                 what = f"16-bit: values above {BRIGHTEST} become white, and it has up to {found:,.0f}"
@@ -187,10 +190,12 @@ def _images(
                 verified[str(path)] = stamps.get(path, "")
             advance(1)
     result.looked["images"] = f"{len(users):,}, {len(users) - len(wanted) - len(absent):,} of them verified before"
-    if wanted and profile.workspace.is_dir():
-        if error := write_note(memory, to_json({"megapixels": limit, "stamps": verified})):
-            what = f"{error.what}: the next check decodes these images again, and training would fail"
-            result.add("workspace", "note", profile.workspace, what)
+    if not wanted or not profile.workspace.is_dir():
+        return bad
+    if error := write_note(memory, to_json({"megapixels": limit, "stamps": verified})):
+        what = f"{error.what}: the next check decodes these images again, and training would fail"
+        result.add("workspace", "note", profile.workspace, what)
+    return bad
 
 
 def _absent_images(splits: Sequence[Split], there: Container[Path], result: CheckResult) -> set[Path]:

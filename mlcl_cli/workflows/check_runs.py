@@ -1,6 +1,6 @@
 """What `mlcl check` finds about runs: batches larger than the data, checkpoints that a command could not use."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from mlcl_cli.data.records import Split
@@ -18,9 +18,17 @@ COMBINING = ("evaluate", "submit-cirr")
 STAGES = {"finetune": "finetune", "train-combiner": "combiner"}
 
 
-def examine_batches(profile: Profile, splits: Sequence[Split], result: CheckResult) -> None:
-    """Batches larger than the training split."""
-    for split in splits:
+def examine_batches(profile: Profile, splits: Sequence[Split], bad: Container[Path], result: CheckResult) -> None:
+    """Batches larger than the training split, and splits of which nothing is left without `bad` images."""
+    for whole in splits:
+        split = whole
+        if profile.bad_images == "drop":
+            split = whole.without({name for name in whole.images() if whole.paths[name] in bad})
+        for part in split.sets if split != whole else ():
+            if not part.triplets:
+                what = f"nothing is left of {part.name} without its bad images"
+                commands = [c for c in result.needing([split.name]) if c != "submit-cirr"]
+                result.add("images", "error", split.name, what, "Download the images again", commands)
         for command, stage in STAGES.items():
             if split.name != "train" or command not in result.needing():
                 continue

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mlcl_cli.data.dataset import protocol_of
+from mlcl_cli.errors import UsageError
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.summary import SUMMARY
 from mlcl_cli.workflows.run_records import best_checkpoint
@@ -36,7 +37,10 @@ def run_named(profile: Profile, text: str, stage: str) -> Path:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser().resolve()
+    try:
+        return Path(text).expanduser().resolve()
+    except RuntimeError as error:  # ~name of nobody
+        raise UsageError(f"has no home folder ({error})", where=text) from error
 
 
 def _run(profile: Profile, text: str, stage: str | None) -> ListedRun:

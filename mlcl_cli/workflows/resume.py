@@ -14,7 +14,7 @@ from mlcl_cli.profile import Profile
 from mlcl_cli.training.runs import StoredRun, find_runs
 from mlcl_cli.training.summary import SUMMARY
 from mlcl_cli.workflows.choose import ClipChoice
-from mlcl_cli.workflows.contents import combined
+from mlcl_cli.workflows.contents import combined, read_note
 
 # What may differ between the two parts of a run: where things lie, and how the machine is used.
 FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
@@ -133,7 +133,7 @@ def require_same(stored: StoredRun, now: Mapping[str, Any], images: Mapping[str,
 
 def _changed_images(path: Path, images: Mapping[str, str]) -> list[str]:
     try:
-        before = dict(parse_json(path.read_bytes()))
+        before = dict(parse_json(read_note(path)))
     except (OSError, ValueError, TypeError, RecursionError):
         return []
     return [name for name in [*before, *(images.keys() - before)] if before.get(name) != images.get(name)]

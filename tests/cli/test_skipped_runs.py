@@ -137,3 +137,54 @@ def test_a_report_is_written_whatever_a_run_has_as_its_profile(mlcl: Mlcl, train
     outcome = mlcl("report", "combiner/first", "--json")
     assert outcome.json["runs"] == [{"run": "combiner/first", "sheet": False}]
     assert "profile.yaml" in outcome.err
+
+
+def test_check_finds_a_split_of_which_nothing_is_left(mlcl: Mlcl, trained: Path) -> None:
+    for path in (trained / "data/dev").iterdir():
+        path.write_text("no picture")
+    drop = ("--set", "bad_images=drop")
+    told = json.loads(mlcl("check", "--json", *drop).out)
+    assert told["verdicts"]["evaluate"] == told["verdicts"]["finetune"] == "would fail"
+    assert told["verdicts"]["submit-cirr"] == "ok"
+    left = [found["commands"] for found in told["findings"] if found["what"].startswith("nothing is left of cirr")]
+    assert left == [["finetune", "train-combiner", "evaluate"]]
+    assert "nothing is left of cirr" in mlcl("evaluate", *drop).err
+
+
+@pytest.mark.parametrize("name", ["contents.json", "checked.json"])
+def test_what_the_workspace_remembers_is_not_written_through_links(mlcl: Mlcl, trained: Path, name: str) -> None:
+    victim, note = trained / "victim.txt", trained / "work/features" / name
+    victim.write_text("precious")
+    note.unlink(missing_ok=True)
+    note.symlink_to(victim)
+    assert mlcl("check", "--content").code == 0
+    assert mlcl("evaluate").code == 0
+    assert victim.read_text() == "precious"
+    note.unlink()
+    os.mkfifo(note)
+    assert mlcl("check", "--content").code == 0
+    assert mlcl("evaluate").code == 0
+    note.unlink()
+    note.mkdir()
+    assert mlcl("check", "--content").code == 0
+    assert mlcl("evaluate").code == 0
+
+
+def test_nothing_is_deleted_in_a_folder_that_a_bank_is_linked_to(mlcl: Mlcl, trained: Path) -> None:
+    elsewhere = trained / "elsewhere"
+    elsewhere.mkdir()
+    for bank in [path for path in (trained / "work/features").iterdir() if path.is_dir()]:
+        shutil.rmtree(bank)
+        bank.symlink_to(elsewhere)
+    for name in ("0001.safetensors", ".mine.partial"):
+        (elsewhere / name).write_text("precious")
+    outcome = mlcl("evaluate")
+    assert (outcome.code, "0001.safetensors" in outcome.err) == (0, True)
+    assert {(elsewhere / name).read_text() for name in ("0001.safetensors", ".mine.partial")} == {"precious"}
+
+
+@pytest.mark.parametrize("command", [("evaluate", "--checkpoint"), ("finetune", "--from"), ("export",)])
+def test_the_home_of_nobody_is_named(mlcl: Mlcl, trained: Path, command: tuple[str, ...]) -> None:
+    more = (str(trained / "x.pt"),) if command == ("export",) else ()
+    outcome = mlcl(*command, "~nobody-of-this-name/run", *more)
+    assert (outcome.code, "has no home folder" in outcome.err) == (2, True)
