@@ -149,7 +149,7 @@ class Bank:
 
     def _load(self) -> None:
         self._shards = []
-        if self._writes:
+        if self._writes and not self.path.is_symlink():  # a link may lead to a folder of the user's
             for left_over in self.path.glob(".*.partial"):  # by a process that was killed
                 with suppress(OSError):
                     left_over.unlink()
@@ -168,7 +168,7 @@ class Bank:
     def _leave_out(self, path: Path, error: DamagedShardError | OSError) -> None:
         problem = getattr(error, "strerror", None) or error
         self._reporter.warn(f"{path}: {problem}. Its features are computed again")
-        if self._writes and isinstance(error, DamagedShardError):
+        if self._writes and isinstance(error, DamagedShardError) and not self.path.is_symlink():
             with suppress(OSError):
                 path.unlink()
 

@@ -278,14 +278,22 @@ class StoredRun:
         return (self.folder / best["checkpoint"], float(best["score"])) if best else None
 
 
-def find_runs(parent: Path, *, unfinished: bool = False) -> list[StoredRun]:
+def find_runs(
+    parent: Path, *, unfinished: bool = False, damaged: Callable[[DataError], None] | None = None
+) -> list[StoredRun]:
     """The runs under `parent`, oldest first: those with a best checkpoint, or those `unfinished` that can go on.
 
-    Raises DataError for a summary that is not a valid one.
+    The error of a summary that is not a valid one goes to `damaged`, and is raised where there is no such function.
     """
     runs = []
     for path in sorted(parent.glob(f"*/{SUMMARY}")):
-        run = StoredRun(path.parent, RunSummary.read(path).as_mapping())
+        try:
+            run = StoredRun(path.parent, RunSummary.read(path).as_mapping())
+        except DataError as error:
+            if damaged is None:
+                raise
+            damaged(error)
+            continue
         best = run.checkpoint()
         if unfinished:
             if run.summary["state"] != "finished" and any(

@@ -26,6 +26,12 @@ def _timestamp(text: str) -> str:
     return text
 
 
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a path cannot hold a NUL character")
+    return text
+
+
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -33,6 +39,7 @@ Timestamp = Annotated[str, AfterValidator(_timestamp)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.,()/+-]{1,64}$")]
 # A plain name: a best checkpoint never lies outside of its run's folder.
 BestName = Annotated[str, Field(pattern=r"^best(-[A-Za-z0-9@_.+-]{1,64})?\.safetensors$")]
+PathText = Annotated[str, AfterValidator(_without_nul)]
 LogName = Annotated[str, AfterValidator(lambda name: name if name in NAMES else _refuse(name))]
 
 
@@ -58,8 +65,8 @@ class BestSummary(_Part):
 class ClipSummary(_Part):
     """The CLIP that a run began with; paths start at the workspace."""
 
-    model: str
-    checkpoint: str | None
+    model: PathText
+    checkpoint: PathText | None
     fingerprint: str
 
 

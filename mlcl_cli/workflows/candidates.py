@@ -50,25 +50,30 @@ class PassedOver:
 class Conditions:
     """What a score was measured under. Scores compare only where all of it is equal and the gallery is whole.
 
-    `data` is the digest of what was ranked, None where it is not known.
+    `data` is the digest of what was ranked, None where it is not known; `weights` are the levels' weights that a
+    combiner ranked with, released or matched, None without a combiner.
     """
 
     protocol: str
     image: str
     data: str | None
     whole: bool
+    weights: str | None
 
     @classmethod
     def of(cls, session: Session) -> Self:
         """Those of the profile, on its whole validation split."""
         image = str(ImageRecord.model_validate(session.image))
-        return cls(session.protocol.name, image, session.validation_digest, whole=True)
+        weights = session.profile.combiner.inference_weights
+        return cls(session.protocol.name, image, session.validation_digest, whole=True, weights=weights)
 
     def differences(self, wanted: "Conditions") -> str:
         """In words, what differs from `wanted`; empty where the scores compare."""
         told = []
         if self.image != wanted.image:
             told.append(f"transform {self.image}")
+        if self.weights not in (None, wanted.weights):
+            told.append(f"inference_weights {self.weights}")
         if not self.whole:
             told.append("a pruned gallery")
         if self.protocol != wanted.protocol:
@@ -197,7 +202,9 @@ def _candidate(run: ListedRun, summary: RunRecord, best: BestRecord, lineage: _L
         run.state,
         summary.created,
         summary.seed,
-        Conditions(summary.protocol.removesuffix(PRUNED), str(summary.image), data, not pruned),
+        Conditions(
+            summary.protocol.removesuffix(PRUNED), str(summary.image), data, not pruned, summary.inference_weights
+        ),
         summary.clip.fingerprint,
         lineage.base,
         towers,

@@ -15,8 +15,8 @@ from mlcl_cli.amounts import counted
 from mlcl_cli.data.dataset import DATASETS, load_split
 from mlcl_cli.data.prepare import read_raw_shoes
 from mlcl_cli.data.records import Split
-from mlcl_cli.errors import DataError, MachineError, MlclError, UsageError
-from mlcl_cli.files import standing, to_json, write_file
+from mlcl_cli.errors import DataError, MlclError, UsageError
+from mlcl_cli.files import standing, to_json
 from mlcl_cli.images.decode import BadImage, read_images, set_limits
 from mlcl_cli.images.stamps import file_stamp
 from mlcl_cli.images.transforms import Transform
@@ -26,7 +26,6 @@ from mlcl_cli.models.layouts import UNKNOWN_ACTIVATION
 from mlcl_cli.models.weights import is_official, is_there, load_clip
 from mlcl_cli.profile import Profile
 from mlcl_cli.reporting import Reporter
-from mlcl_cli.training.checkpoints import SUFFIX, load_checkpoint, require_probe
 from mlcl_cli.workflows.check_data import (
     examine_captions,
     examine_contents,
@@ -35,13 +34,12 @@ from mlcl_cli.workflows.check_data import (
     examine_leakage,
     examine_names,
 )
-from mlcl_cli.workflows.contents import Contents
+from mlcl_cli.workflows.check_runs import examine_batches, examine_checkpoints
+from mlcl_cli.workflows.contents import Contents, read_note, write_note
 from mlcl_cli.workflows.findings import NEEDS, PREPARE, CheckResult, Severity
-from mlcl_cli.workflows.runs import list_runs
 
 FEATURE_BYTES = 4
 SUBMIT = "submit-cirr"
-COMBINING = ("evaluate", SUBMIT)
 DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 STATE_COPIES = 3  # weights and the two moments of AdamW
 BRIGHTEST = 255
@@ -78,13 +76,14 @@ def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = (), c
     transform = Transform(
         profile.image.transform, profile.image.target_ratio, LARGEST_INPUT if size is None else size.resolution
     )
-    _images(profile, loaded, transform, reporter, result)
+    bad = _images(profile, loaded, transform, reporter, result)
     if content:
         examine_contents(loaded, contents, result)
     examine_galleries(loaded, contents, result)
     if profile.workspace.is_dir():
         contents.save()
-    _checkpoints(profile, result)
+    examine_batches(profile, loaded, bad, result)
+    examine_checkpoints(profile, result)
     _room(profile, loaded, size, result)
     return result
 
@@ -159,7 +158,8 @@ def _to_run(commands: Sequence[str]) -> str:
 
 def _images(
     profile: Profile, splits: Sequence[Split], transform: Transform, reporter: Reporter, result: CheckResult
-) -> None:
+) -> set[Path]:
+    """Decodes what was not verified before; returns the images that cannot be used."""
     users: dict[Path, list[str]] = {}
     for split in splits:
         for name in split.images():
@@ -170,6 +170,7 @@ def _images(
     before = _remembered(memory, limit)
     verified = {str(path): stamp for path, stamp in stamps.items() if before.get(str(path)) == stamp}
     absent = _absent_images(splits, stamps, result)
+    bad = set(absent)
     wanted = [(str(path), path) for path in users if str(path) not in verified and path not in absent]
 
     def brightest(image: Image.Image, _position: int) -> float:
@@ -180,6 +181,7 @@ def _images(
     with reporter.bar(f"Decoding {counted(len(wanted), 'image')}", len(wanted)) as advance:
         for (_name, path), found in zip(wanted, looks, strict=True):
             if isinstance(found, BadImage):
+                bad.add(path)
                 _report_bad(profile, users[path], found, result)
             elif found > BRIGHTEST:
                 what = f"16-bit: values above {BRIGHTEST} become white, and it has up to {found:,.0f}"
@@ -188,12 +190,12 @@ def _images(
                 verified[str(path)] = stamps.get(path, "")
             advance(1)
     result.looked["images"] = f"{len(users):,}, {len(users) - len(wanted) - len(absent):,} of them verified before"
-    if wanted and profile.workspace.is_dir():
-        try:
-            write_file(memory, to_json({"megapixels": limit, "stamps": verified}))
-        except MachineError as error:
-            what = f"{error.what}: the next check decodes these images again, and training would fail"
-            result.add("workspace", "note", profile.workspace, what)
+    if not wanted or not profile.workspace.is_dir():
+        return bad
+    if error := write_note(memory, to_json({"megapixels": limit, "stamps": verified})):
+        what = f"{error.what}: the next check decodes these images again, and training would fail"
+        result.add("workspace", "note", profile.workspace, what)
+    return bad
 
 
 def _absent_images(splits: Sequence[Split], there: Container[Path], result: CheckResult) -> set[Path]:
@@ -231,7 +233,7 @@ def _brightest(image: Image.Image) -> float:
 def _remembered(memory: Path, limit: str) -> Mapping[str, str]:
     """Stamps of files that were decoded before, under the same limit; nothing where the note is not sound."""
     try:
-        note = parse_json(memory.read_bytes())
+        note = parse_json(read_note(memory))
         return dict(note["stamps"]) if note["megapixels"] == limit else {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
@@ -256,22 +258,6 @@ def _clip(profile: Profile, result: CheckResult) -> _ClipSize | None:
     features = int(weights["text_projection"].shape[1])
     parameters = sum(tensor.numel() for tensor in weights.values())
     return _ClipSize(features, parameters, int(visual.input_resolution))
-
-
-def _checkpoints(profile: Profile, result: CheckResult) -> None:
-    users = {"finetune": result.needing(), "combiner": [c for c in result.needing() if c in COMBINING]}
-    paths = {path: users[stage] for stage in users for path in (profile.workspace / stage).glob(f"*/*{SUFFIX}")}
-    if isinstance(profile.clip.checkpoint, Path):
-        paths[profile.clip.checkpoint] = result.needing()
-    for run in list_runs(profile):
-        if (problem := run.problem) is not None:
-            result.add("checkpoints", "error", problem.where, problem.what, problem.remedy, users[run.stage])
-    for path, commands in sorted(paths.items()):
-        try:
-            require_probe(load_checkpoint(path))
-        except DataError as error:
-            result.add("checkpoints", "error", error.where, error.what, error.remedy, commands)
-    result.looked["checkpoints"] = f"{len(paths):,}"
 
 
 def _room(profile: Profile, splits: Sequence[Split], size: _ClipSize | None, result: CheckResult) -> None:

@@ -126,7 +126,10 @@ def load_encoder(session: Session, choice: ClipChoice, *, announce: bool = False
     if choice.checkpoint is not None:
         checkpoint = load_checkpoint(choice.checkpoint, "clip")
         load_tuned(network, checkpoint.state, choice.checkpoint)
-        _require_base(checkpoint, base, workspace)
+        require_base(checkpoint, base, workspace)
+        if checkpoint.about.get("image", session.image) != session.image:
+            told = f"was tuned on images as {checkpoint.about['image']}, and the profile says {session.image}"
+            session.reporter.warn(f"{_shown(choice.checkpoint, workspace)} {told}")
         tuned, trained_on = f", tuned: {_shown(choice.checkpoint, workspace)}", checkpoint.about.get("dataset")
     say = session.reporter.choice if announce else session.reporter.note
     say(f"CLIP: {_shown(choice.model, workspace)}{tuned} ({choice.why})")
@@ -201,7 +204,8 @@ def _with_base(session: Session, found: Sequence[Candidate]) -> tuple[list[Candi
     return fit, unfit
 
 
-def _require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> None:
+def require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> None:
+    """Raises DataError where a tuned CLIP says that it was tuned from another model than `base`."""
     record = ClipRecord.of(checkpoint.about, checkpoint.path)
     if record is not None and record.known_base not in (None, base.fingerprint):
         raise DataError(

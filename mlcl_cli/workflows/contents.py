@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -11,7 +10,7 @@ from mlcl_cli.errors import MachineError
 from mlcl_cli.files import to_json, write_file
 from mlcl_cli.images.decode import BadImage
 from mlcl_cli.images.stamps import content_digests, file_stamps
-from mlcl_cli.inputs import parse_json
+from mlcl_cli.inputs import open_regular, parse_json
 from mlcl_cli.reporting import Reporter
 
 
@@ -71,9 +70,28 @@ class Contents:
     def save(self) -> None:
         """Adds what is new to the record on disk, where it can be written."""
         if self._new:
-            with suppress(MachineError):  # a read-only workspace
-                write_file(self.path, to_json(_read(self.path) | self._new))
+            write_note(self.path, to_json(_read(self.path) | self._new))
             self._new.clear()
+
+
+def read_note(path: Path) -> bytes:
+    """A file that `write_note` wrote. Raises OSError where it is missing or not a regular file."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def write_note(path: Path, content: bytes) -> MachineError | None:
+    """Replaces what mlcl remembers in the workspace; returns the error where it cannot be written.
+
+    What is not a regular file stays as it is: a link may lead to a file of the user's.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        return MachineError("is not a regular file", where=path, remedy="Delete it")
+    try:
+        write_file(path, content)
+    except MachineError as error:  # a read-only workspace
+        return error
+    return None
 
 
 def combined(digests: Mapping[str, str]) -> str:
@@ -84,8 +102,6 @@ def combined(digests: Mapping[str, str]) -> str:
 
 def _read(path: Path) -> dict[str, Content]:
     try:
-        return {
-            file: Content(str(stamp), str(digest)) for file, (stamp, digest) in parse_json(path.read_bytes()).items()
-        }
+        return {file: Content(str(stamp), str(digest)) for file, (stamp, digest) in parse_json(read_note(path)).items()}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return {}

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from mlcl_cli.data.dataset import protocol_of
+from mlcl_cli.errors import UsageError
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.summary import SUMMARY
 from mlcl_cli.workflows.run_records import best_checkpoint
-from mlcl_cli.workflows.runs import STAGES, ListedRun, find_run
+from mlcl_cli.workflows.runs import STAGES, ListedRun, find_run, run_at
 
 
 def checkpoint_named(profile: Profile, text: str, stage: str | None = None) -> Path:
@@ -36,12 +37,15 @@ def run_named(profile: Profile, text: str, stage: str) -> Path:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser().resolve()
+    try:
+        return Path(text).expanduser().resolve()
+    except RuntimeError as error:  # ~name of nobody
+        raise UsageError(f"has no home folder ({error})", where=text) from error
 
 
 def _run(profile: Profile, text: str, stage: str | None) -> ListedRun:
     folder = _path(text)
-    if (folder / SUMMARY).is_file():  # of any workspace
-        return find_run(profile.model_copy(update={"workspace": folder.parents[1]}), str(folder))
+    if (folder / SUMMARY).is_file():  # of any workspace, or of none
+        return run_at(folder)
     staged = text.startswith(tuple(f"{name}/" for name in STAGES))
     return find_run(profile, text if stage is None or staged else f"{stage}/{text}")

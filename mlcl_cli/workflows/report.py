@@ -10,8 +10,9 @@ from typing import Any
 
 from mlcl_cli import __version__
 from mlcl_cli.amounts import counted
-from mlcl_cli.errors import MlclError, StuckError, UsageError
+from mlcl_cli.errors import DataError, MlclError, StuckError, UsageError
 from mlcl_cli.files import require_own, write_file
+from mlcl_cli.inputs import open_regular
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.profile import Profile, load_profile
 from mlcl_cli.report.page import Page, Reported
@@ -19,6 +20,7 @@ from mlcl_cli.report.pictures import thumbnails
 from mlcl_cli.report.study import Study, study
 from mlcl_cli.reporting import Reporter, WithoutNotes
 from mlcl_cli.training.logs import TIMES, read_log
+from mlcl_cli.training.summary import MAX_BYTES
 from mlcl_cli.workflows.choose import ClipChoice, best_in_words, choose_run, named_clip
 from mlcl_cli.workflows.query import query_model, validation_of
 from mlcl_cli.workflows.runs import ListedRun, find_run, list_runs
@@ -73,7 +75,7 @@ def write_report(
     with reporter.bar(f"Embedding {counted(len(files), 'picture')}", len(files)) as advance:
         small = thumbnails(files, choose_workers(profile.workers), advance)
         pictures = {key: found for key, found in zip(wanted, small, strict=True) if found is not None}
-    write_file(path, replace(page, pictures=pictures).html().encode())
+    write_file(path, replace(page, pictures=pictures).html().encode(errors="backslashreplace"))
     return ReportResult(path, {run.label: run.study is not None for run in reported}, time.monotonic() - began)
 
 
@@ -144,7 +146,6 @@ def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun,
     except MlclError as error:
         missing = str(error)
         reporter.warn(f"{run.folder.name} has no retrieval sheet: {missing}")
-    resolved = run.folder / "profile.yaml"
     return Reported(
         number,
         run.folder.name,
@@ -153,7 +154,7 @@ def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun,
         run.summary,
         read_log(run.folder),
         sum(row["seconds"] for row in read_log(run.folder, TIMES)),
-        resolved.read_text("utf-8") if resolved.exists() else "",
+        _text_of(run.folder / "profile.yaml"),
         _commands(run, profile.workspace, moved),
         found,
         missing,
@@ -161,12 +162,25 @@ def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun,
     )
 
 
+def _text_of(path: Path) -> str:
+    """A text file for display; empty where it is missing or cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return file.read(MAX_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def _profile_of(run: ListedRun, here: Profile) -> Profile:
     """The run's own profile on this machine: where things lie, and how the machine is used, is as `here`.
 
-    Images that have gone bad since are dropped where either profile says so.
+    Images that have gone bad since are dropped where either profile says so. Raises DataError where it is for another
+    data set than the run's summary.
     """
     own = load_profile(run.folder / "profile.yaml")
+    if own.dataset != run.summary["dataset"]:
+        what = f"is for {own.dataset}, but run.json says {run.summary['dataset']}"
+        raise DataError(what, where=run.folder / "profile.yaml", remedy="Restore the run's own files")
     choice = ClipChoice.described(run.summary["clip"], here.workspace, "the run's").found_at(here.clip.model)
     tuned: Path | str = "auto"
     if run.stage == "finetune":
@@ -182,7 +196,7 @@ def _studied(
 ) -> tuple[Study, str | None]:
     """What the best checkpoint does on the validation split, and its fingerprint."""
     reporter.note(f"Looking at {run.stage}/{run.folder.name}")
-    session = Session.open(profile, WithoutNotes(reporter))
+    session = Session.open(profile, WithoutNotes(reporter), needs_disk=False)
     best = run.folder / next(iter(run.summary["bests"].values()))["checkpoint"]
     combiner = run.stage == "combiner"
     model = query_model(session, "combiner" if combiner else "sum", best if combiner else None)

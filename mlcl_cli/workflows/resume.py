@@ -1,7 +1,7 @@
 """Which run to take up again, and whether it still is the same run."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from mlcl_cli.files import to_json, write_file
 from mlcl_cli.inputs import parse_json
 from mlcl_cli.profile import Profile
 from mlcl_cli.training.runs import StoredRun, find_runs
+from mlcl_cli.training.summary import SUMMARY
 from mlcl_cli.workflows.choose import ClipChoice
-from mlcl_cli.workflows.contents import combined
+from mlcl_cli.workflows.contents import combined, read_note
 
 # What may differ between the two parts of a run: where things lie, and how the machine is used.
 FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
@@ -49,15 +50,22 @@ class Unfinished:
         return ClipChoice.described(self.stored.summary["clip"], workspace, "the run's")
 
 
-def find_unfinished(profile: Profile, stage: str, resume: Resume, also: Mapping[str, Any]) -> Unfinished | None:
+def find_unfinished(
+    profile: Profile, stage: str, resume: Resume, also: Mapping[str, Any], warn: Callable[[str], None]
+) -> Unfinished | None:
     """The run of `stage` to go on with, or None to start anew; `also` are further entries of its summary.
 
-    Raises DataError where a named one is not there, UsageError where there is none to go on with.
+    Runs whose summary is damaged are skipped with a warning. Raises DataError where a named one is damaged or not
+    there, or where there are only damaged ones, UsageError where there is none to go on with.
     """
+    damaged: list[DataError] = []
     if resume.run is not None:
         folder = resume.run if resume.run.is_dir() else resume.run.parent
         state = None if resume.run.is_dir() else resume.run
-        stored = [run for run in find_runs(folder.parent, unfinished=True) if run.folder == folder]
+        found = find_runs(folder.parent, unfinished=True, damaged=damaged.append)
+        if own := [error for error in damaged if error.where == folder / SUMMARY]:
+            raise own[0]
+        stored = [run for run in found if run.folder == folder]
         if not stored or (state is not None and not state.exists()):
             raise DataError(
                 "there is no unfinished run", where=resume.run, remedy="Give a run's folder, or a state in it"
@@ -66,11 +74,16 @@ def find_unfinished(profile: Profile, stage: str, resume: Resume, also: Mapping[
     if not resume.wanted:
         return None
     wanted = {"dataset": profile.dataset, **also}
-    for run in reversed(find_runs(profile.workspace / stage, unfinished=True)):
+    found = find_runs(profile.workspace / stage, unfinished=True, damaged=damaged.append)
+    for error in damaged if found or resume.optional else []:
+        warn(f"skipped a run: {error}")
+    for run in reversed(found):
         if all(run.summary.get(key) == value for key, value in wanted.items()):
             return Unfinished(run, None)
     if resume.optional:
         return None
+    if damaged and not found:
+        raise damaged[0]
     what = ", ".join(str(value) for value in wanted.values())
     raise UsageError(
         f"there is no unfinished run ({what})", where=profile.workspace / stage, remedy="Leave --resume out"
@@ -120,7 +133,7 @@ def require_same(stored: StoredRun, now: Mapping[str, Any], images: Mapping[str,
 
 def _changed_images(path: Path, images: Mapping[str, str]) -> list[str]:
     try:
-        before = dict(parse_json(path.read_bytes()))
+        before = dict(parse_json(read_note(path)))
     except (OSError, ValueError, TypeError, RecursionError):
         return []
     return [name for name in [*before, *(images.keys() - before)] if before.get(name) != images.get(name)]

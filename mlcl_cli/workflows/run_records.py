@@ -70,7 +70,7 @@ class ImageRecord(_Described):
 
 
 class RunRecord(_Described):
-    """What `auto` reads of a run's summary. Older versions recorded no `data`."""
+    """What `auto` reads of a run's summary. Older versions recorded no `data`; `inference_weights` is a combiner's."""
 
     created: str
     state: str
@@ -81,6 +81,7 @@ class RunRecord(_Described):
     bests: dict[str, BestRecord]
     seed: int | None = None
     data: dict[str, str] | None = None
+    inference_weights: str | None = None
     encoder: Literal["text", "image", "both"] | None = None
 
 

@@ -107,18 +107,22 @@ def _begins(run: ListedRun, name: str) -> bool:
     return bool(beginning) and run.folder.name.startswith(beginning)
 
 
+def run_at(folder: Path, stage: str | None = None) -> ListedRun:
+    """The run in `folder`, which has a summary; `stage` is the name of the folder above if not given."""
+    summary, state, problem = DAMAGED, "damaged", None
+    try:
+        summary = RunSummary.read(folder / SUMMARY).as_mapping()
+        state = summary["state"]
+    except DataError as error:
+        problem = error
+    if state == "running" and not _held(folder):
+        state = "interrupted"  # its process died without a word
+    return ListedRun(folder, stage or folder.parent.name, state, _bytes(folder), summary, problem)
+
+
 def _of_stage(parent: Path, stage: str) -> Iterator[ListedRun]:
     for path in sorted(parent.glob(f"*/{SUMMARY}")):
-        folder = path.parent
-        summary, state, problem = DAMAGED, "damaged", None
-        try:
-            summary = RunSummary.read(path).as_mapping()
-            state = summary["state"]
-        except DataError as error:
-            problem = error
-        if state == "running" and not _held(folder):
-            state = "interrupted"  # its process died without a word
-        yield ListedRun(folder, stage, state, _bytes(folder), summary, problem)
+        yield run_at(path.parent, stage)
 
 
 def _bytes(folder: Path) -> int:

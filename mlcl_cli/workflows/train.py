@@ -82,7 +82,7 @@ def finetune(
 ) -> TrainingResult:
     """Stage 1: tunes CLIP's `encoder` (text, image or both) from `start`, or as the profile says; or goes on."""
     session = Session.open(profile, reporter)
-    unfinished = find_unfinished(profile, "finetune", resume, {"encoder": encoder})
+    unfinished = find_unfinished(profile, "finetune", resume, {"encoder": encoder}, reporter.warn)
     train, val = session.split("train"), session.split("val")
     plan_of(profile, "finetune").steps(len(train.triplets))
     choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(session, start, encoder)
@@ -92,7 +92,7 @@ def finetune(
 def train_combiner(profile: Profile, reporter: Reporter, *, resume: Resume = ANEW) -> TrainingResult:
     """Stage 2: trains the multi-level combiner on frozen features, or goes on with a run."""
     session = Session.open(profile, reporter)
-    unfinished = find_unfinished(profile, "combiner", resume, {})
+    unfinished = find_unfinished(profile, "combiner", resume, {}, reporter.warn)
     train, val = session.split("train"), session.split("val")
     plan_of(profile, "combiner").steps(len(train.triplets))
     choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(session)
