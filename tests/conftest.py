@@ -1,5 +1,6 @@
 """Fixtures that many tests share."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from mlcl_cli.openmp import set_wait_policy
+
+set_wait_policy(os.environ)  # as the entry point does, before any test imports torch
 settings.register_profile("mlcl", deadline=None)  # a busy machine is no failure
 settings.load_profile("mlcl")
 
