@@ -12,7 +12,7 @@ FLOOR_TESTS := tests/training/test_scalars.py tests/images tests/retrieval \
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.installed ## Draw a small catalogue and run the whole pipeline on it
+demo: $(VENV)/.installed ## Draw a small catalog and run the whole pipeline on it
 	$(BIN)/mlcl demo
 
 test: $(VENV)/.installed-dev ## Run the tests
@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-dev ## Check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(VENV)/.installed-dev ## Mend style
+format: $(VENV)/.installed-dev ## Fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -44,7 +44,7 @@ types: $(VENV)/.installed-dev ## Check types, strictly
 check: lint types test ## All that guards a change
 
 clean: ## Remove the environments and the demo's folder
-	rm -rf $(VENV) $(FLOORS) mlcl-demo
+	rm -rf $(VENV) $(FLOORS) mlcl-demo*
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "mlcl needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12")'

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from json import loads
@@ -127,8 +128,8 @@ def check(
 ) -> None:
     """Check everything that a run needs, and say which commands would fail.
 
-    Exits 3 if one would. A training or test split that is missing entirely
-    is only an error if --split names it.
+    Exits 3 if there is an error. A training or test split that is missing
+    entirely is a note, unless --split names it.
     """
     loaded, terminal = open_profile(profile, overrides, quiet=quiet)
     from mlcl_cli.console import show_check, show_json
@@ -245,7 +246,10 @@ def demo(
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
-    """Draw a small catalogue and run the whole pipeline on it, for real, within minutes."""
+    """Draw a small catalog and run the whole pipeline on it, for real, within minutes.
+
+    An earlier demo in the folder is moved aside.
+    """
     from mlcl_cli.console import say, show_comparison, show_json
     from mlcl_cli.live import Terminal
     from mlcl_cli.workflows.demo import run_demo
@@ -260,6 +264,7 @@ def demo(
         show_comparison("Recall in percent, mean of the protocol's recalls", result.scores)
         say(f"Everything was written to {result.folder} in {duration(result.seconds)}")
         say(f"Open this in a browser to see what was found: {result.report}")
+        say(f"Try the other commands on it: mlcl runs --profile {shlex.quote(str(result.profile))}")
 
 
 @command("bench", "mlcl bench --only combiner-epochs --only validations")

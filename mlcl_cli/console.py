@@ -94,8 +94,9 @@ def show_check(result: Mapping[str, Any]) -> None:
         table.add_row(check, safe(looked), *(f"{count:,}" if count else "" for count in counts))
     console = _stdout()
     console.print(table)
-    for check in checks:
-        own = [finding for finding in findings if finding["check"] == check]
+    failing = {finding["check"] for finding in findings if finding["severity"] == "error"}
+    for check in sorted(checks, key=lambda check: check not in failing):
+        own = sorted((f for f in findings if f["check"] == check), key=lambda finding: finding["severity"])
         shown = own[:SHOWN_FINDINGS]
         for finding, following in zip_longest(shown, shown[1:]):
             colour = "red" if finding["severity"] == "error" else "yellow"

@@ -63,7 +63,10 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No notes and no live display: a plain line now and then.")
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Print only warnings, the choice of a checkpoint, and progress every half a minute."
+    ),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 EpochsOption = Annotated[int | None, typer.Option(help="Epochs; else the profile's.")]

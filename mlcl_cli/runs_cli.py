@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from mlcl_cli.amounts import counted
 from mlcl_cli.commands import Command, Group
 from mlcl_cli.completion import complete_runs
-from mlcl_cli.errors import UsageError
+from mlcl_cli.errors import UsageError, some
 from mlcl_cli.guard import guarded, open_profile
 from mlcl_cli.options import DebugOption, JsonOption, ProfileOption, QuietOption, SetOption, absolute
 from mlcl_cli.streams import printable
@@ -76,16 +77,22 @@ def remove(
 ) -> None:
     """Delete a run's folder, after asking."""
     from mlcl_cli.console import say
-    from mlcl_cli.workflows.runs import find_run, remove_run, require_removable
+    from mlcl_cli.workflows.runs import dependents, find_run, remove_run, require_removable
 
     loaded, terminal = open_profile(profile, overrides)
     run = find_run(loaded, name)
     require_removable(loaded, run)
     told = f"{run.folder} ({run.bytes / 2**20:,.0f} MB, {run.state})"
-    terminal.note(f"Run: {told}")
-    if yes or typer.confirm(printable(f"Delete {told}?")):
-        remove_run(loaded, run)
-        say(f"Deleted {run.folder}")
+    if needing := dependents(loaded, run):
+        names = some([f"{other.stage}/{other.folder.name}" for other in needing])
+        terminal.warn(f"{counted(len(needing), 'run')} began with its CLIP and cannot be used without it: {names}")
+    if yes:
+        terminal.note(f"Run: {told}")
+    elif not typer.confirm(printable(f"Delete {told}?")):
+        say("Nothing was deleted")
+        return
+    remove_run(loaded, run)
+    say(f"Deleted {run.folder}")
 
 
 def report(

@@ -40,7 +40,18 @@ MAY_IMPORT = {
     "options": {"completion"},
     "commands": set(),
     "guard": {"errors", "interrupts", "streams", "console", "live", "profile"},
-    "runs_cli": {"commands", "completion", "errors", "streams", "guard", "options", "console", "profile", "workflows"},
+    "runs_cli": {
+        "amounts",
+        "commands",
+        "completion",
+        "errors",
+        "streams",
+        "guard",
+        "options",
+        "console",
+        "profile",
+        "workflows",
+    },
     "training_cli": {"completion", "errors", "guard", "options", "console", "workflows"},
     "cli": BASE
     | {"commands", "completion", "guard", "runs_cli", "training_cli"}
@@ -103,7 +114,7 @@ def test_the_top_level_holds_what_the_design_lists() -> None:
     visible = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
     known = {"mlcl_cli", "tests", "configs", "pyproject.toml", "README.md", "Makefile"}
     made = {"mlcl-demo", "build", "dist", "runs", "data"} | {name for name in visible if name.endswith(".egg-info")}
-    assert visible - made <= known
+    assert {name for name in visible - made if not name.startswith("mlcl-demo-")} <= known
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 OnDefect = Callable[[DataError], None]
 
-MEND = "Mend the file, or download or prepare it again"
+MEND = "Fix the file, or download or prepare it again"
 KINDS = {
     dict: "an object",
     list: "a list",

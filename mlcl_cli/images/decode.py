@@ -128,7 +128,7 @@ def read_files(
             yield next(results)
         except TimeoutError:
             what = f"reading image {name!r} takes more than {_Patience.seconds:g} s"
-            remedy = "Mend the disk or the network drive, or raise image.read_seconds"
+            remedy = "Fix the disk or the network drive, or raise image.read_seconds"
             raise StuckError(what, where=path, remedy=remedy) from None
 
 

@@ -97,7 +97,7 @@ class PaddedPictures:
 def readable(result: Tensor | BadImage) -> Tensor:
     """The picture; one that went bad since it was checked stops the run (BadImagesError)."""
     if isinstance(result, BadImage):
-        raise BadImagesError([result], "It was readable when the run began; mend it and start again")
+        raise BadImagesError([result], "It was readable when the run began: fix it, then --resume")
     return result
 
 

@@ -68,8 +68,9 @@ class Transform:
 def _require_room(size: tuple[int, int], width: int, height: int, how: str) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > PADDING_ROOM * limit:
-        shape, bound = f"{size[0]} × {size[1]} pixels", f"{PADDING_ROOM} times image.max_megapixels"
-        raise ValueError(f"too narrow: {shape} would be {how} to {width} × {height}, over {bound}")
+        bound = f"{PADDING_ROOM * limit / 1e6:g} megapixels ({PADDING_ROOM} × image.max_megapixels)"
+        what = f"{size[0]} × {size[1]} pixels would be {how} to {width} × {height}"
+        raise ValueError(f"too narrow: {what}, over {bound}")
 
 
 def to_uint8(image: Image.Image) -> Tensor:

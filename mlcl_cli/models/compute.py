@@ -66,7 +66,7 @@ def choose_compute(device: str, precision: str) -> Compute:
     _set_fp32_precision("ieee")
     if device == "cuda" and not torch.cuda.is_available():
         raise MachineError(
-            "no CUDA device was found", where="device: cuda", remedy="Set device: auto or cpu, or mend the driver"
+            "no CUDA device was found", where="device: cuda", remedy="Set device: auto or cpu, or fix the driver"
         )
     kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if precision == "auto" and kind == "cuda":

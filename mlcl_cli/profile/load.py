@@ -13,7 +13,7 @@ from mlcl_cli.profile.fields import Typed
 from mlcl_cli.profile.report import KEYS, Source, at_override, problems, unknown_override
 from mlcl_cli.profile.schema import Profile
 from mlcl_cli.profile.strict_yaml import MAX_CHARACTERS, Document, KeyPath, Value, YamlError, parse
-from mlcl_cli.profile.words import printable, shown
+from mlcl_cli.profile.words import listed, printable, shown
 
 VARIABLE = "MLCL_PROFILE"
 DEFAULT = "mlcl.yaml"
@@ -30,9 +30,11 @@ def find_profile(option: Path | None, env: Mapping[str, str], cwd: Path) -> tupl
         return _home(cwd, Path(env[VARIABLE])), f"${VARIABLE}"
     if (cwd / DEFAULT).exists():
         return cwd / DEFAULT, f"./{DEFAULT}"
+    others = sorted(path.name for path in cwd.glob("mlcl.*.yaml"))
+    choice = f", or choose one with --profile {listed(others)}" if others else ""
     raise UsageError(
         f"there is no profile: no --profile, no ${VARIABLE}, and no {DEFAULT} in {cwd}",
-        remedy="Run `mlcl init` to write one",
+        remedy=f"Run `mlcl init` to write one{choice}",
     )
 
 

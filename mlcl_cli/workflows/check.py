@@ -216,10 +216,10 @@ def _absent_images(splits: Sequence[Split], there: Container[Path], result: Chec
 
 def _report_bad(profile: Profile, splits: Sequence[str], bad: BadImage, result: CheckResult) -> None:
     commands = result.needing(splits)
-    remedy = "Download the image again, or set bad_images: drop"
+    remedy = "Replace the image, or set bad_images: drop"
     if profile.bad_images == "drop":
         commands = [command for command in commands if command == SUBMIT]  # the server wants every query answered
-        remedy = "Download the image again"
+        remedy = "Replace the image"
     result.add("images", "error" if commands else "note", bad.path, bad.reason, remedy, commands)
 
 

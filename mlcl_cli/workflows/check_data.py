@@ -6,6 +6,7 @@ import stat
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
+from mlcl_cli.amounts import counted
 from mlcl_cli.data.captions import training_captions
 from mlcl_cli.data.dataset import DATASETS
 from mlcl_cli.data.records import Split, Triplet
@@ -51,9 +52,9 @@ def examine_counts(splits: Sequence[Split], result: CheckResult) -> None:
     for split in splits:
         published = DATASETS[split.dataset].published.get(split.name, (0, 0))
         own = len(split.triplets), sum(len(part.gallery) for part in split.sets)
-        for what, has, should in zip(("triplets", "gallery images"), own, published, strict=True):
+        for what, has, should in zip(("triplet", "gallery image"), own, published, strict=True):
             if should and has != should:
-                result.add("counts", "note", split.name, f"{has:,} {what}, published are {should:,}")
+                result.add("counts", "note", split.name, f"{counted(has, what)}, published are {should:,}")
     result.looked["counts"] = ", ".join(split.name for split in splits)
 
 

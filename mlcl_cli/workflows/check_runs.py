@@ -61,7 +61,9 @@ def examine_checkpoints(profile: Profile, result: CheckResult) -> None:
             _examine(profile, path)
         except DataError as error:
             result.add("checkpoints", "error", error.where, error.what, error.remedy, commands)
-    result.looked["checkpoints"] = f"{len(paths):,}"
+    trained = any(run.stage == "combiner" and run.summary["dataset"] == profile.dataset for run in runs)
+    lacking = "" if trained else "; evaluate needs a trained combiner, or --combining-function sum"
+    result.looked["checkpoints"] = f"{len(paths):,}{lacking}"
 
 
 def _examine(profile: Profile, path: Path) -> None:

@@ -1,9 +1,9 @@
 """`mlcl demo`: the main job on a small catalogue that needs no download, by the commands that everybody uses."""
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,14 @@ COLUMNS = {"image": "image only", "text": "text only", "sum": "element-wise sum"
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Scores in percent by data set, and where everything lies; `report` is the page that shows it."""
+    """Scores in percent by data set, and where everything lies.
+
+    `report` is the page that shows it, `profile` the last data set's.
+    """
 
     folder: Path
     report: Path
+    profile: Path
     scores: Mapping[str, Mapping[str, float]]
     seconds: float
 
@@ -47,7 +51,7 @@ def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: Run
     if unknown := [name for name in datasets if name not in WRITERS]:
         raise UsageError(f"the demo cannot draw {unknown[0]}", where="--dataset", remedy=f"Choose {', '.join(WRITERS)}")
     datasets = datasets or tuple(WRITERS)
-    _make_room(folder)
+    _make_room(folder, reporter)
     reporter.note(f"Drawing a small catalogue under {folder}")
     described = draw_catalogue(folder, datasets)
     train_small_clip(described, folder / "clip.pt", load=_load, reporter=reporter)
@@ -58,20 +62,22 @@ def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: Run
         scores[dataset] = _pipeline(dataset, path, run)
     report = folder / "report.html"
     run(["report", "--all", "--output", str(report), "--profile", str(path)])
-    return DemoResult(folder, report, scores, time.monotonic() - began)
+    return DemoResult(folder, report, path, scores, time.monotonic() - began)
 
 
-def _make_room(folder: Path) -> None:
-    """An earlier demo's files make way: its tuned weights would be the best of this one's workspace."""
+def _make_room(folder: Path, reporter: Reporter) -> None:
+    """Moves an earlier demo aside: its tuned weights would be the best of this one's workspace."""
     marker = folder / ".mlcl-demo"
-    if folder.exists() and any(folder.iterdir()) and not marker.exists():
-        raise UsageError("holds other files", where=folder, remedy="Choose a new folder with --output")
-    write_file(marker, b"Made by `mlcl demo`, which empties this folder when it runs again.\n")
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path != marker:
-            path.unlink()
+    if folder.exists() and any(folder.iterdir()):
+        if not marker.exists():
+            raise UsageError("holds other files", where=folder, remedy="Choose a new folder with --output")
+        if Path.cwd().is_relative_to(folder):
+            remedy = "Change to another folder, or choose a new one with --output"
+            raise UsageError("holds an earlier demo, and is the current folder", where=folder, remedy=remedy)
+        aside = next(path for number in count(1) if not (path := folder.with_name(f"{folder.name}-{number}")).exists())
+        folder.rename(aside)
+        reporter.note(f"Moved the earlier demo to {aside}")
+    write_file(marker, b"Made by `mlcl demo`, which moves this folder aside when it runs again.\n")
 
 
 def _pipeline(dataset: str, profile: Path, run: RunCommand) -> dict[str, float]:

@@ -48,4 +48,11 @@ def _run(profile: Profile, text: str, stage: str | None) -> ListedRun:
     if (folder / SUMMARY).is_file():  # of any workspace, or of none
         return run_at(folder)
     staged = text.startswith(tuple(f"{name}/" for name in STAGES))
-    return find_run(profile, text if stage is None or staged else f"{stage}/{text}")
+    if stage is None or staged:
+        return find_run(profile, text)
+    try:
+        return find_run(profile, f"{stage}/{text}")
+    except UsageError as error:
+        listed = f"names {error.what.partition(' names ')[2]} of {stage}"
+        remedy = "Give a file, or more of a run's name; `mlcl runs` lists them"
+        raise UsageError(f"{text!r} is not a file, and {listed}", where=error.where, remedy=remedy) from error

@@ -211,7 +211,7 @@ def submit_cirr(
     store = model.store
     images = store.images(files_of([split], split.images()))
     if store.bad:
-        raise BadImagesError(list(store.bad.values()), "Mend them: the server wants every query answered")
+        raise BadImagesError(list(store.bad.values()), "Fix them: the server expects an answer to every query")
     texts = store.texts([validation_caption("cirr", triplet) for triplet in split.triplets])
     (part,) = split.sets
     with torch.no_grad():

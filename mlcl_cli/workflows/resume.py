@@ -67,9 +67,8 @@ def find_unfinished(
             raise own[0]
         stored = [run for run in found if run.folder == folder]
         if not stored or (state is not None and not state.exists()):
-            raise DataError(
-                "there is no unfinished run", where=resume.run, remedy="Give a run's folder, or a state in it"
-            )
+            what = "there is no unfinished run: it is finished, was never begun, or has no state"
+            raise DataError(what, where=resume.run, remedy="Give an unfinished run's name or folder, or a state in it")
         return Unfinished(stored[0], state)
     if not resume.wanted:
         return None

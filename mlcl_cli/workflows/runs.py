@@ -101,6 +101,18 @@ def require_removable(profile: Profile, run: ListedRun) -> None:
         raise UsageError("is not in the workspace", where=run.folder, remedy="Delete it yourself")
 
 
+def dependents(profile: Profile, run: ListedRun) -> list[ListedRun]:
+    """The other runs whose CLIP is a checkpoint of `run`."""
+    folder = run.folder.resolve()
+    others = [other for other in list_runs(profile) if other.folder != run.folder and other.problem is None]
+    starts = [(other, other.summary["clip"]["checkpoint"]) for other in others]
+    return [
+        other
+        for other, checkpoint in starts
+        if checkpoint is not None and (profile.workspace / checkpoint).resolve().is_relative_to(folder)
+    ]
+
+
 def _begins(run: ListedRun, name: str) -> bool:
     """Whether the run's name begins so; an empty beginning, with or without a stage, names nothing."""
     beginning = name.removeprefix(f"{run.stage}/")

@@ -179,7 +179,7 @@ class Session:
         if not own:
             return split
         if self.profile.bad_images == "stop":
-            raise BadImagesError(own, "Mend them, or set bad_images: drop to go on without them")
+            raise BadImagesError(own, "Fix what is listed, or set bad_images: drop to skip it")
         pruned = split.without({image.name for image in own})
         empty = [part.name for part in pruned.sets if not part.triplets]
         bad_images = counted(len(own), "bad image")

@@ -195,7 +195,7 @@ def _training_data(session: Session, train: Split, val: Split, store: FeatureSto
     bad = session.find_bad(images) if isinstance(images, Pictures) else store.bad
     # All bad images of both splits are told at once, before the first is dropped.
     if bad and session.profile.bad_images == "stop":
-        raise BadImagesError(list(bad.values()), "Mend them, or set bad_images: drop to go on without them")
+        raise BadImagesError(list(bad.values()), "Fix what is listed, or set bad_images: drop to skip it")
     kept_train, kept_val = (session.without_bad(split, bad.values()) for split in (train, val))
     dataset = session.profile.dataset
     rows = rows_of(kept_train.triplets, lambda triplet: training_captions(dataset, triplet))

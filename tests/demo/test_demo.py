@@ -8,6 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mlcl_cli.cli import app
+from mlcl_cli.errors import UsageError
+from mlcl_cli.reporting import Silent
+from mlcl_cli.workflows.demo import _make_room
 
 
 @pytest.mark.timeout(900)
@@ -40,3 +43,16 @@ def test_a_folder_that_holds_other_files_is_left_alone(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "holds other files" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_earlier_demo_is_moved_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "demo"
+    (folder / "runs").mkdir(parents=True)
+    (folder / ".mlcl-demo").write_text("")
+    (folder / "runs/mine").write_text("precious")
+    _make_room(folder, Silent())
+    assert (tmp_path / "demo-1/runs/mine").read_text() == "precious"
+    assert [path.name for path in folder.iterdir()] == [".mlcl-demo"]
+    monkeypatch.chdir(folder)
+    with pytest.raises(UsageError, match="is the current folder"):
+        _make_room(folder, Silent())
