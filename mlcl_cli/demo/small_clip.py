@@ -29,7 +29,7 @@ SIZES = {
     "transformer_layers": 2,
 }
 BATCH = 128
-EPOCHS = 14
+EPOCHS = 13
 RATE = 2e-3
 WHOLE = 0.6  # how often a picture goes with its whole description; else with a phrase or two
 HOTTEST = math.log(50)
