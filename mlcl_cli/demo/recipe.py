@@ -18,11 +18,11 @@ finetune:
 combiner:
   projection_dim: 256
   hidden_dim: 512
-  epochs: 50
+  epochs: 45
   validate_every: 2
   batch_size: 128
   learning_rate: 2.5e-3
-  augmented_views: 2          # encoded once; fresh, the default, encodes 50 an image here
+  augmented_views: 2          # encoded once; fresh, the default, encodes 45 views per image
 """
 
 
