@@ -18,7 +18,6 @@ from mlcl_cli.inputs import open_regular
 # Pillow knows more: it hands PostScript to Ghostscript, whatever the file is called.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 NOT_A_PICTURE = "not a picture in JPEG, PNG, WebP, BMP, GIF, TIFF, PPM or AVIF"
-SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -60,11 +59,6 @@ def known_formats() -> tuple[str, ...]:
     """Those of `FORMATS` that this build of Pillow reads."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def is_sixteen_bit(image: Image.Image) -> bool:
-    """Whether a picture has grey values beyond 255, which the conversion to RGB turns white, as the original's does."""
-    return image.mode in SIXTEEN_BIT
 
 
 def open_image(path: Path) -> Image.Image:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from mlcl_cli.images.decode import BadImage, is_sixteen_bit, known_formats, open_image, read_images, set_limits
+from mlcl_cli.images.decode import BadImage, known_formats, open_image, read_images, set_limits
 from mlcl_cli.images.pictures import PaddedPictures, Pictures
 from mlcl_cli.images.transforms import Transform
 
@@ -70,10 +70,3 @@ def test_sizes_up_to_the_limit_are_padded() -> None:
     assert transform.pad(Image.new("RGB", (200, 20))).size == (200, 200)
     with pytest.raises(ValueError, match="too narrow: 202 × 20 pixels would be padded to 202 × 202"):
         transform.pad(Image.new("RGB", (202, 20)))
-
-
-def test_sixteen_bit_grey_is_recognized(tmp_path: Path) -> None:
-    Image.new("I;16", (4, 4), 1000).save(tmp_path / "deep.png")
-    Image.new("L", (4, 4), 100).save(tmp_path / "flat.png")
-    assert is_sixteen_bit(open_image(tmp_path / "deep.png"))
-    assert not is_sixteen_bit(open_image(tmp_path / "flat.png"))
