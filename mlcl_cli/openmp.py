@@ -13,7 +13,7 @@ SPINNING = {"GOMP_SPINCOUNT": "20000"}
 SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE"}
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 LOAD = Path("/proc/loadavg")
-LOOKS, SECONDS_BETWEEN_LOOKS = 5, 0.004
+LOOKS, SECONDS_BETWEEN_LOOKS = 25, 0.01
 
 
 def set_wait_policy(environment: MutableMapping[str, str]) -> None:
@@ -23,13 +23,16 @@ def set_wait_policy(environment: MutableMapping[str, str]) -> None:
 
 
 def others_are_busy() -> bool:
-    """Whether anything but this thread wants a processor in most of a few looks; False where Linux does not say."""
-    busy = 0
+    """Whether something else wants a processor in every one of a few looks; False where Linux does not say.
+
+    One look without ends it: a program that merely starts beside this one, as in a pipe, is done by then.
+    """
     for _ in range(LOOKS):
         try:
             runnable = int(LOAD.read_text("ascii").split()[3].split("/")[0])  # "0.20 0.18 0.12 2/80 11206"
         except (OSError, ValueError, IndexError):
             return False
-        busy += runnable > 1
+        if runnable <= 1:
+            return False
         time.sleep(SECONDS_BETWEEN_LOOKS)
-    return busy > LOOKS // 2
+    return True

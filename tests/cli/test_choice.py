@@ -409,3 +409,10 @@ def test_training_results_and_summaries_name_it_too(mlcl: Mlcl) -> None:
         assert set(result["data"]) == {"train", "val"}
         assert summary["data"] == result["data"]
         assert (summary["precision"], summary.get("inference_weights"), summary["pruned"]) == ("fp32", weights, False)
+
+
+def test_deleting_a_run_names_the_runs_that_need_its_clip(mlcl: Mlcl, trained: Path) -> None:
+    (first,), (combiner,) = runs_of(trained, "finetune"), runs_of(trained, "combiner")
+    outcome = mlcl("runs", "rm", first.name, "--yes")
+    assert f"1 run began with its CLIP and cannot be used without it: combiner/{combiner.name}" in outcome.err
+    assert not first.exists()
