@@ -4,8 +4,8 @@ import os
 import sys
 
 from mlcl_cli import streams
-from mlcl_cli.interrupts import EXIT_CODE, Interrupted, interruptible, received
 from mlcl_cli.openmp import set_wait_policy
+from mlcl_cli.signals import EXIT_CODE, Interrupted, interruptible, received
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
 def _run() -> None:
     try:
         with interruptible():
-            from mlcl_cli.cli import main as run
+            from mlcl_cli.cli.app import main as run
 
             run()
     except Interrupted as stopped:

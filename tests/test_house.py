@@ -8,59 +8,41 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlcl_cli"
 
-BASE = {"amounts", "errors", "files", "inputs", "interrupts", "reporting", "seeds"}
+BASE = {"atomic_files", "errors", "formatting", "progress", "safe_reading", "seeding", "signals"}
 FEATURES = BASE | {"data", "images", "models"}
+RUNS = BASE | {"models"}
+TRAINING = FEATURES | {"features", "runs"}
+RETRIEVAL = FEATURES | {"features"}
 MAY_IMPORT = {
     "__init__": set(),
-    "__main__": {"cli", "interrupts", "openmp", "streams"},
-    "interrupts": set(),
-    "streams": set(),
-    "inputs": set(),
+    "__main__": {"cli", "openmp", "signals", "streams"},
     "errors": set(),
-    "reporting": set(),
-    "seeds": set(),
+    "formatting": set(),
     "openmp": set(),
-    "files": {"errors", "streams"},
-    "profile": {"errors", "inputs"},
-    "amounts": set(),
-    "wrapping": set(),
-    "console": {"errors", "amounts", "streams", "wrapping"},
-    "live": {"console", "reporting", "streams", "wrapping"},
-    "data": {"amounts", "errors", "files", "inputs", "reporting"},
-    "images": {"amounts", "errors", "inputs"},
+    "progress": set(),
+    "safe_reading": set(),
+    "seeding": set(),
+    "signals": set(),
+    "streams": set(),
+    "atomic_files": {"errors", "streams"},
+    "config": {"errors", "safe_reading"},
+    "data": BASE - {"seeding", "signals"},
+    "images": {"errors", "formatting", "safe_reading"},
     "models": {"errors"},
     "features": FEATURES,
-    "retrieval": FEATURES | {"features"},
-    "training": FEATURES | {"features"},
+    "retrieval": RETRIEVAL,
+    "runs": RUNS | {"config"},
+    "training": TRAINING,
     "demo": BASE | {"models"},
-    "bench": FEATURES | {"features", "retrieval", "training", "openmp"},
-    "report": FEATURES | {"features", "retrieval", "training"},
-    "workflows": FEATURES | {"features", "retrieval", "training", "profile", "demo", "bench", "report", "__init__"},
-    "completion": {"errors", "profile", "streams"},
-    "options": {"completion"},
-    "commands": set(),
-    "guard": {"errors", "interrupts", "streams", "console", "live", "profile"},
-    "runs_cli": {
-        "amounts",
-        "commands",
-        "completion",
-        "errors",
-        "streams",
-        "guard",
-        "options",
-        "console",
-        "profile",
-        "workflows",
-    },
-    "training_cli": {"completion", "errors", "guard", "options", "console", "workflows"},
-    "cli": BASE
-    | {"commands", "completion", "guard", "runs_cli", "training_cli"}
-    | {"options", "profile", "console", "live", "workflows", "__init__"},
+    "bench": TRAINING | {"training", "retrieval", "openmp"},
+    "html_report": TRAINING | {"training", "retrieval"},
+    "workflows": TRAINING | {"training", "retrieval", "config", "demo", "bench", "html_report", "__init__"},
+    "cli": BASE | {"config", "runs", "streams", "workflows", "__init__"},
 }
-TORCH_FREE = {"__init__", "errors", "streams", "files", "reporting", "profile", "console", "live", "data", "cli"} | {
-    "completion",
-    "options",
-}
+TORCH_FREE = {
+    "__init__", "atomic_files", "cli", "config", "data", "errors", "formatting", "progress", "safe_reading", "signals",
+    "streams",
+}  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -94,7 +76,7 @@ def test_imports_follow_the_table(path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in FILES if part_of(path) in TORCH_FREE], ids=str)
 def test_what_starts_every_command_is_light(path: Path) -> None:
     heavy = {"torch", "torchvision", "clip", "kornia", "numpy", "PIL"}
-    light = part_of(path) in ("cli", "profile", "errors", "console")
+    light = part_of(path) in ("cli", "config", "errors")
     assert not {name.split(".")[0] for name in imports(path, everywhere=light)} & heavy
 
 

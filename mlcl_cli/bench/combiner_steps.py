@@ -10,7 +10,7 @@ import torch
 
 from mlcl_cli.models.combiner import Architecture, Combiner
 from mlcl_cli.models.losses import combiner_logits, combiner_losses
-from mlcl_cli.training.objectives import combiner_optimiser
+from mlcl_cli.training.objectives import combiner_optimizer
 
 BATCH = 128
 SIZES = (64, 256, 512)
@@ -22,7 +22,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     combiner = Combiner(Architecture(*SIZES))
-    optimizer = combiner_optimiser(combiner, 1e-4)
+    optimizer = combiner_optimizer(combiner, 1e-4)
     text, image, augmented, target = (torch.randn(BATCH, SIZES[0]) for _ in range(4))
     began, loss = time.perf_counter(), torch.zeros(())
     for step in range(WARM_UP + int(sys.argv[1])):

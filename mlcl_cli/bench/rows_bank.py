@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mlcl_cli.bench.material import Material
 from mlcl_cli.bench.measure import Row
+from mlcl_cli.bench.synthetic_data import SyntheticData
 from mlcl_cli.features.bank import Bank
 from mlcl_cli.features.shards import features_checksum
-from mlcl_cli.reporting import Silent
+from mlcl_cli.progress import Silent
 
 FEATURES = 640
 LOOKED_UP = 5
@@ -23,7 +23,7 @@ KEY = {"kind": "images", "encoder": "bench"}
 CPU = torch.device("cpu")
 
 
-def bank_growth(material: Material, repeats: int) -> Iterator[Row]:
+def bank_growth(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """A row added to a bank of many, and a few looked up, beside one safetensors file that is written and read whole.
 
     Left out where the disk has no room for both.
@@ -32,7 +32,7 @@ def bank_growth(material: Material, repeats: int) -> Iterator[Row]:
     if 3 * 4 * FEATURES * count > shutil.disk_usage(material.folder).free:
         return
     folder = Path(tempfile.mkdtemp(dir=material.folder))
-    bank, other = _filled(folder / "ours", count), PlainBank(folder / "plain", count)
+    bank, other = _filled(folder / "ours", count), BaselineBank(folder / "plain", count)
     wanted = [_name(row) for row in range(0, count, max(1, count // LOOKED_UP))][:LOOKED_UP]
     found: dict[str, Tensor] = {}
 
@@ -60,7 +60,7 @@ def bank_growth(material: Material, repeats: int) -> Iterator[Row]:
     shutil.rmtree(folder)
 
 
-class PlainBank:
+class BaselineBank:
     """One safetensors file, rewritten for every row, and its names as JSON."""
 
     def __init__(self, path: Path, count: int) -> None:
@@ -105,4 +105,4 @@ def _name(row: int) -> str:
     return f"products/{row:09}.jpg"
 
 
-ROWS: tuple[Callable[[Material, int], Iterator[Row]], ...] = (bank_growth,)
+ROWS: tuple[Callable[[SyntheticData, int], Iterator[Row]], ...] = (bank_growth,)

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mlcl_cli.bench import plain
-from mlcl_cli.bench.material import CIRR_WORDS, FASHIONIQ_WORDS, Material, captions
+from mlcl_cli.bench import baseline
 from mlcl_cli.bench.measure import Machine, Row
+from mlcl_cli.bench.synthetic_data import CIRR_WORDS, FASHIONIQ_WORDS, SyntheticData, captions
 from mlcl_cli.images.decode import read_images
-from mlcl_cli.images.pictures import readable
-from mlcl_cli.images.transforms import normalise
-from mlcl_cli.models.encoder import tokenise
+from mlcl_cli.images.image_cache import readable
+from mlcl_cli.images.transforms import preprocess_pixels
+from mlcl_cli.models.encoder import tokenize
 
 
-def plain_encoder(material: Material, *, training: bool = False) -> plain.PlainEncoder:
+def baseline_encoder(material: SyntheticData, *, training: bool = False) -> baseline.BaselineEncoder:
     """The same weights without our memory format: in fp32, or as precise as `training`."""
     compute = material.machine.compute
     clip = deepcopy(material.encoder.clip)
     clip.visual.to(memory_format=torch.contiguous_format)
-    return plain.PlainEncoder(clip, compute.device, compute.dtype if training else None)
+    return baseline.BaselineEncoder(clip, compute.device, compute.dtype if training else None)
 
 
 def difference(ours: Tensor, other: Tensor, limit: float, what: str) -> str | None:
@@ -37,9 +37,9 @@ def closeness(machine: Machine) -> float:
     return 1e-4 if machine.compute.dtype is None else 5e-2
 
 
-def decoding(material: Material, repeats: int) -> Iterator[Row]:
+def decoding(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """From files to what the encoder takes."""
-    photographs = plain.Photographs(material.files, material.transform)
+    photographs = baseline.Photographs(material.files, material.transform)
     found: dict[str, Tensor] = {}
 
     def ours() -> None:
@@ -47,35 +47,35 @@ def decoding(material: Material, repeats: int) -> Iterator[Row]:
         found["ours"] = torch.stack([readable(picture) for picture in pictures])
 
     def other() -> None:
-        found["plain"] = torch.cat(list(plain.batches(photographs, 32, training=False)))
+        found["plain"] = torch.cat(list(baseline.batches(photographs, 32, training=False)))
 
     timings = material.machine.beside(ours, other, repeats)
     count = len(material.files)
-    problem = difference(normalise(found["ours"]), found["plain"], 1e-6, "pictures")
+    problem = difference(preprocess_pixels(found["ours"]), found["plain"], 1e-6, "pictures")
     yield Row("decode, transform", "image", (count, count), *timings, disagreement=problem)
 
 
 @torch.no_grad()
-def image_encoding(material: Material, repeats: int) -> Iterator[Row]:
+def image_encoding(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """Decoded pictures through the image encoder."""
-    encoder, other_encoder, at_once = material.encoder, plain_encoder(material), material.store().at_once
+    encoder, other_encoder, at_once = material.encoder, baseline_encoder(material), material.store().at_once
     count = min(256, len(material.files))
-    pixels = normalise(torch.randint(0, 256, (count, 3, encoder.size, encoder.size), dtype=torch.uint8))
+    pixels = preprocess_pixels(torch.randint(0, 256, (count, 3, encoder.size, encoder.size), dtype=torch.uint8))
     pixels = pixels.to(encoder.compute.device)
     found: dict[str, Tensor] = {}
 
     def ours() -> None:
-        found["ours"] = torch.cat([encoder.images(part) for part in pixels.split(at_once)])
+        found["ours"] = torch.cat([encoder.encode_images(part) for part in pixels.split(at_once)])
 
     def other() -> None:
-        found["plain"] = other_encoder.images(pixels)
+        found["plain"] = other_encoder.encode_images(pixels)
 
     timings = material.machine.beside(ours, other, repeats)
     problem = difference(found["ours"], found["plain"], 1e-4, "features")
     yield Row("encode images", "image", (count, count), *timings, disagreement=problem)
 
 
-def text_encoding(material: Material, repeats: int) -> Iterator[Row]:
+def text_encoding(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """Tokens through the text encoder, captions as long as FashionIQ's (two joined) and as CIRR's."""
     count = material.sizes.texts
     joined = zip(captions(count, FASHIONIQ_WORDS, 3), captions(count, FASHIONIQ_WORDS, 4), strict=True)
@@ -84,9 +84,9 @@ def text_encoding(material: Material, repeats: int) -> Iterator[Row]:
 
 
 @torch.no_grad()
-def _texts(material: Material, repeats: int, kind: str, texts: list[str]) -> Row:
-    encoder, other_encoder, store = material.encoder, plain_encoder(material), material.store()
-    tokens = tokenise(texts, encoder.context_length, encoder.compute.device)
+def _texts(material: SyntheticData, repeats: int, kind: str, texts: list[str]) -> Row:
+    encoder, other_encoder, store = material.encoder, baseline_encoder(material), material.store()
+    tokens = tokenize(texts, encoder.context_length, encoder.compute.device)
     found: dict[str, Tensor] = {}
 
     def ours() -> None:
@@ -102,11 +102,11 @@ def _texts(material: Material, repeats: int, kind: str, texts: list[str]) -> Row
 
 
 @torch.no_grad()
-def bank_build(material: Material, repeats: int) -> Iterator[Row]:
+def bank_build(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """Files to features on disk; the floor is the slower of decoding and encoding, each alone."""
     photographs, other_encoder, encoder = (
-        plain.Photographs(material.files, material.transform),
-        plain_encoder(material),
+        baseline.Photographs(material.files, material.transform),
+        baseline_encoder(material),
         material.encoder,
     )
     found: dict[str, Tensor] = {}
@@ -120,8 +120,8 @@ def bank_build(material: Material, repeats: int) -> Iterator[Row]:
         found["ours"] = store.images(material.files).of(names)
 
     def other() -> None:
-        parts = plain.batches(photographs, 32, training=False)
-        found["plain"] = torch.cat([other_encoder.images(part) for part in parts])
+        parts = baseline.batches(photographs, 32, training=False)
+        found["plain"] = torch.cat([other_encoder.encode_images(part) for part in parts])
 
     def decode_alone() -> None:
         for _ in read_images(material.files, lambda image, _: material.transform(image), material.workers):
@@ -130,7 +130,7 @@ def bank_build(material: Material, repeats: int) -> Iterator[Row]:
     def encode_alone() -> None:
         for start in range(0, len(names), at_once):
             part = crops[: min(at_once, len(names) - start)]
-            encoder.images(normalise(part.to(encoder.compute.device)))
+            encoder.encode_images(preprocess_pixels(part.to(encoder.compute.device)))
 
     ours_time, plain_time, decode, encode = material.machine.alternate(
         [ours, other, decode_alone, encode_alone], repeats
@@ -146,4 +146,4 @@ def bank_build(material: Material, repeats: int) -> Iterator[Row]:
     yield Row("bank build", "image", (len(names), len(names)), ours_time, plain_time, problem, slower, of)
 
 
-ROWS: tuple[Callable[[Material, int], Iterator[Row]], ...] = (decoding, image_encoding, text_encoding, bank_build)
+ROWS: tuple[Callable[[SyntheticData, int], Iterator[Row]], ...] = (decoding, image_encoding, text_encoding, bank_build)

@@ -7,23 +7,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mlcl_cli.bench.material import Material
 from mlcl_cli.bench.measure import Row, Timing
 from mlcl_cli.bench.rows_training import step_floor
+from mlcl_cli.bench.synthetic_data import SyntheticData
 from mlcl_cli.data.protocols import FASHIONIQ_ORIGINAL
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.features.bank import Table
 from mlcl_cli.models.combiner import Combiner
-from mlcl_cli.reporting import Silent
-from mlcl_cli.retrieval.evaluate import Evaluation
-from mlcl_cli.training.loop import Plan, Trainer, fit
-from mlcl_cli.training.objectives import BankedViews, Combining, combiner_optimiser
-from mlcl_cli.training.runs import Run
-from mlcl_cli.training.sources import Frozen
-from mlcl_cli.training.triplets import TripletRows
+from mlcl_cli.progress import Silent
+from mlcl_cli.retrieval.evaluation import Evaluation
+from mlcl_cli.runs.run import Run
+from mlcl_cli.training.feature_sources import CachedFeatures
+from mlcl_cli.training.loop import Trainer, TrainingPlan, fit
+from mlcl_cli.training.objectives import BankedViews, CombinerObjective, combiner_optimizer
+from mlcl_cli.training.triplet_rows import TripletRows
 
 
-def full_run(material: Material, repeats: int) -> Iterator[Row]:  # noqa: ARG001
+def full_run(material: SyntheticData, repeats: int) -> Iterator[Row]:  # noqa: ARG001
     """One run from the first epoch to the last; there is no plain side, which would take the better part of a day."""
     sizes, machine = material.sizes.fashioniq, material.machine
     if sizes is None:
@@ -37,8 +37,8 @@ def full_run(material: Material, repeats: int) -> Iterator[Row]:  # noqa: ARG001
     combiner = Combiner(material.architecture).to(device)
     rows = _triplets(sizes.triplets, sizes.images, sizes.captions)
     views = BankedViews(torch.stack([features(sizes.images), features(sizes.images)]), rows.references, 0)
-    pictures, texts = Frozen(features(sizes.images)), Frozen(features(sizes.captions))
-    objective = Combining(combiner, rows, pictures, texts, views, ("mid", "high"))
+    pictures, texts = CachedFeatures(features(sizes.images)), CachedFeatures(features(sizes.captions))
+    objective = CombinerObjective(combiner, rows, pictures, texts, views, ("mid", "high"))
     split = _validation(sizes.validated)
     evaluation = Evaluation(split, FASHIONIQ_ORIGINAL, lambda triplet: triplet.captions[0])
     names, captions = split.images(), [triplet.captions[0] for triplet in split.triplets]
@@ -49,12 +49,12 @@ def full_run(material: Material, repeats: int) -> Iterator[Row]:  # noqa: ARG001
         combiner.eval()
         return evaluation(gallery, queries, combiner.queries).metrics
 
-    plan = Plan(sizes.epochs, sizes.batch, 1, 0)
+    plan = TrainingPlan(sizes.epochs, sizes.batch, 1, 0)
     floor = step_floor(objective, sizes.batch, machine) * plan.steps(len(rows)) * plan.epochs
     folder = Path(tempfile.mkdtemp(dir=material.folder))
     about = {"kind": "combiner", "epochs": plan.epochs, "bests": FASHIONIQ_ORIGINAL.bests, "about": {}, "command": ""}
     with Run.create(folder, "bench", "", **about) as run:
-        trainer = Trainer(objective, combiner_optimiser(combiner, 2e-5), plan, machine.compute)
+        trainer = Trainer(objective, combiner_optimizer(combiner, 2e-5), plan, machine.compute)
         seconds = fit(trainer, run, validate, Silent())
     of = "operations of the steps alone, and Adam: validation, logs and checkpoints are in our time"
     timing = Timing((seconds,), None)
@@ -80,4 +80,4 @@ def _validation(validated: Mapping[str, tuple[int, int]]) -> Split:
     return Split("fashioniq", "val", tuple(sets), {})
 
 
-ROWS: tuple[Callable[[Material, int], Iterator[Row]], ...] = (full_run,)
+ROWS: tuple[Callable[[SyntheticData, int], Iterator[Row]], ...] = (full_run,)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mlcl_cli.bench import plain
-from mlcl_cli.bench.material import Material
+from mlcl_cli.bench import baseline
 from mlcl_cli.bench.measure import Row
-from mlcl_cli.data.dataset import protocol_of
+from mlcl_cli.bench.synthetic_data import SyntheticData
+from mlcl_cli.data.datasets import protocol_of
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.features.bank import Table
-from mlcl_cli.retrieval.evaluate import Evaluation, sum_query
+from mlcl_cli.retrieval.evaluation import Evaluation, sum_query
 from mlcl_cli.retrieval.ranking import rank_targets
 
 FEATURES = 640
@@ -24,13 +24,13 @@ RANKED = 1000
 NAMES = {"cirr": "CIRR", "fashioniq": "FashionIQ dress", "shoes": "Shoes"}
 
 
-def validations(material: Material, repeats: int) -> Iterator[Row]:
+def validations(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """Queries composed, ranked and measured, as after every epoch."""
     for dataset in material.sizes.validated:
         yield _validation(material, repeats, dataset)
 
 
-def _validation(material: Material, repeats: int, dataset: str) -> Row:
+def _validation(material: SyntheticData, repeats: int, dataset: str) -> Row:
     device = material.machine.compute.device
     split, protocol = _split(dataset, *material.sizes.validated[dataset]), protocol_of(dataset)
     if dataset == "fashioniq":  # one category of the three
@@ -54,14 +54,14 @@ def _validation(material: Material, repeats: int, dataset: str) -> Row:
     return Row(f"validate {NAMES[dataset]}", "query", (count, count), *timings, disagreement=problem)
 
 
-def large_gallery(material: Material, repeats: int) -> Iterator[Row]:
+def large_gallery(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """A thousand queries against a large gallery, beside the bare matrix product."""
     for size in material.sizes.ranked:
         if 4 * FEATURES * size + 2**30 < 0.8 * _free(material.machine.compute.device):
             yield _large(material, min(3, repeats), size)
 
 
-def _large(material: Material, repeats: int, size: int) -> Row:
+def _large(material: SyntheticData, repeats: int, size: int) -> Row:
     device = material.machine.compute.device
     draw = torch.Generator(device).manual_seed(2)
     gallery = torch.empty(size, FEATURES, device=device)
@@ -107,7 +107,7 @@ def _plain_validation(split: Split, images: Table, texts: Table, protocol: Any) 
     image = torch.vstack([images.values[images.rows[name]] for name in references])
     queries = normalize(image + text, dim=-1)
     members = [[name for name in t.members if name != t.reference] for t in part.triplets]
-    return plain.string_recalls(
+    return baseline.string_recalls(
         queries,
         gallery,
         part.gallery,
@@ -127,4 +127,4 @@ def _free(device: torch.device) -> int:
     return torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
-ROWS: tuple[Callable[[Material, int], Iterator[Row]], ...] = (validations, large_gallery)
+ROWS: tuple[Callable[[SyntheticData, int], Iterator[Row]], ...] = (validations, large_gallery)

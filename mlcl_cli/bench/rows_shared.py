@@ -6,15 +6,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from mlcl_cli.bench.material import SMALLEST, Material
 from mlcl_cli.bench.measure import Row, Timing
+from mlcl_cli.bench.synthetic_data import SMALLEST, SyntheticData
 from mlcl_cli.openmp import CHOICES, set_wait_policy
 
 OTHERS = (0, 1, 2)
 STEPS = 100
 
 
-def shared_processors(material: Material, repeats: int) -> Iterator[Row]:
+def shared_processors(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """Combiner steps beside no, one and two busy programs: our wait policy, and OpenMP's own. For a CPU alone."""
     if material.machine.compute.device.type != "cpu":
         return
@@ -54,4 +54,4 @@ def _busy_program() -> Iterator[None]:
             program.kill()
 
 
-ROWS: tuple[Callable[[Material, int], Iterator[Row]], ...] = (shared_processors,)
+ROWS: tuple[Callable[[SyntheticData, int], Iterator[Row]], ...] = (shared_processors,)

@@ -7,36 +7,36 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mlcl_cli.bench import plain
-from mlcl_cli.bench.material import Material
+from mlcl_cli.bench import baseline
 from mlcl_cli.bench.measure import Machine, Row
-from mlcl_cli.bench.rows_data import closeness, difference, plain_encoder
+from mlcl_cli.bench.rows_data import baseline_encoder, closeness, difference
+from mlcl_cli.bench.synthetic_data import SyntheticData
 from mlcl_cli.images.augment import Augmentation
-from mlcl_cli.images.pictures import PaddedPictures, Pictures
-from mlcl_cli.images.transforms import normalise
+from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
+from mlcl_cli.images.transforms import preprocess_pixels
 from mlcl_cli.models.combiner import Combiner
-from mlcl_cli.models.encoder import Encoder, Side
+from mlcl_cli.models.encoder import Encoder, Tower
 from mlcl_cli.models.losses import combiner_logits, combiner_losses, finetune_loss
-from mlcl_cli.training.loop import Plan, Trainer
+from mlcl_cli.training.feature_sources import CachedFeatures, ImageEncoderSource, TextEncoderSource, encoded
+from mlcl_cli.training.loop import Trainer, TrainingPlan
 from mlcl_cli.training.objectives import (
     BankedViews,
-    Combining,
-    Finetuning,
+    CombinerObjective,
+    FinetuneObjective,
     FreshViews,
     Objective,
     Views,
-    combiner_optimiser,
-    finetuning_optimiser,
+    combiner_optimizer,
+    finetune_optimizer,
 )
-from mlcl_cli.training.sources import Frozen, LiveImages, LiveTexts, encoded
-from mlcl_cli.training.triplets import TripletRows
+from mlcl_cli.training.triplet_rows import TripletRows
 
 ADAM_BYTES = 28  # read and written for each parameter
 CACHED_TIMES = 16
 BANKED_TIMES = 10  # epochs a run: one takes milliseconds
 
 
-def combiner_epochs(material: Material, repeats: int) -> Iterator[Row]:
+def combiner_epochs(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """An epoch of stage 2: banked views, then fresh ones, beside the same plain epoch."""
     machine, rows, batch = material.machine, material.triplets, material.sizes.combiner_batch
     store, device = material.store(), machine.compute.device
@@ -44,12 +44,12 @@ def combiner_epochs(material: Material, repeats: int) -> Iterator[Row]:
     torch.manual_seed(0)
     combiner = Combiner(material.architecture).to(device)
     banked = BankedViews(store.views(material.files, 2, 0), rows.references, 0)
-    opener = PaddedPictures(material.transform)
+    opener = PaddedImageCache(material.transform)
     fresh = FreshViews(material.encoder, opener, material.files, rows.references, material.workers, 0, Augmentation())
-    pictures, captions = Frozen(images.of(rows.images)), Frozen(texts.of(rows.captions))
+    pictures, captions = CachedFeatures(images.of(rows.images)), CachedFeatures(texts.of(rows.captions))
 
-    def combining(views: Views) -> Combining:
-        return Combining(deepcopy(combiner), rows, pictures, captions, views, ("mid", "high"))
+    def combining(views: Views) -> CombinerObjective:
+        return CombinerObjective(deepcopy(combiner), rows, pictures, captions, views, ("mid", "high"))
 
     other = PlainCombining(material, deepcopy(combiner))
     ours = [_epochs(combining(banked), machine, batch, times=BANKED_TIMES), _epochs(combining(fresh), machine, batch)]
@@ -67,35 +67,35 @@ def combiner_epochs(material: Material, repeats: int) -> Iterator[Row]:
 class PlainCombining:
     """The original epoch of stage 2: three pictures and a text through CLIP in every step."""
 
-    def __init__(self, material: Material, combiner: Combiner) -> None:
+    def __init__(self, material: SyntheticData, combiner: Combiner) -> None:
         self.machine, self.batch = material.machine, material.sizes.combiner_batch
-        self.encoder, self.combiner = plain_encoder(material, training=True), combiner.train()
-        self.dataset = plain.Triplets(material.files, material.transform, material.triplets)
-        self.optimiser = torch.optim.Adam(combiner.parameters(), lr=2e-5)  # METHOD.md, Section 4.4
+        self.encoder, self.combiner = baseline_encoder(material, training=True), combiner.train()
+        self.dataset = baseline.Triplets(material.files, material.transform, material.triplets)
+        self.optimizer = torch.optim.Adam(combiner.parameters(), lr=2e-5)  # METHOD.md, Section 4.4
 
     def epoch(self) -> None:
         """Trains on every batch, and reads every loss."""
         compute = self.machine.compute
-        for reference, augmented, target, texts in plain.batches(self.dataset, self.batch, training=True):
+        for reference, augmented, target, texts in baseline.batches(self.dataset, self.batch, training=True):
             with torch.no_grad():
-                images = [self.encoder.images(pixels) for pixels in (reference, augmented, target)]
-                text = self.encoder.texts(texts)
+                images = [self.encoder.encode_images(pixels) for pixels in (reference, augmented, target)]
+                text = self.encoder.encode_texts(texts)
             with compute.autocast():
-                loss = plain.combiner_loss(self.combiner, text, *images)
-            self.optimiser.zero_grad()
+                loss = baseline.combiner_loss(self.combiner, text, *images)
+            self.optimizer.zero_grad()
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
             loss.item()
 
     @torch.no_grad()
-    def disagreement(self, ours: Combining) -> str | None:
+    def disagreement(self, ours: CombinerObjective) -> str | None:
         """Whether features of a few triplets, and the loss that follows from them, are the same on both sides."""
         rows = torch.arange(min(32, len(ours.triplets)))
         reference = torch.stack([self.dataset[row][0] for row in rows.tolist()])
         target = torch.stack([self.dataset[row][2] for row in rows.tolist()])
         drawn = ours.triplets.variants[rows, 0]
-        text = self.encoder.texts([ours.triplets.captions[row] for row in drawn.tolist()])
-        image, goal = self.encoder.images(reference), self.encoder.images(target)
+        text = self.encoder.encode_texts([ours.triplets.captions[row] for row in drawn.tolist()])
+        image, goal = self.encoder.encode_images(reference), self.encoder.encode_images(target)
         batch = ours.prepare(rows, drawn, 1)
         own = [ours.images.features(batch[0]), ours.images.features(batch[1]), ours.texts.features(batch[2])]
         for mine, theirs in zip(own, (image, goal, text), strict=True):
@@ -105,65 +105,67 @@ class PlainCombining:
         levels = combiner(text, torch.stack([image, goal]))
         losses = combiner_losses(combiner, combiner_logits(combiner, levels, goal))
         mine = torch.stack([loss.squeeze() for loss in losses.values()]).sum()
-        return difference(mine, plain.combiner_loss(combiner, text, image, goal, goal), 1e-4, "losses")
+        return difference(mine, baseline.combiner_loss(combiner, text, image, goal, goal), 1e-4, "losses")
 
 
-def finetuning_epochs(material: Material, repeats: int) -> Iterator[Row]:
+def finetuning_epochs(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """An epoch of stage 1 for either encoder."""
     machine, sizes = material.machine, material.sizes
     rows = first(material.triplets, sizes.finetune_triplets)
     for side in ("text", "image"):
         mine = Encoder(deepcopy(material.encoder.clip), machine.compute)
-        other = plain_encoder(material, training=True)
+        other = baseline_encoder(material, training=True)
         objective = _finetuning(material, mine, rows, side)
-        optimiser = finetuning_optimiser(mine, (side,), 2e-6)
-        theirs = PlainFinetuning(material, other, rows, side)
+        optimizer = finetune_optimizer(mine, (side,), 2e-6)
+        theirs = BaselineFinetuning(material, other, rows, side)
         problem = _gradients_differ(objective, theirs, mine, side, closeness(machine))
-        ours = _epochs(objective, machine, sizes.finetune_batch, optimiser)
+        ours = _epochs(objective, machine, sizes.finetune_batch, optimizer)
         timings = machine.beside(ours, theirs.epoch, repeats)
         count = len(rows) // sizes.finetune_batch * sizes.finetune_batch
         yield Row(f"{side} fine-tuning epoch", "triplet", (count, count), *timings, disagreement=problem)
 
 
-class PlainFinetuning:
+class BaselineFinetuning:
     """The original epoch of stage 1: what is frozen is encoded again, and the view that nobody needs is augmented."""
 
-    def __init__(self, material: Material, encoder: plain.PlainEncoder, rows: TripletRows, side: Side) -> None:
+    def __init__(
+        self, material: SyntheticData, encoder: baseline.BaselineEncoder, rows: TripletRows, side: Tower
+    ) -> None:
         self.machine, self.batch, self.encoder = material.machine, material.sizes.finetune_batch, encoder
-        self.dataset = plain.Triplets(material.files, material.transform, rows)
+        self.dataset = baseline.Triplets(material.files, material.transform, rows)
         encoder.clip.requires_grad_(False)
         parameters = dict(encoder.clip.named_parameters())
         self.trained = {name: p for name, p in parameters.items() if name.startswith("visual.") == (side == "image")}
         for parameter in self.trained.values():
             parameter.requires_grad_()
-        self.optimiser = torch.optim.AdamW(self.trained.values(), lr=2e-6, eps=1e-7)  # METHOD.md, Section 3.2
+        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=2e-6, eps=1e-7)  # METHOD.md, Section 3.2
 
     def loss(self, reference: Tensor, target: Tensor, texts: list[str]) -> Tensor:
         """METHOD.md, Equation 3."""
-        image, goal = self.encoder.images(reference), self.encoder.images(target)
-        return finetune_loss(image, self.encoder.texts(texts), goal)
+        image, goal = self.encoder.encode_images(reference), self.encoder.encode_images(target)
+        return finetune_loss(image, self.encoder.encode_texts(texts), goal)
 
     def epoch(self) -> None:
         """Trains on every batch, and reads every loss."""
-        for reference, _, target, texts in plain.batches(self.dataset, self.batch, training=True):
+        for reference, _, target, texts in baseline.batches(self.dataset, self.batch, training=True):
             loss = self.loss(reference, target, texts)
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
             loss.item()
 
 
-def gradient_caching(material: Material, repeats: int) -> Iterator[Row]:
+def gradient_caching(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """A step on 16 times the batch in chunks of the batch, beside a step on the batch; the image encoder trains."""
     machine, batch = material.machine, material.sizes.finetune_batch
     encoder = Encoder(deepcopy(material.encoder.clip), machine.compute)
-    finetuning_optimiser(encoder, ("image",), 2e-6)
+    finetune_optimizer(encoder, ("image",), 2e-6)
     shape = (CACHED_TIMES * batch, 3, encoder.size, encoder.size)
     references, targets = (torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(2))
     texts = torch.randn(len(references), encoder.feature_dim, device=machine.compute.device)
 
     def encode(part: Tensor) -> Tensor:
-        return encoder.images(normalise(part.to(machine.compute.device)))
+        return encoder.encode_images(preprocess_pixels(part.to(machine.compute.device)))
 
     def gradients(rows: slice, chunk: int | None, turn: Callable[[Tensor], Tensor] = lambda it: it) -> Tensor:
         """The image encoder's, flat, of triplets `rows` in chunks of `chunk`; `turn` reorders the batch."""
@@ -194,7 +196,7 @@ def first(rows: TripletRows, count: int) -> TripletRows:
     return TripletRows(rows.images, rows.captions, rows.references[part], rows.targets[part], rows.variants[part])
 
 
-def step_floor(objective: Combining, batch: int, machine: Machine) -> float:
+def step_floor(objective: CombinerObjective, batch: int, machine: Machine) -> float:
     """Least seconds of a step: its operations at the rate of a bare product, Adam at the bandwidth of a copy."""
     rows = torch.arange(batch)
     with FlopCounterMode(display=False) as counter:
@@ -209,13 +211,13 @@ def _epochs(
     objective: Objective,
     machine: Machine,
     batch: int,
-    optimiser: torch.optim.Optimizer | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
     times: int = 1,
 ) -> Callable[[], None]:
-    if optimiser is None:
-        assert isinstance(objective, Combining)
-        optimiser = combiner_optimiser(objective.combiner, 2e-5)
-    trainer = Trainer(objective, optimiser, Plan(1, batch, 1, 0), machine.compute)
+    if optimizer is None:
+        assert isinstance(objective, CombinerObjective)
+        optimizer = combiner_optimizer(objective.combiner, 2e-5)
+    trainer = Trainer(objective, optimizer, TrainingPlan(1, batch, 1, 0), machine.compute)
 
     def run() -> None:
         for _ in range(times):
@@ -225,18 +227,18 @@ def _epochs(
     return run
 
 
-def _finetuning(material: Material, encoder: Encoder, rows: TripletRows, side: Side) -> Finetuning:
+def _finetuning(material: SyntheticData, encoder: Encoder, rows: TripletRows, side: Tower) -> FinetuneObjective:
     store = material.store()
     if side == "text":
-        images = Frozen(store.images(material.files).of(rows.images))
-        return Finetuning(encoder, rows, images, LiveTexts(encoder, store.tokens(rows.captions)))
-    pictures = Pictures(material.files, material.transform, material.workers)
-    texts = Frozen(store.texts(rows.captions).of(rows.captions))
-    return Finetuning(encoder, rows, LiveImages(encoder, pictures, rows.images), texts)
+        images = CachedFeatures(store.images(material.files).of(rows.images))
+        return FinetuneObjective(encoder, rows, images, TextEncoderSource(encoder, store.tokens(rows.captions)))
+    pictures = ImageCache(material.files, material.transform, material.workers)
+    texts = CachedFeatures(store.texts(rows.captions).of(rows.captions))
+    return FinetuneObjective(encoder, rows, ImageEncoderSource(encoder, pictures, rows.images), texts)
 
 
 def _gradients_differ(
-    ours: Finetuning, other: PlainFinetuning, encoder: Encoder, side: Side, limit: float
+    ours: FinetuneObjective, other: BaselineFinetuning, encoder: Encoder, side: Tower, limit: float
 ) -> str | None:
     rows = torch.arange(min(8, len(ours.triplets)))
     drawn = ours.triplets.variants[rows, 0]
@@ -253,12 +255,12 @@ def _gradients_differ(
     return None if worst <= limit else f"gradients differ by {worst:.1e}"
 
 
-def _views_differ(material: Material, dataset: plain.Triplets) -> str | None:
+def _views_differ(material: SyntheticData, dataset: baseline.Triplets) -> str | None:
     """Both sides draw their own views: their pixels must be alike on the whole."""
     count = min(128, len(dataset))
     fresh = FreshViews(
         material.encoder,
-        PaddedPictures(material.transform),
+        PaddedImageCache(material.transform),
         material.files,
         material.triplets.references,
         material.workers,
@@ -274,4 +276,4 @@ def _views_differ(material: Material, dataset: plain.Triplets) -> str | None:
     return None
 
 
-ROWS: tuple[Callable[[Material, int], Iterator[Row]], ...] = (combiner_epochs, finetuning_epochs, gradient_caching)
+ROWS: tuple[Callable[[SyntheticData, int], Iterator[Row]], ...] = (combiner_epochs, finetuning_epochs, gradient_caching)

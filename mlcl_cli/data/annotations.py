@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from mlcl_cli.errors import DataError
-from mlcl_cli.inputs import open_regular, parse_json
+from mlcl_cli.safe_reading import open_regular, parse_json
 
 Value = TypeVar("Value")
 Item = TypeVar("Item")

@@ -60,7 +60,7 @@ CIRR_VAL = Protocol(
 )
 
 
-def summarise(protocol: Protocol, recalls: Mapping[str, Recalls]) -> dict[str, float]:
+def summarize(protocol: Protocol, recalls: Mapping[str, Recalls]) -> dict[str, float]:
     """The protocol's metrics, named and ordered as `--json` gives them, from the recalls of each query set.
 
     `recalls` maps a query set's name to its "recall@K" and "recall_subset@K", in percent.
@@ -75,7 +75,7 @@ def chance(protocol: Protocol, galleries: Mapping[str, int]) -> dict[str, float]
     An image set has six members, one of which is the reference.
     """
     left_out = 1 if protocol.exclude_reference else 0
-    return summarise(
+    return summarize(
         protocol,
         {
             name: {f"recall@{k}": 100 * min(1.0, k / (size - left_out)) for k in protocol.recall_at}

@@ -1,9 +1,9 @@
-"""The demo's profiles: the published recipe scaled down to a drawn catalogue and a small CLIP."""
+"""The demo's profiles: the published recipe scaled down to a drawn catalog and a small CLIP."""
 
 ROOTS = {"fashioniq": "data/fashionIQ_dataset", "shoes": "data/shoes", "cirr": "data/cirr_dataset"}
 
 PROFILE = """\
-# The demo's profile: the published recipe, scaled down to a drawn catalogue and a small CLIP.
+# The demo's profile: the published recipe, scaled down to a drawn catalog and a small CLIP.
 dataset: {dataset}
 roots:
   {dataset}: {root}

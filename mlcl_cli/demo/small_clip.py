@@ -1,4 +1,4 @@
-"""A small CLIP for the demo's catalogue: OpenAI's own class, trained contrastively on the catalogue's training part."""
+"""A small CLIP for the demo's catalog: OpenAI's own class, trained contrastively on the catalogue's training part."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from mlcl_cli.demo.catalogue import Described
-from mlcl_cli.files import write_file
+from mlcl_cli.atomic_files import write_file
+from mlcl_cli.demo.catalog import Described
 from mlcl_cli.models.weights import import_clip
-from mlcl_cli.reporting import Reporter
-from mlcl_cli.seeds import generator_of, seed_of
+from mlcl_cli.progress import Reporter
+from mlcl_cli.seeding import derive_generator, derive_seed
 
 SIZE = 64
 SIZES = {
@@ -46,28 +46,28 @@ def train_small_clip(
 ) -> None:
     """Trains on `pictures` and writes a plain state dict, whose shapes tell the sizes as OpenAI's do.
 
-    `load` gives a picture as CLIP sees it: normalised, fp32, (3, 64, 64). Raises MachineError where `output` cannot
+    `load` gives a picture as CLIP sees it: normalized, fp32, (3, 64, 64). Raises MachineError where `output` cannot
     be written.
     """
     pixels = torch.stack([load(picture.path) for picture in pictures]).contiguous(memory_format=torch.channels_last)
     clip = import_clip()
-    torch.manual_seed(seed_of(seed, "small clip"))
+    torch.manual_seed(derive_seed(seed, "small clip"))
     network: Any = clip.model.CLIP(**SIZES)
     network.visual.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05, fused=True)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05, fused=True)
     steps = max(1, len(pictures) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=epochs * steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * steps, pct_start=0.15)
     with reporter.bar("Training a small CLIP", epochs) as advance:
         for epoch in range(epochs):
-            draw = generator_of(seed, "small clip", epoch)
+            draw = derive_generator(seed, "small clip", epoch)
             order = torch.randperm(len(pictures), generator=draw)
             tokens = clip.tokenize([_text(picture, draw) for picture in pictures])
             for rows in order.split(BATCH)[:steps]:
                 loss = _loss(network, pixels[rows], tokens[rows])
-                optimiser.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                optimiser.step()
+                optimizer.step()
                 schedule.step()
                 with torch.no_grad():
                     network.logit_scale.clamp_(max=HOTTEST)

@@ -24,7 +24,7 @@ from mlcl_cli.features.shards import (
     digests_of,
     merged,
 )
-from mlcl_cli.reporting import Reporter
+from mlcl_cli.progress import Reporter
 
 SHARD_BYTES = 32 * 2**20
 MERGED_AT_ONCE = 8

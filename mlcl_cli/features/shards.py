@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mlcl_cli.files import write_tensors
+from mlcl_cli.atomic_files import write_tensors
 
 FORMAT = "mlcl features 2"
 Digests: TypeAlias = NDArray[np.int64]

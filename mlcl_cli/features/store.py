@@ -11,22 +11,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mlcl_cli.amounts import counted
+from mlcl_cli.atomic_files import exclusive
 from mlcl_cli.errors import some
 from mlcl_cli.features.bank import Bank, Table
-from mlcl_cli.features.batches import EncodeBatch
+from mlcl_cli.features.encode_batch import EncodeBatch
 from mlcl_cli.features.shards import is_former_bank
-from mlcl_cli.files import exclusive
+from mlcl_cli.formatting import counted
 from mlcl_cli.images.augment import RECIPE, Augmentation, random_crop
 from mlcl_cli.images.decode import BadImage, open_image, read_images
-from mlcl_cli.images.pictures import PaddedPictures, Pictures
-from mlcl_cli.images.stamps import file_stamps
-from mlcl_cli.images.transforms import Transform, normalise
-from mlcl_cli.interrupts import unbroken
+from mlcl_cli.images.file_stamps import file_stamps
+from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
+from mlcl_cli.images.transforms import Transform, preprocess_pixels
 from mlcl_cli.models.compute import choose_encode_batch
-from mlcl_cli.models.encoder import Encoder, Tokens, tokenise
-from mlcl_cli.reporting import Reporter
-from mlcl_cli.seeds import seed_of
+from mlcl_cli.models.encoder import Encoder, Tokens, tokenize
+from mlcl_cli.progress import Reporter
+from mlcl_cli.seeding import derive_seed
+from mlcl_cli.signals import defer_signals
 
 VIEWS_AT_ONCE = 64  # whatever is encoded at once: the draws of an augmented view depend on its portion
 SECONDS_BETWEEN_SAVES = 60.0
@@ -40,7 +40,7 @@ Files = Sequence[tuple[str, Path]]
 class FeatureStore:
     """Computes features with `encoder` and banks them under `folder`, if it `writes`.
 
-    `bad` collects the images that it could not read. Features are raw (not normalised), on the encoder's device, and
+    `bad` collects the images that it could not read. Features are raw (not normalized), on the encoder's device, and
     encoded in fp32 whatever the precision of training. `encode_batch` is how many are encoded at once. `stamps_of`
     gives the state of image files by name, without those that cannot be read: features of another state are not used.
     """
@@ -71,7 +71,7 @@ class FeatureStore:
         return self._banked(files, _Recipe("images", self._plain, self._encode_plain, open_image, self.at_once))
 
     @torch.no_grad()
-    def live_images(self, pictures: Pictures, names: Sequence[str]) -> Table:
+    def encode_images_now(self, pictures: ImageCache, names: Sequence[str]) -> Table:
         """Features of pictures by the encoder as it is now; nothing is banked."""
         encoded = []
         with self.reporter.bar(f"Encoding {counted(len(names), 'image')}", len(names)) as advance:
@@ -83,18 +83,18 @@ class FeatureStore:
 
     def views(self, files: Files, count: int, seed: int) -> Tensor:
         """`count` augmented views of each readable picture, decoded once for all: (count, len(files), d)."""
-        opener = PaddedPictures(self.transform)
+        opener = PaddedImageCache(self.transform)
         augment = Augmentation()
         device = self.encoder.compute.device
         tables = []
         for view in range(count):
 
             def crop(image: Image.Image, name: str, view: int = view) -> Tensor:
-                return random_crop(image, self.transform.size, seed_of(seed, "view", view, name))
+                return random_crop(image, self.transform.size, derive_seed(seed, "view", view, name))
 
             def encode(crops: Tensor, names: Sequence[str], view: int = view) -> Tensor:
-                pixels = augment(crops.to(device), seed_of(seed, "augment", view, names[0]))
-                return self._batch.encode(self.encoder.images, pixels)
+                pixels = augment(crops.to(device), derive_seed(seed, "augment", view, names[0]))
+                return self._batch.encode(self.encoder.encode_images, pixels)
 
             key = {"view": str(view), "seed": str(seed), "transform": repr(opener.transform), "recipe": RECIPE}
             what = f"augmented views, set {view + 1} of {count}: "
@@ -111,13 +111,13 @@ class FeatureStore:
         with self._bank(self._key("texts", "text", {})) as bank:
             if missing := bank.missing(stamps):
                 features = self.encode_tokens(self.tokens(missing))
-                with unbroken():
+                with defer_signals():
                     bank.add(dict.fromkeys(missing, ""), features)
             return bank.table(stamps, self.encoder.compute.device)
 
     def tokens(self, captions: Sequence[str]) -> Tokens:
         """Tokens of `captions`; says how many were too long and are truncated."""
-        tokens = tokenise(captions, self.encoder.context_length, self.encoder.compute.device)
+        tokens = tokenize(captions, self.encoder.context_length, self.encoder.compute.device)
         if tokens.truncated:
             limit = self.encoder.context_length
             self.reporter.warn(f"{counted(tokens.truncated, 'caption')} longer than {limit} tokens: truncated")
@@ -131,7 +131,7 @@ class FeatureStore:
         features = torch.empty(count, self.encoder.feature_dim, device=device)
         with self.reporter.bar(f"Encoding {counted(count, 'caption')}", count) as advance:
             for rows in tokens.by_length.split(self.at_once):
-                features[rows.to(device)] = self._batch.encode(self.encoder.texts, tokens.batch(rows))
+                features[rows.to(device)] = self._batch.encode(self.encoder.encode_texts, tokens.batch(rows))
                 advance(len(rows))
         return features
 
@@ -175,13 +175,13 @@ class FeatureStore:
 
         try:
             for part in parts:
-                with unbroken():
+                with defer_signals():
                     fresh.append(part)
                     if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                         save()
                         saved = time.monotonic()
         finally:
-            with unbroken():
+            with defer_signals():
                 save()
 
     @torch.no_grad()
@@ -219,7 +219,7 @@ class FeatureStore:
 
     def _encode_plain(self, pixels: Tensor, _names: Sequence[str]) -> Tensor:
         device = self.encoder.compute.device
-        return self._batch.encode(lambda part: self.encoder.images(normalise(part.to(device))), pixels)
+        return self._batch.encode(lambda part: self.encoder.encode_images(preprocess_pixels(part.to(device))), pixels)
 
     def _key(self, kind: str, side: str, extra: Mapping[str, str]) -> dict[str, str]:
         return {"kind": kind, "encoder": self.fingerprints[side], "precision": "fp32", **extra}

@@ -10,7 +10,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 from torchvision.transforms.v2 import functional as tv2
 
-from mlcl_cli.images.transforms import normalise, to_uint8
+from mlcl_cli.images.transforms import preprocess_pixels, to_uint8
 
 # A feature bank of views carries this: change it with whatever gives other views for the same seed.
 RECIPE = "2"
@@ -64,14 +64,14 @@ class Augmentation:
 
     @torch.no_grad()
     def __call__(self, crops: Tensor, seed: int) -> Tensor:
-        """uint8 crops (B, 3, S, S) to normalised views (B, 3, S, S). Depends on `crops` and `seed` alone."""
+        """uint8 crops (B, 3, S, S) to normalized views (B, 3, S, S). Depends on `crops` and `seed` alone."""
         with torch.random.fork_rng(devices=[crops.device] if crops.is_cuda else []):
             torch.manual_seed(seed)
             views = crops.float().div_(255)
             views = _apply_choice(views, self._jitters)
             views = _apply_choice(views, SYMMETRIES)
             views = _apply_choice(views, [_unchanged, autocontrast])
-            return normalise(self._rest(views).clamp_(0, 1))
+            return preprocess_pixels(self._rest(views).clamp_(0, 1))
 
 
 def autocontrast(views: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from mlcl_cli.amounts import counted
 from mlcl_cli.errors import DataError, StuckError, some
-from mlcl_cli.inputs import open_regular
+from mlcl_cli.formatting import counted
+from mlcl_cli.safe_reading import open_regular
 
 # Pillow knows more: it hands PostScript to Ghostscript, whatever the file is called.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")

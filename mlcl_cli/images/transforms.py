@@ -79,7 +79,7 @@ def to_uint8(image: Image.Image) -> Tensor:
     return pixels
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def preprocess_pixels(pixels: Tensor) -> Tensor:
     """uint8 (B, 3, H, W), or floats in [0, 1], to what CLIP expects: fp32, CLIP's mean and deviation removed."""
     scaled = pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
     return scaled.sub(_column(MEAN, scaled)).div_(_column(STD, scaled))

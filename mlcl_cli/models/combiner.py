@@ -16,7 +16,7 @@ LEVELS: tuple[Level, ...] = ("sum", "cat", "hybrid")
 FIXED_TEMPERATURE = 100.0  # METHOD.md, Equations 3 and 10
 
 
-class Levels(NamedTuple):
+class CombinerOutput(NamedTuple):
     """What the combiner computes. V = 1 view (the reference), or 2 (the reference, then its augmented view).
 
     text    t, the half of r that all views share, raw, (B, p); Equation 4 of METHOD.md
@@ -110,7 +110,7 @@ class Combiner(nn.Module):
         """w = sigmoid(loss_weight), shape (1,); None where only one of mid and high level exists."""
         return None if self.loss_weight is None else torch.sigmoid(self.loss_weight)
 
-    def forward(self, text: Tensor, images: Tensor) -> Levels:
+    def forward(self, text: Tensor, images: Tensor) -> CombinerOutput:
         """Combines raw features: `text` (B, d), `images` (V, B, d), in one batched pass for all views.
 
         The text projection, its dropout mask and what the next layers make of it are shared by the views; every other
@@ -130,7 +130,7 @@ class Combiner(nn.Module):
             share = torch.sigmoid(second(self._drop(relu(_of_halves(first, shared, own)))).float())
             mixed = share * text.float() + (1 - share) * images.float()
             high = normalize(self.output_layer(combined).float() + mixed, dim=-1)
-        return Levels(shared, own, low, mid, high)
+        return CombinerOutput(shared, own, low, mid, high)
 
     @torch.no_grad()
     def queries(self, text: Tensor, images: Tensor, *, matched: bool = False) -> Tensor:
@@ -143,7 +143,7 @@ class Combiner(nn.Module):
 
     @torch.no_grad()
     def query_parts(self, text: Tensor, images: Tensor, *, matched: bool = False) -> dict[Level, Tensor]:
-        """The weighted level vectors (B, d) whose normalised sum is the query. Call in eval mode."""
+        """The weighted level vectors (B, d) whose normalized sum is the query. Call in eval mode."""
         levels = self(text, images[None])
         high_weight, mid_weight = level_weights(self.weight, matched=matched)
         parts: dict[Level, Tensor] = {}

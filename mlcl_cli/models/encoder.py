@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from mlcl_cli.models.compute import Compute
 from mlcl_cli.models.weights import State, fingerprint, import_clip
 
-Side = Literal["text", "image"]
+Tower = Literal["text", "image"]
 
 
 class Encoder:
@@ -31,7 +31,7 @@ class Encoder:
         for block in clip.transformer.resblocks:
             block.attn_mask = block.attn_mask.to(compute.device)  # else it is copied there in every forward pass
 
-    def parameters(self, side: Side) -> list[nn.Parameter]:
+    def parameters(self, side: Tower) -> list[nn.Parameter]:
         """The parameters of one side: `image` is everything in `visual`, `text` everything else."""
         return [
             parameter
@@ -47,12 +47,12 @@ class Encoder:
         for block in (block for stage in [*stages, self.clip.transformer.resblocks] for block in stage):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
-    def images(self, pixels: Tensor) -> Tensor:
-        """Raw features (B, d) in fp32 of normalised pictures (B, 3, S, S)."""
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Raw features (B, d) in fp32 of normalized pictures (B, 3, S, S)."""
         features: Tensor = self.clip.encode_image(pixels.contiguous(memory_format=torch.channels_last))
         return features.float()
 
-    def texts(self, tokens: Tensor) -> Tensor:
+    def encode_texts(self, tokens: Tensor) -> Tensor:
         """Raw features (B, d) in fp32 of tokens (B, L), L as short as the longest text allows."""
         features: Tensor = self.clip.encode_text(tokens)
         return features.float()
@@ -62,11 +62,11 @@ class Encoder:
         return {name: tensor.detach().cpu() for name, tensor in self.clip.state_dict().items()}
 
     def fingerprints(self) -> dict[str, str]:
-        """What stands for the weights now: `side_fingerprints` of them."""
-        return side_fingerprints(self.state())
+        """What stands for the weights now: `tower_fingerprints` of them."""
+        return tower_fingerprints(self.state())
 
 
-def side_fingerprints(state: State) -> dict[str, str]:
+def tower_fingerprints(state: State) -> dict[str, str]:
     """Fingerprints of a CLIP's weights: of the `image` side, of the `text` side, and of `both`."""
     visual = [name for name in state if name.startswith("visual.")]
     rest = [name for name in state if not name.startswith("visual.")]
@@ -92,7 +92,7 @@ class Tokens:
         return self.lengths.argsort(stable=True)
 
 
-def tokenise(texts: Sequence[str], context_length: int, device: torch.device) -> Tokens:
+def tokenize(texts: Sequence[str], context_length: int, device: torch.device) -> Tokens:
     """CLIP's own BPE tokens. Texts that are too long are truncated and counted. A blank text is legal."""
     tokens = import_clip().tokenize(list(texts), context_length=context_length + 1, truncate=True)
     too_long = tokens[:, context_length] != 0

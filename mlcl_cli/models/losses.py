@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from mlcl_cli.models.combiner import FIXED_TEMPERATURE, Combiner, Levels, level_weights
+from mlcl_cli.models.combiner import FIXED_TEMPERATURE, Combiner, CombinerOutput, level_weights
 
 SsclTerm = Literal["mid", "high"]
 
@@ -33,7 +33,7 @@ def finetune_loss(reference: Tensor, text: Tensor, target: Tensor) -> Tensor:
 
 
 def combiner_logits(
-    combiner: Combiner, levels: Levels, target: Tensor, sscl: Collection[SsclTerm] = ("mid", "high")
+    combiner: Combiner, levels: CombinerOutput, target: Tensor, sscl: Collection[SsclTerm] = ("mid", "high")
 ) -> dict[str, Tensor]:
     """The logit matrices (B, B) of all terms that are on: hybrid, cat, sum (mCCL), sscl_mid, sscl_high (SSCL).
 

@@ -11,14 +11,14 @@ from mlcl_cli.errors import NotFiniteError
 MOST_SCORES = 200_000_000  # fp32 scores held at once: at most 800 MB
 FULL_PRODUCT = 256  # queries that a matrix product needs to run at its full rate
 IN_REACH = {"cpu": 2**20, "cuda": 2**26}  # scores that are compared at once: on a CPU, what its caches hold
-MISS = torch.iinfo(torch.int64).max
-NOBODY = -1
+UNRANKED = torch.iinfo(torch.int64).max
+PAD_INDEX = -1
 
 
 class Ranks(NamedTuple):
     """1-based ranks of the targets, int64 (Q,) on the CPU: in the gallery, and among each query's members.
 
-    A target that was excluded (it is its own reference) has rank MISS. `subset` is None without members.
+    A target that was excluded (it is its own reference) has rank UNRANKED. `subset` is None without members.
     """
 
     gallery: Tensor
@@ -38,7 +38,7 @@ def rank_targets(
     """Ranks each query's target: 1 + how many gallery rows score higher, equal scores in gallery order.
 
     `queries` (Q, d) and `gallery` (G, d) are unit rows in fp32; `targets` (Q,) are gallery rows, `excluded` (Q,) the
-    row that each query must not find (the reference), `members` (Q, M) the distinct rows of its image set; NOBODY
+    row that each query must not find (the reference), `members` (Q, M) the distinct rows of its image set; PAD_INDEX
     stands for none in both. The target's score is read from the same product as its rivals', so that equal rows
     tie exactly. `advance` hears how many more are ranked. Raises NotFiniteError where a feature is not finite.
     """
@@ -48,13 +48,13 @@ def rank_targets(
     for part, scores in _scored(queries, gallery, most_scores):
         target = targets[part].to(device)[None]
         own = scores.gather(0, target)
-        rival = excluded[part].to(device)[None] if excluded is not None else torch.full_like(target, NOBODY)
+        rival = excluded[part].to(device)[None] if excluded is not None else torch.full_like(target, PAD_INDEX)
         if members is not None:
             subset.append(_subset_ranks(scores, own, target, rival, members[part].to(device).T).cpu())
         if excluded is not None:
             scores.scatter_(0, rival.clamp(min=0), _excluded_scores(scores, rival))
         missed = (rival == target).squeeze(0)
-        ranks.append(torch.where(missed, MISS, 1 + _rivals_before(scores, own, target)).cpu())
+        ranks.append(torch.where(missed, UNRANKED, 1 + _rivals_before(scores, own, target)).cpu())
         advance(scores.shape[1])
     empty = torch.empty(0, dtype=torch.int64)
     return Ranks(torch.cat([empty, *ranks]), torch.cat([empty, *subset]) if members is not None else None)
@@ -63,7 +63,7 @@ def rank_targets(
 def best_rows(queries: Tensor, gallery: Tensor, k: int, *, excluded: Tensor, members: Tensor | None = None) -> Tensor:
     """The `k` best gallery rows of each query, best first, equal scores in gallery order; int64 (Q, k) on the CPU.
 
-    With `members` (Q, M) only those rows are ranked; NOBODY ends each row that has fewer than `k`.
+    With `members` (Q, M) only those rows are ranked; PAD_INDEX ends each row that has fewer than `k`.
     Raises NotFiniteError where a feature is not finite.
     """
     require_finite(queries, gallery)
@@ -77,11 +77,11 @@ def best_rows(queries: Tensor, gallery: Tensor, k: int, *, excluded: Tensor, mem
         if members is not None:
             own = members[part].to(gallery.device)
             allowed = torch.zeros_like(scores, dtype=torch.bool)
-            allowed.scatter_(1, torch.where(own == NOBODY, own[:, :1], own), value=True)
-        allowed.scatter_(1, rival.clamp(min=0), allowed.gather(1, rival.clamp(min=0)) & (rival == NOBODY))
+            allowed.scatter_(1, torch.where(own == PAD_INDEX, own[:, :1], own), value=True)
+        allowed.scatter_(1, rival.clamp(min=0), allowed.gather(1, rival.clamp(min=0)) & (rival == PAD_INDEX))
         scores.masked_fill_(~allowed, -torch.inf)
         values, rows = scores.sort(dim=1, descending=True, stable=True)
-        best.append(torch.where(values[:, :k] == -torch.inf, NOBODY, rows[:, :k]).cpu())
+        best.append(torch.where(values[:, :k] == -torch.inf, PAD_INDEX, rows[:, :k]).cpu())
     return torch.cat(best) if best else torch.empty(0, k, dtype=torch.int64)
 
 
@@ -161,14 +161,14 @@ def _rivals_before(scores: Tensor, own: Tensor, target: Tensor) -> Tensor:
 
 
 def _subset_ranks(scores: Tensor, own: Tensor, target: Tensor, rival: Tensor, members: Tensor) -> Tensor:
-    """Ranks among `members` (M, Q) less the reference, by the same rule; MISS where the target is not of them."""
+    """Ranks among `members` (M, Q) less the reference, by the same rule; UNRANKED where the target is not of them."""
     theirs = scores.gather(0, members.clamp(min=0))
-    counted = (members != NOBODY) & (members != rival)
+    counted = (members != PAD_INDEX) & (members != rival)
     better = (theirs > own) | ((theirs == own) & (members < target))
     found = ((members == target) & counted).any(dim=0)
-    return torch.where(found, 1 + (better & counted).sum(dim=0), MISS)
+    return torch.where(found, 1 + (better & counted).sum(dim=0), UNRANKED)
 
 
 def _excluded_scores(scores: Tensor, rival: Tensor) -> Tensor:
-    """−inf for a reference that is in the gallery, the score as it was where NOBODY is excluded."""
-    return torch.where(rival == NOBODY, scores.gather(0, rival.clamp(min=0)), -torch.inf)
+    """−inf for a reference that is in the gallery, the score as it was where PAD_INDEX is excluded."""
+    return torch.where(rival == PAD_INDEX, scores.gather(0, rival.clamp(min=0)), -torch.inf)

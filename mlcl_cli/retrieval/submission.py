@@ -5,10 +5,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mlcl_cli.atomic_files import to_json, write_files
 from mlcl_cli.data.records import Triplet
 from mlcl_cli.errors import DataError
-from mlcl_cli.files import to_json, write_files
-from mlcl_cli.retrieval.ranking import NOBODY, best_rows
+from mlcl_cli.retrieval.ranking import PAD_INDEX, best_rows
 
 # The test server's rules: METHOD.md, Section 9.
 VERSION = "rc2"
@@ -30,7 +30,7 @@ def make_submissions(
     row = {name: number for number, name in enumerate(names)}
     excluded = torch.tensor([row[triplet.reference] for triplet in triplets])
     widest = max(len(triplet.members) for triplet in triplets)
-    members = torch.full((len(triplets), max(1, widest)), NOBODY)
+    members = torch.full((len(triplets), max(1, widest)), PAD_INDEX)
     for number, triplet in enumerate(triplets):
         members[number, : len(triplet.members)] = torch.tensor([row[name] for name in triplet.members])
     lists = {
@@ -78,7 +78,7 @@ def write_submissions(folder: Path, name: str, submissions: Mapping[str, Submiss
 
 def _submission(metric: str, triplets: Sequence[Triplet], names: Sequence[str], rows: Tensor) -> Submission:
     ranked = {
-        str(triplet.pair_id): [names[row] for row in best if row != NOBODY]
+        str(triplet.pair_id): [names[row] for row in best if row != PAD_INDEX]
         for triplet, best in zip(triplets, rows.tolist(), strict=True)
     }
     return {"version": VERSION, "metric": metric, **ranked}

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlcl_cli.amounts import counted
 from mlcl_cli.errors import DivergedError, NotFiniteError, UsageError
+from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import in_order
-from mlcl_cli.interrupts import Interrupted, to_resume, unbroken
 from mlcl_cli.models.compute import Compute
-from mlcl_cli.reporting import Reporter, Standing, TrainingDisplay
-from mlcl_cli.seeds import generator_of, seed_of
-from mlcl_cli.training.logs import terms_of
+from mlcl_cli.progress import Reporter, TrainingDisplay, TrainingStatus
+from mlcl_cli.runs.logs import terms_of
+from mlcl_cli.runs.run import Run
+from mlcl_cli.runs.training_state import TrainingState, optimizer_state, restore_optimizer
+from mlcl_cli.seeding import derive_generator, derive_seed
+from mlcl_cli.signals import Interrupted, defer_signals, to_resume
 from mlcl_cli.training.objectives import Objective
-from mlcl_cli.training.runs import Run
-from mlcl_cli.training.state import TrainingState, optimiser_state, restore_optimiser
 
 BATCHES_AHEAD = 2
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -28,7 +28,7 @@ Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """How long and in what portions to train."""
 
     epochs: int
@@ -56,29 +56,29 @@ class Trainer:
     def __init__(
         self,
         objective: Objective,
-        optimiser: torch.optim.Optimizer,
-        plan: Plan,
+        optimizer: torch.optim.Optimizer,
+        plan: TrainingPlan,
         compute: Compute,
         scheduler: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts | None = None,
     ) -> None:
-        self.objective, self.optimiser, self.plan, self.compute = objective, optimiser, plan, compute
+        self.objective, self.optimizer, self.plan, self.compute = objective, optimizer, plan, compute
         self.scheduler = scheduler  # its T_0 counts epochs (METHOD.md, Section 4.5)
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
         self.epoch, self.steps_done = 1, 0
         self.updating = False  # an update under way: neither the step before nor the one after can be resumed from
         self._history: list[dict[str, Tensor]] = []
-        self._parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._broken = torch.zeros((), device=compute.device)
 
     def run_epoch(self, after_step: Callable[[], object] = lambda: None) -> dict[str, float]:
         """The rest of this epoch's steps; returns the means of its losses, for which alone the host waits.
 
         Raises DivergedError at the first loss or gradient that is not finite; the weights are then as they were
-        before that step. Raises UsageError as `Plan.steps` does.
+        before that step. Raises UsageError as `TrainingPlan.steps` does.
         """
         self.objective.train()
         for batch in self._batches():
-            with unbroken():
+            with defer_signals():
                 self._step(batch)
                 self.steps_done += 1
                 self.updating = False
@@ -98,7 +98,7 @@ class Trainer:
         if self._history:
             self.figures()
             history = {name: torch.stack([step[name] for step in self._history]) for name in self._history[0]}
-        tensors, plain = optimiser_state(self.optimiser)
+        tensors, plain = optimizer_state(self.optimizer)
         plain["history"] = list(history)
         plain["scaler"] = self.scaler.state_dict()
         plain["scheduler"] = None if self.scheduler is None else self.scheduler.state_dict()
@@ -114,7 +114,7 @@ class Trainer:
         """Goes on from `state`."""
         self.epoch, self.steps_done = state.epoch, state.steps_done
         self.objective.load(state.weights)
-        restore_optimiser(self.optimiser, state.optimiser, state.plain)
+        restore_optimizer(self.optimizer, state.optimizer, state.plain)
         self.scaler.load_state_dict(state.plain["scaler"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state.plain["scheduler"])
@@ -123,7 +123,7 @@ class Trainer:
 
     def _batches(self) -> Iterator[Any]:
         triplets, plan, epoch = self.objective.triplets, self.plan, self.epoch
-        order = torch.randperm(len(triplets), generator=generator_of(plan.seed, "order", epoch))
+        order = torch.randperm(len(triplets), generator=derive_generator(plan.seed, "order", epoch))
         captions = triplets.drawn(plan.seed, epoch)
 
         def prepare(rows: Tensor) -> Any:
@@ -133,12 +133,12 @@ class Trainer:
         return in_order(prepare, rows, workers=1, ahead=BATCHES_AHEAD)
 
     def _step(self, batch: Any) -> None:
-        torch.manual_seed(seed_of(self.plan.seed, "dropout", self.epoch, self.steps_done))
+        torch.manual_seed(derive_seed(self.plan.seed, "dropout", self.epoch, self.steps_done))
         with self.compute.training():
             with self.compute.autocast():
                 losses = self.objective.losses(batch)
             total = torch.stack([loss.squeeze() for loss in losses.values()]).sum()
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(total).backward()
         figures = {"loss": total.detach(), **{name: loss.detach().squeeze() for name, loss in losses.items()}}
         figures |= self._guarded_update(total.detach())
@@ -155,14 +155,14 @@ class Trainer:
         """
         self.updating = True
         if self.scaler.is_enabled():
-            self.scaler.unscale_(self.optimiser)
+            self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if not self.scaler.is_enabled():
             self._broken = torch.maximum(self._broken, (~(total + norm).isfinite()).float())
-            self.optimiser.found_inf = self._broken  # type: ignore[attr-defined]  # as GradScaler tells a fused one
-            self.optimiser.step()
+            self.optimizer.found_inf = self._broken  # type: ignore[attr-defined]  # as GradScaler tells a fused one
+            self.optimizer.step()
             return {"gradient_norm": norm}
-        self.scaler.step(self.optimiser)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
         skipped = (~norm.isfinite()).float()
         return {"skipped_steps": skipped, "gradient_norm": torch.where(norm.isfinite(), norm, 0.0)}
@@ -216,7 +216,7 @@ def fit(
                 seconds = time.monotonic() - began
                 validated = epoch % plan.validate_every == 0 or epoch == plan.epochs
                 metrics = _validated(validate, epoch) if validated else None
-                with unbroken():
+                with defer_signals():
                     run.record(epoch, figures | learned, metrics, trainer.objective.weights, seconds)
                     try:
                         watch.show(figures, learned, seconds)
@@ -224,13 +224,13 @@ def fit(
                         trainer.next_epoch()  # the epoch is in the log, whatever the display does
                     run.save_if_due(trainer.state, epoch)
     except Interrupted:
-        with unbroken():
+        with defer_signals():
             run.save(trainer.state())
         raise Interrupted(f"Go on with `{to_resume(run.command)}`") from None
     except DivergedError:
         raise  # the last saved state is the one to go back to
     except BaseException:
-        with suppress(BaseException), unbroken():  # the first error is the one to report
+        with suppress(BaseException), defer_signals():  # the first error is the one to report
             if not trainer.updating:
                 run.save(trainer.state())
         raise
@@ -243,7 +243,7 @@ class _Watch:
     def __init__(self, trainer: Trainer, run: Run, display: TrainingDisplay) -> None:
         self._trainer, self._run, self._display = trainer, run, display
         self._looked = time.monotonic()
-        self._display.show(Standing(best=self._best()))
+        self._display.show(TrainingStatus(best=self._best()))
 
     def begin(self) -> None:
         """An epoch begins, or goes on after its first steps."""
@@ -262,7 +262,7 @@ class _Watch:
     def show(self, figures: Figures, learned: Figures, seconds: float) -> None:
         """Shows the epoch's means so far; `seconds` are those that its steps in this process took."""
         rate = self._trainer.plan.batch_size * (self._trainer.steps_done - self._first) / max(seconds, 1e-9)
-        self._display.show(Standing(figures["loss"], terms_of(figures), learned, rate, self._best()))
+        self._display.show(TrainingStatus(figures["loss"], terms_of(figures), learned, rate, self._best()))
         self._looked = time.monotonic()
 
     def _best(self) -> tuple[str, float, int] | None:

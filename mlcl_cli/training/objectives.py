@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from mlcl_cli.images.augment import Augmentation, random_crop
 from mlcl_cli.images.decode import read_images
-from mlcl_cli.images.pictures import PaddedPictures, readable
+from mlcl_cli.images.image_cache import PaddedImageCache, readable
 from mlcl_cli.models.combiner import Combiner
-from mlcl_cli.models.encoder import Encoder, Side
+from mlcl_cli.models.encoder import Encoder, Tower
 from mlcl_cli.models.losses import SsclTerm, combiner_logits, combiner_losses, finetune_loss
-from mlcl_cli.seeds import seed_of
-from mlcl_cli.training.sources import Source
-from mlcl_cli.training.triplets import TripletRows
+from mlcl_cli.seeding import derive_seed
+from mlcl_cli.training.feature_sources import FeatureSource
+from mlcl_cli.training.triplet_rows import TripletRows
 
 VIEWS_AT_ONCE = 256
 
@@ -46,13 +46,13 @@ class Objective(Protocol):
 
 
 @dataclass
-class Finetuning:
+class FinetuneObjective:
     """Stage 1 (METHOD.md, Equation 3): the element-wise sum is the query. No augmented view is computed."""
 
     encoder: Encoder
     triplets: TripletRows
-    images: Source
-    texts: Source
+    images: FeatureSource
+    texts: FeatureSource
 
     def train(self) -> None:
         """CLIP stays in eval mode."""
@@ -96,7 +96,7 @@ class FreshViews:
     """Views drawn anew for each triplet in each epoch, through the frozen image encoder; `opener` keeps pictures."""
 
     encoder: Encoder
-    opener: PaddedPictures
+    opener: PaddedImageCache
     files: Sequence[tuple[str, Path]]
     references: Tensor
     workers: int
@@ -109,11 +109,11 @@ class FreshViews:
         files = [self.files[row] for row in self.references[rows].tolist()]
 
         def crop(image: Any, position: int) -> Tensor:
-            return random_crop(image, self.encoder.size, seed_of(self.seed, "crop", epoch, numbers[position]))
+            return random_crop(image, self.encoder.size, derive_seed(self.seed, "crop", epoch, numbers[position]))
 
         results = read_images(files, crop, self.workers, opener=self.opener)
         crops = torch.stack([readable(result) for result in results])
-        return crops, seed_of(self.seed, "augment", epoch, numbers[0])
+        return crops, derive_seed(self.seed, "augment", epoch, numbers[0])
 
     @torch.no_grad()
     def features(self, batch: tuple[Tensor, int]) -> Tensor:
@@ -122,7 +122,7 @@ class FreshViews:
         device = self.encoder.compute.device
         return torch.cat(
             [
-                self.encoder.images(self.augment(part.to(device), seed_of(seed, number)))
+                self.encoder.encode_images(self.augment(part.to(device), derive_seed(seed, number)))
                 for number, part in enumerate(crops.split(VIEWS_AT_ONCE))
             ]
         )
@@ -138,7 +138,7 @@ class BankedViews:
 
     def prepare(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Which view of which image."""
-        generator = torch.Generator().manual_seed(seed_of(self.seed, "view", epoch, int(rows[0])))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "view", epoch, int(rows[0])))
         drawn = torch.randint(len(self.values), (len(rows),), generator=generator)
         device = self.values.device
         return drawn.to(device), self.references[rows].to(device)
@@ -149,13 +149,13 @@ class BankedViews:
 
 
 @dataclass
-class Combining:
+class CombinerObjective:
     """Stage 2 (METHOD.md, Equations 11–13): mCCL and SSCL on frozen features. `views` is None without SSCL."""
 
     combiner: Combiner
     triplets: TripletRows
-    images: Source
-    texts: Source
+    images: FeatureSource
+    texts: FeatureSource
     views: Views | None
     sscl: tuple[SsclTerm, ...]
 
@@ -198,7 +198,7 @@ class Combining:
         self.combiner.load_state_dict(dict(weights))
 
 
-def finetuning_optimiser(encoder: Encoder, sides: Sequence[Side], learning_rate: float) -> torch.optim.Optimizer:
+def finetune_optimizer(encoder: Encoder, sides: Sequence[Tower], learning_rate: float) -> torch.optim.Optimizer:
     """AdamW over the parameters of `sides`, which become trainable: betas and eps of METHOD.md, Section 3.2."""
     parameters = [parameter for side in sides for parameter in encoder.parameters(side)]
     for parameter in parameters:
@@ -206,7 +206,7 @@ def finetuning_optimiser(encoder: Encoder, sides: Sequence[Side], learning_rate:
     return torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.999), eps=1e-7, fused=True)
 
 
-def combiner_optimiser(combiner: Combiner, learning_rate: float) -> torch.optim.Optimizer:
+def combiner_optimizer(combiner: Combiner, learning_rate: float) -> torch.optim.Optimizer:
     """Adam with `learning_rate`, except 1e-3 for `loss_weight` (METHOD.md, Section 4.4)."""
     level_weight = [combiner.loss_weight] if combiner.loss_weight is not None else []
     rest: list[nn.Parameter] = [p for p in combiner.parameters() if p is not combiner.loss_weight]

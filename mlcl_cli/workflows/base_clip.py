@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mlcl_cli.models.encoder import side_fingerprints
+from mlcl_cli.models.encoder import tower_fingerprints
 from mlcl_cli.models.weights import load_clip
 
 
@@ -18,7 +18,7 @@ class BaseClip:
     def __init__(self, model: str | Path) -> None:
         self.model = model
         self._network: nn.Module | None = load_clip(model)
-        self.fingerprints = side_fingerprints(self._network.state_dict())
+        self.fingerprints = tower_fingerprints(self._network.state_dict())
 
     @property
     def fingerprint(self) -> str:

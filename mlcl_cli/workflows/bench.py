@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from mlcl_cli.bench import rows_bank, rows_data, rows_full, rows_ranking, rows_shared, rows_training
-from mlcl_cli.bench.material import FULL, REDUCED, SMALLEST, Material
 from mlcl_cli.bench.measure import BUSY, Machine, Row
+from mlcl_cli.bench.synthetic_data import FULL, REDUCED, SMALLEST, SyntheticData
 from mlcl_cli.errors import UsageError
 from mlcl_cli.models.compute import choose_compute, choose_workers
-from mlcl_cli.reporting import Reporter
-from mlcl_cli.workflows.session import versions
+from mlcl_cli.progress import Reporter
+from mlcl_cli.workflows.run_context import versions
 
 GROUPS = (
     *rows_data.ROWS,
@@ -52,7 +52,7 @@ def run_bench(
     compute = choose_compute(device, "auto")
     machine = Machine(compute, quick=smallest)
     sizes = SMALLEST if smallest else FULL if compute.device.type == "cuda" else REDUCED
-    material = Material(machine, sizes, choose_workers("auto"))
+    material = SyntheticData(machine, sizes, choose_workers("auto"))
     busy = machine.busy()
     if busy > BUSY:
         reporter.warn(f"others take {busy:.0f} % of this machine's processors: the figures will be noisy")

@@ -6,14 +6,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from mlcl_cli.config import Profile
 from mlcl_cli.errors import some
-from mlcl_cli.models.encoder import Side
-from mlcl_cli.profile import Profile
-from mlcl_cli.workflows.run_records import BestRecord, ImageRecord, RunRecord, read_record
-from mlcl_cli.workflows.runs import ListedRun, list_runs
-from mlcl_cli.workflows.session import PRUNED, Session
+from mlcl_cli.models.encoder import Tower
+from mlcl_cli.runs.listing import ListedRun, list_runs
+from mlcl_cli.runs.records import BestRecord, ImageRecord, RunRecord, read_record
+from mlcl_cli.workflows.run_context import PRUNED, RunContext
 
-TOWERS: Mapping[str, frozenset[Side]] = {
+TOWERS: Mapping[str, frozenset[Tower]] = {
     "text": frozenset({"text"}),
     "image": frozenset({"image"}),
     "both": frozenset({"text", "image"}),
@@ -61,11 +61,11 @@ class Conditions:
     weights: str | None
 
     @classmethod
-    def of(cls, session: Session) -> Self:
+    def of(cls, context: RunContext) -> Self:
         """Those of the profile, on its whole validation split."""
-        image = str(ImageRecord.model_validate(session.image))
-        weights = session.profile.combiner.inference_weights
-        return cls(session.protocol.name, image, session.validation_digest, whole=True, weights=weights)
+        image = str(ImageRecord.model_validate(context.image))
+        weights = context.profile.combiner.inference_weights
+        return cls(context.protocol.name, image, context.validation_digest, whole=True, weights=weights)
 
     def differences(self, wanted: "Conditions") -> str:
         """In words, what differs from `wanted`; empty where the scores compare."""
@@ -85,7 +85,7 @@ class Conditions:
 
 class _Lineage(NamedTuple):
     base: str | None
-    towers: frozenset[Side] | None
+    towers: frozenset[Tower] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Candidate:
     conditions: Conditions
     clip: str
     base: str | None
-    towers: frozenset[Side] | None
+    towers: frozenset[Tower] | None
     score: float
     checkpoint: Path
 
@@ -218,7 +218,7 @@ def _lineage(folder: Path, summaries: Mapping[Path, RunRecord], workspace: Path)
 
     Runs of older versions recorded neither: those are followed from checkpoint to checkpoint down to the untuned CLIP.
     """
-    towers: frozenset[Side] = frozenset()
+    towers: frozenset[Tower] = frozenset()
     for _ in summaries:
         clip = summaries[folder].clip
         if clip.known_base is not None and (clip.tuned is not None or clip.checkpoint is None):

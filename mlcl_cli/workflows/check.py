@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 import psutil
 from PIL import Image
 
-from mlcl_cli.amounts import counted
-from mlcl_cli.data.dataset import DATASETS, load_split
-from mlcl_cli.data.prepare import read_raw_shoes
+from mlcl_cli.atomic_files import nearest_existing_parent, to_json
+from mlcl_cli.config import Profile
+from mlcl_cli.data.datasets import DATASETS, load_split
+from mlcl_cli.data.prepare_shoes import read_raw_shoes
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, MlclError, UsageError
-from mlcl_cli.files import standing, to_json
+from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import BadImage, read_images, set_limits
-from mlcl_cli.images.stamps import file_stamp
+from mlcl_cli.images.file_stamps import file_stamp
 from mlcl_cli.images.transforms import Transform
-from mlcl_cli.inputs import parse_json
 from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.models.layouts import UNKNOWN_ACTIVATION
 from mlcl_cli.models.weights import is_official, is_there, load_clip
-from mlcl_cli.profile import Profile
-from mlcl_cli.reporting import Reporter
+from mlcl_cli.progress import Reporter
+from mlcl_cli.safe_reading import parse_json
 from mlcl_cli.workflows.check_data import (
     examine_captions,
     examine_contents,
@@ -35,7 +35,7 @@ from mlcl_cli.workflows.check_data import (
     examine_names,
 )
 from mlcl_cli.workflows.check_runs import examine_batches, examine_checkpoints
-from mlcl_cli.workflows.contents import Contents, read_note, write_note
+from mlcl_cli.workflows.content_digests import Contents, read_note, write_note
 from mlcl_cli.workflows.findings import NEEDS, PREPARE, CheckResult, Severity
 
 FEATURE_BYTES = 4
@@ -262,7 +262,10 @@ def _clip(profile: Profile, result: CheckResult) -> _ClipSize | None:
 
 def _room(profile: Profile, splits: Sequence[Split], size: _ClipSize | None, result: CheckResult) -> None:
     """Disk and memory for each command: its images' features, and for training two states."""
-    free, available = shutil.disk_usage(standing(profile.workspace)).free, psutil.virtual_memory().available
+    free, available = (
+        shutil.disk_usage(nearest_existing_parent(profile.workspace)).free,
+        psutil.virtual_memory().available,
+    )
     result.looked["disk"] = f"{free / 2**30:,.1f} GiB free"
     result.looked["memory"] = f"{available / 2**30:,.1f} GiB available"
     if size is None:

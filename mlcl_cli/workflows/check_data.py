@@ -6,14 +6,14 @@ import stat
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
-from mlcl_cli.amounts import counted
 from mlcl_cli.data.captions import training_captions
-from mlcl_cli.data.dataset import DATASETS
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.records import Split, Triplet
 from mlcl_cli.errors import some
-from mlcl_cli.images.stamps import file_stamp
-from mlcl_cli.models.encoder import tokenise
-from mlcl_cli.workflows.contents import Content, Contents
+from mlcl_cli.formatting import counted
+from mlcl_cli.images.file_stamps import file_stamp
+from mlcl_cli.models.encoder import tokenize
+from mlcl_cli.workflows.content_digests import Content, Contents
 from mlcl_cli.workflows.findings import NEEDS, CheckResult
 
 CONTEXT = 77  # tokens: METHOD.md, Section 6
@@ -38,8 +38,8 @@ def examine_captions(splits: Sequence[Split], result: CheckResult) -> None:
         import torch
 
         # A token is a letter at least: shorter texts cannot be too long.
-        cut = tokenise(list(texts), CONTEXT, torch.device("cpu"))
-        beyond = tokenise(list(texts), 4 * CONTEXT, torch.device("cpu")).lengths > CONTEXT
+        cut = tokenize(list(texts), CONTEXT, torch.device("cpu"))
+        beyond = tokenize(list(texts), 4 * CONTEXT, torch.device("cpu")).lengths > CONTEXT
         assert cut.truncated == int(beyond.sum())
         for (_text, where), long in zip(texts.items(), beyond.tolist(), strict=True):
             if long:

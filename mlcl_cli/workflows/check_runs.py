@@ -3,15 +3,15 @@
 from collections.abc import Container, Sequence
 from pathlib import Path
 
+from mlcl_cli.config import Profile
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.models.weights import is_there, load_tuned
-from mlcl_cli.profile import Profile
-from mlcl_cli.training.checkpoints import SUFFIX, load_checkpoint, require_probe
+from mlcl_cli.runs.checkpoints import SUFFIX, load_checkpoint, require_probe
+from mlcl_cli.runs.listing import list_runs
 from mlcl_cli.workflows.base_clip import BaseClip
-from mlcl_cli.workflows.choose import require_base
+from mlcl_cli.workflows.checkpoint_selection import require_base
 from mlcl_cli.workflows.findings import CheckResult
-from mlcl_cli.workflows.runs import list_runs
 from mlcl_cli.workflows.train import plan_of
 
 COMBINING = ("evaluate", "submit-cirr")

@@ -1,4 +1,4 @@
-"""`mlcl demo`: the main job on a small catalogue that needs no download, by the commands that everybody uses."""
+"""`mlcl demo`: the main job on a small catalog that needs no download, by the commands that everybody uses."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,16 +7,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from mlcl_cli.data.dataset import protocol_of
+from mlcl_cli.atomic_files import write_file
+from mlcl_cli.data.datasets import protocol_of
 from mlcl_cli.data.protocols import chance
-from mlcl_cli.demo.catalogue import WRITERS, draw_catalogue
+from mlcl_cli.demo.catalog import WRITERS, draw_catalog
 from mlcl_cli.demo.recipe import profile_text
 from mlcl_cli.demo.small_clip import SIZE, train_small_clip
 from mlcl_cli.errors import UsageError
-from mlcl_cli.files import write_file
 from mlcl_cli.images.decode import open_image
-from mlcl_cli.images.transforms import Transform, normalise
-from mlcl_cli.reporting import Reporter
+from mlcl_cli.images.transforms import Transform, preprocess_pixels
+from mlcl_cli.progress import Reporter
 
 RunCommand = Callable[[Sequence[str]], Mapping[str, Any]]
 COLUMNS = {"image": "image only", "text": "text only", "sum": "element-wise sum", "combiner": "combiner"}
@@ -42,18 +42,18 @@ class DemoResult:
 
 
 def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: RunCommand) -> DemoResult:
-    """Draws the catalogue, trains a small CLIP for it, runs the real commands on each data set, and shows the runs.
+    """Draws the catalog, trains a small CLIP for it, runs the real commands on each data set, and shows the runs.
 
-    Without `datasets`, all that the catalogue can draw. `run` takes a command line without its `mlcl` and gives the
-    command's JSON result. Raises UsageError for a data set that the catalogue cannot draw.
+    Without `datasets`, all that the catalog can draw. `run` takes a command line without its `mlcl` and gives the
+    command's JSON result. Raises UsageError for a data set that the catalog cannot draw.
     """
     began = time.monotonic()
     if unknown := [name for name in datasets if name not in WRITERS]:
         raise UsageError(f"the demo cannot draw {unknown[0]}", where="--dataset", remedy=f"Choose {', '.join(WRITERS)}")
     datasets = datasets or tuple(WRITERS)
     _make_room(folder, reporter)
-    reporter.note(f"Drawing a small catalogue under {folder}")
-    described = draw_catalogue(folder, datasets)
+    reporter.note(f"Drawing a small catalog under {folder}")
+    described = draw_catalog(folder, datasets)
     train_small_clip(described, folder / "clip.pt", load=_load, reporter=reporter)
     scores = {}
     for dataset in datasets:
@@ -101,4 +101,4 @@ def _pipeline(dataset: str, profile: Path, run: RunCommand) -> dict[str, float]:
 
 
 def _load(path: Path) -> Any:
-    return normalise(Transform("targetpad", 1.25, SIZE)(open_image(path))[None])[0]
+    return preprocess_pixels(Transform("targetpad", 1.25, SIZE)(open_image(path))[None])[0]

@@ -11,14 +11,14 @@ from typing import Any
 import psutil
 import torch
 
-from mlcl_cli.amounts import counted, duration, size
+from mlcl_cli.config import Profile
 from mlcl_cli.data.records import Split
-from mlcl_cli.images.pictures import Pictures
-from mlcl_cli.profile import Profile
-from mlcl_cli.reporting import Reporter
-from mlcl_cli.workflows.choose import choose_clip
-from mlcl_cli.workflows.session import Files, Session, files_of
-from mlcl_cli.workflows.train import Ready, plan_of, ready_to_combine, ready_to_finetune
+from mlcl_cli.formatting import counted, duration, size
+from mlcl_cli.images.image_cache import ImageCache
+from mlcl_cli.progress import Reporter
+from mlcl_cli.workflows.checkpoint_selection import choose_clip
+from mlcl_cli.workflows.run_context import Files, RunContext, files_of
+from mlcl_cli.workflows.train import TrainingSetup, plan_of, ready_to_combine, ready_to_finetune
 
 QUERIES = 32  # of each validation set
 IMAGES = 64
@@ -62,17 +62,17 @@ def dry_run(
 
     Validation is estimated from its queries, in proportion; banks that exist are used and none is written.
     """
-    session = Session.open(profile, reporter, writes=False)
+    context = RunContext.open(profile, reporter, writes=False)
     plan = plan_of(profile, stage)
-    train, val = session.split("train"), session.split("val")
+    train, val = context.split("train"), context.split("val")
     steps = plan.steps(len(train.triplets)) * plan.epochs
     batch, few = _portion(train, plan.batch_size), _portion(val, QUERIES)
-    choice = choose_clip(session, start, encoder or None)
+    choice = choose_clip(context, start, encoder or None)
     with _phase(reporter, "loading CLIP and encoding one batch"):
         if stage == "combiner":
-            ready = ready_to_combine(session, batch, few, choice)
+            ready = ready_to_combine(context, batch, few, choice)
         else:
-            ready = ready_to_finetune(session, batch, few, choice, encoder)
+            ready = ready_to_finetune(context, batch, few, choice, encoder)
     files = files_of([train, val], [*train.triplet_images(), *val.images()])
     with _phase(reporter, f"timing {counted(len(files[:IMAGES]), 'image')}"):
         an_image = _seconds_an_image(ready, files[:IMAGES])
@@ -102,7 +102,7 @@ def dry_run(
     )
 
 
-def _disk(profile: Profile, stage: str, ready: Ready, images: int) -> dict[str, int]:
+def _disk(profile: Profile, stage: str, ready: TrainingSetup, images: int) -> dict[str, int]:
     views = profile.combiner.augmented_views if stage == "combiner" else 0
     tables = 1 + (views if isinstance(views, int) else 0)
     bank = FEATURE_BYTES * ready.store.encoder.feature_dim * images * tables
@@ -143,10 +143,10 @@ def _portion(split: Split, count: int) -> Split:
     return replace(split, sets=tuple(sets))
 
 
-def _seconds_an_image(ready: Ready, files: Files) -> float:
+def _seconds_an_image(ready: TrainingSetup, files: Files) -> float:
     names: Sequence[str] = [name for name, _ in files]
-    pictures = Pictures(files, ready.store.transform, ready.store.workers, budget=0)
-    _, seconds = _timed(lambda: ready.store.live_images(pictures, names))
+    pictures = ImageCache(files, ready.store.transform, ready.store.workers, budget=0)
+    _, seconds = _timed(lambda: ready.store.encode_images_now(pictures, names))
     return seconds / len(files)
 
 

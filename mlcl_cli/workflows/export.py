@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from mlcl_cli.atomic_files import require_own
 from mlcl_cli.errors import UsageError
-from mlcl_cli.files import require_own
-from mlcl_cli.training.checkpoints import load_checkpoint
-from mlcl_cli.training.originals import FORMAT, description_path, write_original
+from mlcl_cli.runs.checkpoints import load_checkpoint
+from mlcl_cli.runs.original_format import FORMAT, description_path, write_original
 
 ENDINGS = (".pt", ".pth")
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mlcl_cli.data.dataset import DATASETS
-from mlcl_cli.files import require_own, to_json, write_file
+from mlcl_cli.atomic_files import require_own, to_json, write_file
+from mlcl_cli.data.datasets import DATASETS
 
 Severity = Literal["error", "note"]
 Verdict = Literal["ok", "would fail", "wrong figures"]

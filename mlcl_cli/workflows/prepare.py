@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from mlcl_cli.data.prepare import prepare_shoes
-from mlcl_cli.profile import Profile
-from mlcl_cli.reporting import Reporter
+from mlcl_cli.config import Profile
+from mlcl_cli.data.prepare_shoes import prepare_shoes
+from mlcl_cli.progress import Reporter
 
 
 def prepare(profile: Profile, reporter: Reporter) -> dict[str, Any]:

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from mlcl_cli import __version__
-from mlcl_cli.amounts import counted
+from mlcl_cli.atomic_files import require_own, write_file
+from mlcl_cli.config import Profile, load_profile
 from mlcl_cli.errors import DataError, MlclError, StuckError, UsageError
-from mlcl_cli.files import require_own, write_file
-from mlcl_cli.inputs import open_regular
+from mlcl_cli.formatting import counted
+from mlcl_cli.html_report.analysis import Analysis, analysis
+from mlcl_cli.html_report.page import Page, Reported
+from mlcl_cli.html_report.thumbnails import thumbnails
 from mlcl_cli.models.compute import choose_workers
-from mlcl_cli.profile import Profile, load_profile
-from mlcl_cli.report.page import Page, Reported
-from mlcl_cli.report.pictures import thumbnails
-from mlcl_cli.report.study import Study, study
-from mlcl_cli.reporting import Reporter, WithoutNotes
-from mlcl_cli.training.logs import TIMES, read_log
-from mlcl_cli.training.summary import MAX_BYTES
-from mlcl_cli.workflows.choose import ClipChoice, best_in_words, choose_run, named_clip
-from mlcl_cli.workflows.query import query_model, validation_of
-from mlcl_cli.workflows.runs import ListedRun, find_run, list_runs
-from mlcl_cli.workflows.session import Session
+from mlcl_cli.progress import Reporter, WithoutNotes
+from mlcl_cli.runs.listing import ListedRun, find_run, list_runs
+from mlcl_cli.runs.logs import TIMES, read_log
+from mlcl_cli.runs.summary import MAX_BYTES
+from mlcl_cli.safe_reading import open_regular
+from mlcl_cli.workflows.checkpoint_selection import ClipChoice, best_in_words, choose_run, named_clip
+from mlcl_cli.workflows.evaluate import load_retrieval_model, validation_of
+from mlcl_cli.workflows.run_context import RunContext
 
 SHOWN = 3  # runs in a file's name
 SIGN = '<meta name="generator" content="mlcl'
@@ -76,7 +76,7 @@ def write_report(
         small = thumbnails(files, choose_workers(profile.workers), advance)
         pictures = {key: found for key, found in zip(wanted, small, strict=True) if found is not None}
     write_file(path, replace(page, pictures=pictures).html().encode(errors="backslashreplace"))
-    return ReportResult(path, {run.label: run.study is not None for run in reported}, time.monotonic() - began)
+    return ReportResult(path, {run.label: run.analysis is not None for run in reported}, time.monotonic() - began)
 
 
 def _chosen(profile: Profile, reporter: Reporter, names: Sequence[str], *, every: bool) -> list[ListedRun]:
@@ -109,18 +109,18 @@ def _best_run(profile: Profile, reporter: Reporter, runs: Sequence[ListedRun]) -
 
     A CLIP that cannot be loaded decides nothing: the page is written without it.
     """
-    session = Session.open(profile.model_copy(update={"device": "auto"}), reporter, writes=False)
+    context = RunContext.open(profile.model_copy(update={"device": "auto"}), reporter, writes=False)
     for stage in ("combiner", "finetune"):
         if any(run.stage == stage and run.summary.get("dataset") == profile.dataset for run in runs):
             try:
-                chosen = choose_run(session, stage, named_clip(session) if stage == "combiner" else None)
+                chosen = choose_run(context, stage, named_clip(context) if stage == "combiner" else None)
             except StuckError:
                 raise
             except MlclError as error:
                 reporter.warn(str(error))
-                chosen = choose_run(session, stage, None, any_base=True)
+                chosen = choose_run(context, stage, None, any_base=True)
             if chosen is not None:
-                reporter.choice(f"Run: {chosen.run.name}, {best_in_words(session, chosen)}")
+                reporter.choice(f"Run: {chosen.run.name}, {best_in_words(context, chosen)}")
                 return [run for run in runs if run.folder == chosen.run.checkpoint.parent]
     return []
 
@@ -134,8 +134,8 @@ def _title(runs: Sequence[ListedRun], *, every: bool) -> str:
 
 
 def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun, sample: int, paths: Paths) -> Reported:
-    """A run with its study; where that cannot be made, with the reason."""
-    found: Study | None = None
+    """A run with its analysis; where that cannot be made, with the reason."""
+    found: Analysis | None = None
     missing, fingerprint, moved = "", None, list[str]()
     try:
         own = _profile_of(run, profile)
@@ -193,19 +193,19 @@ def _profile_of(run: ListedRun, here: Profile) -> Profile:
 
 def _studied(
     profile: Profile, reporter: Reporter, run: ListedRun, sample: int, paths: Paths
-) -> tuple[Study, str | None]:
+) -> tuple[Analysis, str | None]:
     """What the best checkpoint does on the validation split, and its fingerprint."""
     reporter.note(f"Looking at {run.stage}/{run.folder.name}")
-    session = Session.open(profile, WithoutNotes(reporter), needs_disk=False)
+    context = RunContext.open(profile, WithoutNotes(reporter), needs_disk=False)
     best = run.folder / next(iter(run.summary["bests"].values()))["checkpoint"]
     combiner = run.stage == "combiner"
-    model = query_model(session, "combiner" if combiner else "sum", best if combiner else None)
-    split = session.split("val")
-    ready = validation_of(session, split, model.store)
+    model = load_retrieval_model(context, "combiner" if combiner else "sum", best if combiner else None)
+    split = context.split("val")
+    ready = validation_of(context, split, model.store)
     paths.setdefault(profile.dataset, {}).update(split.paths)
     count = len(ready.split.triplets) * (len(model.alone) + 1)
     with reporter.bar(f"Ranking {counted(len(ready.split.triplets), 'query')}", count) as advance:
-        found = study(
+        found = analysis(
             ready.evaluation,
             ready.split,
             ready.images,

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlcl_cli.atomic_files import to_json, write_file
+from mlcl_cli.config import Profile
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError, some
-from mlcl_cli.files import to_json, write_file
-from mlcl_cli.inputs import parse_json
-from mlcl_cli.profile import Profile
-from mlcl_cli.training.runs import StoredRun, find_runs
-from mlcl_cli.training.summary import SUMMARY
-from mlcl_cli.workflows.choose import ClipChoice
-from mlcl_cli.workflows.contents import combined, read_note
+from mlcl_cli.runs.run import StoredRun, find_runs
+from mlcl_cli.runs.summary import SUMMARY
+from mlcl_cli.safe_reading import parse_json
+from mlcl_cli.workflows.checkpoint_selection import ClipChoice
+from mlcl_cli.workflows.content_digests import combined, read_note
 
 # What may differ between the two parts of a run: where things lie, and how the machine is used.
 FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
@@ -35,11 +35,11 @@ class Resume:
     run: Path | None = None
 
 
-ANEW = Resume()
+NO_RESUME = Resume()
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
+class ResumableRun:
     """A run to take up, and its state file if one was named."""
 
     stored: StoredRun
@@ -50,9 +50,9 @@ class Unfinished:
         return ClipChoice.described(self.stored.summary["clip"], workspace, "the run's")
 
 
-def find_unfinished(
+def find_resumable(
     profile: Profile, stage: str, resume: Resume, also: Mapping[str, Any], warn: Callable[[str], None]
-) -> Unfinished | None:
+) -> ResumableRun | None:
     """The run of `stage` to go on with, or None to start anew; `also` are further entries of its summary.
 
     Runs whose summary is damaged are skipped with a warning. Raises DataError where a named one is damaged or not
@@ -69,7 +69,7 @@ def find_unfinished(
         if not stored or (state is not None and not state.exists()):
             what = "there is no unfinished run: it is finished, was never begun, or has no state"
             raise DataError(what, where=resume.run, remedy="Give an unfinished run's name or folder, or a state in it")
-        return Unfinished(stored[0], state)
+        return ResumableRun(stored[0], state)
     if not resume.wanted:
         return None
     wanted = {"dataset": profile.dataset, **also}
@@ -78,7 +78,7 @@ def find_unfinished(
         warn(f"skipped a run: {error}")
     for run in reversed(found):
         if all(run.summary.get(key) == value for key, value in wanted.items()):
-            return Unfinished(run, None)
+            return ResumableRun(run, None)
     if resume.optional:
         return None
     if damaged and not found:

@@ -7,41 +7,49 @@ from typing import Any
 
 import torch
 
+from mlcl_cli.atomic_files import to_json, write_file
+from mlcl_cli.config import Profile, dump
 from mlcl_cli.data.captions import training_captions, validation_caption
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError
 from mlcl_cli.features.bank import Table
 from mlcl_cli.features.store import FeatureStore
-from mlcl_cli.files import to_json, write_file
 from mlcl_cli.images.augment import Augmentation
 from mlcl_cli.images.decode import BadImage, BadImagesError
-from mlcl_cli.images.pictures import PaddedPictures, Pictures
+from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
 from mlcl_cli.models.combiner import Architecture, Combiner
-from mlcl_cli.models.encoder import Encoder, Side
-from mlcl_cli.profile import Profile, dump
-from mlcl_cli.reporting import Reporter
-from mlcl_cli.retrieval.evaluate import Compose, Evaluation, sum_query
-from mlcl_cli.seeds import seed_of
-from mlcl_cli.training.loop import Plan, Trainer, fit
+from mlcl_cli.models.encoder import Encoder, Tower
+from mlcl_cli.progress import Reporter
+from mlcl_cli.retrieval.evaluation import Compose, Evaluation, sum_query
+from mlcl_cli.runs.run import Interval, Run, require_room
+from mlcl_cli.seeding import derive_seed
+from mlcl_cli.training.feature_sources import CachedFeatures, FeatureSource, ImageEncoderSource, TextEncoderSource
+from mlcl_cli.training.loop import Trainer, TrainingPlan, fit
 from mlcl_cli.training.objectives import (
     BankedViews,
-    Combining,
-    Finetuning,
+    CombinerObjective,
+    FinetuneObjective,
     FreshViews,
     Views,
-    combiner_optimiser,
-    finetuning_optimiser,
+    combiner_optimizer,
+    finetune_optimizer,
 )
-from mlcl_cli.training.runs import Interval, Run, require_room
-from mlcl_cli.training.sources import Frozen, LiveImages, LiveTexts, Source
-from mlcl_cli.training.triplets import TripletRows, rows_of
-from mlcl_cli.workflows.choose import ClipChoice, LoadedClip, choose_clip, load_encoder
-from mlcl_cli.workflows.resume import ANEW, Resume, Unfinished, find_unfinished, identity, require_same, save_contents
-from mlcl_cli.workflows.session import Files, Session, data_digest, files_of, pruned_protocol
+from mlcl_cli.training.triplet_rows import TripletRows, rows_of
+from mlcl_cli.workflows.checkpoint_selection import ClipChoice, LoadedClip, choose_clip, load_encoder
+from mlcl_cli.workflows.resume import (
+    NO_RESUME,
+    ResumableRun,
+    Resume,
+    find_resumable,
+    identity,
+    require_same,
+    save_contents,
+)
+from mlcl_cli.workflows.run_context import Files, RunContext, data_digest, files_of, pruned_protocol
 from mlcl_cli.workflows.training_result import TrainingResult
 
-SIDES: Mapping[str, tuple[Side, ...]] = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
+SIDES: Mapping[str, tuple[Tower, ...]] = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class TrainingData:
     val: Split
     protocol: Protocol
     rows: TripletRows
-    images: Table | Pictures
+    images: Table | ImageCache
     bad: Mapping[str, BadImage]
 
     def files(self, names: Sequence[str]) -> Files:
@@ -61,7 +69,7 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class Ready:
+class TrainingSetup:
     """All that a run of a stage needs before its first step; `about` is what the stage adds to its description."""
 
     trainer: Trainer
@@ -78,107 +86,107 @@ def finetune(
     *,
     encoder: str,
     start: str | Path | None = None,
-    resume: Resume = ANEW,
+    resume: Resume = NO_RESUME,
 ) -> TrainingResult:
     """Stage 1: tunes CLIP's `encoder` (text, image or both) from `start`, or as the profile says; or goes on."""
-    session = Session.open(profile, reporter)
-    unfinished = find_unfinished(profile, "finetune", resume, {"encoder": encoder}, reporter.warn)
-    train, val = session.split("train"), session.split("val")
+    context = RunContext.open(profile, reporter)
+    unfinished = find_resumable(profile, "finetune", resume, {"encoder": encoder}, reporter.warn)
+    train, val = context.split("train"), context.split("val")
     plan_of(profile, "finetune").steps(len(train.triplets))
-    choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(session, start, encoder)
-    return _trained(session, "finetune", ready_to_finetune(session, train, val, choice, encoder), unfinished)
+    choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(context, start, encoder)
+    return _trained(context, "finetune", ready_to_finetune(context, train, val, choice, encoder), unfinished)
 
 
-def train_combiner(profile: Profile, reporter: Reporter, *, resume: Resume = ANEW) -> TrainingResult:
+def train_combiner(profile: Profile, reporter: Reporter, *, resume: Resume = NO_RESUME) -> TrainingResult:
     """Stage 2: trains the multi-level combiner on frozen features, or goes on with a run."""
-    session = Session.open(profile, reporter)
-    unfinished = find_unfinished(profile, "combiner", resume, {}, reporter.warn)
-    train, val = session.split("train"), session.split("val")
+    context = RunContext.open(profile, reporter)
+    unfinished = find_resumable(profile, "combiner", resume, {}, reporter.warn)
+    train, val = context.split("train"), context.split("val")
     plan_of(profile, "combiner").steps(len(train.triplets))
-    choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(session)
-    return _trained(session, "combiner", ready_to_combine(session, train, val, choice), unfinished)
+    choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(context)
+    return _trained(context, "combiner", ready_to_combine(context, train, val, choice), unfinished)
 
 
-def plan_of(profile: Profile, stage: str) -> Plan:
+def plan_of(profile: Profile, stage: str) -> TrainingPlan:
     """The plan of `finetune` or `combiner`."""
     settings = profile.combiner if stage == "combiner" else profile.finetune
-    return Plan(settings.epochs, settings.batch_size, settings.validate_every, profile.seed)
+    return TrainingPlan(settings.epochs, settings.batch_size, settings.validate_every, profile.seed)
 
 
-def ready_to_finetune(session: Session, train: Split, val: Split, choice: ClipChoice, encoder: str) -> Ready:
+def ready_to_finetune(context: RunContext, train: Split, val: Split, choice: ClipChoice, encoder: str) -> TrainingSetup:
     """Stage 1 before its first step: what is frozen is encoded, what trains is on the device."""
-    settings, sides = session.profile.finetune, SIDES[encoder]
-    loaded = load_encoder(session, choice)
+    settings, sides = context.profile.finetune, SIDES[encoder]
+    loaded = load_encoder(context, choice)
     clip = loaded.encoder
-    store = session.store(clip)
-    data = _training_data(session, train, val, store, banked="image" not in sides)
+    store = context.store(clip)
+    data = _training_data(context, train, val, store, banked="image" not in sides)
     frozen_texts = None if "text" in sides else store.texts([*data.rows.captions, *_captions(data.val)])
     chunk_size = settings.chunk_size if isinstance(settings.chunk_size, int) else None
     pictures = _image_source(clip, data, chunk_size)
     captions = _text_source(store, data.rows, frozen_texts, chunk_size)
-    objective = Finetuning(clip, data.rows, pictures, captions)
+    objective = FinetuneObjective(clip, data.rows, pictures, captions)
     if settings.checkpoint_blocks:
         clip.checkpoint_blocks()
     evaluation = _evaluation(data)
 
     def validate() -> Mapping[str, float]:
         images = data.images
-        if isinstance(images, Pictures):
-            images = store.live_images(images, data.val.images())
+        if isinstance(images, ImageCache):
+            images = store.encode_images_now(images, data.val.images())
         texts = frozen_texts or store.texts(_captions(data.val), banked=False)
         return evaluation(images, texts, sum_query).metrics
 
-    optimiser = finetuning_optimiser(clip, sides, settings.learning_rate)
-    trainer = Trainer(objective, optimiser, plan_of(session.profile, "finetune"), session.compute)
-    return Ready(trainer, validate, data, store, loaded, {"encoder": encoder})
+    optimizer = finetune_optimizer(clip, sides, settings.learning_rate)
+    trainer = Trainer(objective, optimizer, plan_of(context.profile, "finetune"), context.compute)
+    return TrainingSetup(trainer, validate, data, store, loaded, {"encoder": encoder})
 
 
-def ready_to_combine(session: Session, train: Split, val: Split, choice: ClipChoice) -> Ready:
+def ready_to_combine(context: RunContext, train: Split, val: Split, choice: ClipChoice) -> TrainingSetup:
     """Stage 2 before its first step: every feature is encoded, the combiner is on the device."""
-    profile, settings = session.profile, session.profile.combiner
-    loaded = load_encoder(session, choice)
+    profile, settings = context.profile, context.profile.combiner
+    loaded = load_encoder(context, choice)
     clip = loaded.encoder
-    store = session.store(clip)
-    data = _training_data(session, train, val, store, banked=True)
+    store = context.store(clip)
+    data = _training_data(context, train, val, store, banked=True)
     assert isinstance(data.images, Table)
     images = data.images
     texts = store.texts([*data.rows.captions, *_captions(data.val)])
-    torch.manual_seed(seed_of(profile.seed, "combiner"))
+    torch.manual_seed(derive_seed(profile.seed, "combiner"))
     sizes = clip.feature_dim, settings.projection_dim, settings.hidden_dim
     architecture = Architecture(*sizes, settings.levels, settings.learned_temperature, bool(settings.sscl))
-    combiner = Combiner(architecture).to(session.compute.device)
-    views = _views(session, store, data) if settings.sscl else None
-    pictures, captions = Frozen(images.of(data.rows.images)), Frozen(texts.of(data.rows.captions))
-    objective = Combining(combiner, data.rows, pictures, captions, views, settings.sscl)
-    optimiser = combiner_optimiser(combiner, settings.learning_rate)
+    combiner = Combiner(architecture).to(context.compute.device)
+    views = _views(context, store, data) if settings.sscl else None
+    pictures, captions = CachedFeatures(images.of(data.rows.images)), CachedFeatures(texts.of(data.rows.captions))
+    objective = CombinerObjective(combiner, data.rows, pictures, captions, views, settings.sscl)
+    optimizer = combiner_optimizer(combiner, settings.learning_rate)
     scheduler = None
     if settings.schedule == "cosine_restarts":
         # T_0 counts epochs; both values from METHOD.md, Section 4.5.
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=10, eta_min=1e-6)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10, eta_min=1e-6)
     evaluation = _evaluation(data)
 
     def validate() -> Mapping[str, float]:
         combiner.eval()
         return evaluation(images, texts, combiner_query(combiner, profile)).metrics
 
-    trainer = Trainer(objective, optimiser, plan_of(profile, "combiner"), session.compute, scheduler)
+    trainer = Trainer(objective, optimizer, plan_of(profile, "combiner"), context.compute, scheduler)
     about = {"architecture": architecture.describe(), "inference_weights": settings.inference_weights}
-    return Ready(trainer, validate, data, store, loaded, about)
+    return TrainingSetup(trainer, validate, data, store, loaded, about)
 
 
-def _trained(session: Session, stage: str, ready: Ready, unfinished: Unfinished | None) -> TrainingResult:
+def _trained(context: RunContext, stage: str, ready: TrainingSetup, unfinished: ResumableRun | None) -> TrainingResult:
     data = ready.data
-    images = session.content_digests(dict(data.files([*data.train.images(), *data.val.images()])))
-    parts = _parts(session, stage, ready, images)
-    with _begun(session, ready, parts, unfinished, images) as run:
-        seconds = fit(ready.trainer, run, ready.validate, session.reporter)
+    images = context.content_digests(dict(data.files([*data.train.images(), *data.val.images()])))
+    parts = _parts(context, stage, ready, images)
+    with _begun(context, ready, parts, unfinished, images) as run:
+        seconds = fit(ready.trainer, run, ready.validate, context.reporter)
     command = "train-combiner" if stage == "combiner" else "finetune"
     name, epochs = ready.data.protocol.name, ready.trainer.plan.epochs
-    how = session.circumstances(parts["about"]["data"], combiner=stage == "combiner")
-    return TrainingResult(command, session.profile.dataset, name, run.folder, epochs, run.best, seconds, how)
+    how = context.circumstances(parts["about"]["data"], combiner=stage == "combiner")
+    return TrainingResult(command, context.profile.dataset, name, run.folder, epochs, run.best, seconds, how)
 
 
-def _resumed_clip(profile: Profile, unfinished: Unfinished) -> ClipChoice:
+def _resumed_clip(profile: Profile, unfinished: ResumableRun) -> ClipChoice:
     """The CLIP that a run began with; where its model has moved, the profile's, whose fingerprint is compared later."""
     return unfinished.clip(profile.workspace).found_at(profile.clip.model)
 
@@ -189,39 +197,39 @@ def combiner_query(combiner: Combiner, profile: Profile) -> Compose:
     return lambda text, image: combiner.queries(text, image, matched=matched)
 
 
-def _training_data(session: Session, train: Split, val: Split, store: FeatureStore, *, banked: bool) -> TrainingData:
+def _training_data(context: RunContext, train: Split, val: Split, store: FeatureStore, *, banked: bool) -> TrainingData:
     files = files_of([train, val], [*train.triplet_images(), *val.images()])
-    images = store.images(files) if banked else Pictures(files, store.transform, session.workers)
-    bad = session.find_bad(images) if isinstance(images, Pictures) else store.bad
+    images = store.images(files) if banked else ImageCache(files, store.transform, context.workers)
+    bad = context.find_bad(images) if isinstance(images, ImageCache) else store.bad
     # All bad images of both splits are told at once, before the first is dropped.
-    if bad and session.profile.bad_images == "stop":
+    if bad and context.profile.bad_images == "stop":
         raise BadImagesError(list(bad.values()), "Fix what is listed, or set bad_images: drop to skip it")
-    kept_train, kept_val = (session.without_bad(split, bad.values()) for split in (train, val))
-    dataset = session.profile.dataset
+    kept_train, kept_val = (context.without_bad(split, bad.values()) for split in (train, val))
+    dataset = context.profile.dataset
     rows = rows_of(kept_train.triplets, lambda triplet: training_captions(dataset, triplet))
-    protocol = pruned_protocol(session.protocol, val, kept_val)
+    protocol = pruned_protocol(context.protocol, val, kept_val)
     return TrainingData(kept_train, kept_val, protocol, rows, images, dict(bad))
 
 
-def _image_source(clip: Encoder, data: TrainingData, chunk_size: int | None) -> Source:
+def _image_source(clip: Encoder, data: TrainingData, chunk_size: int | None) -> FeatureSource:
     if isinstance(data.images, Table):
-        return Frozen(data.images.of(data.rows.images))
-    return LiveImages(clip, data.images, data.rows.images, chunk_size)
+        return CachedFeatures(data.images.of(data.rows.images))
+    return ImageEncoderSource(clip, data.images, data.rows.images, chunk_size)
 
 
-def _text_source(store: FeatureStore, rows: TripletRows, frozen: Table | None, chunk_size: int | None) -> Source:
+def _text_source(store: FeatureStore, rows: TripletRows, frozen: Table | None, chunk_size: int | None) -> FeatureSource:
     if frozen is not None:
-        return Frozen(frozen.of(rows.captions))
-    return LiveTexts(store.encoder, store.tokens(rows.captions), chunk_size)
+        return CachedFeatures(frozen.of(rows.captions))
+    return TextEncoderSource(store.encoder, store.tokens(rows.captions), chunk_size)
 
 
-def _views(session: Session, store: FeatureStore, data: TrainingData) -> Views:
-    rows, seed, count = data.rows, session.profile.seed, session.profile.combiner.augmented_views
+def _views(context: RunContext, store: FeatureStore, data: TrainingData) -> Views:
+    rows, seed, count = data.rows, context.profile.seed, context.profile.combiner.augmented_views
     files = data.files(rows.images)
     if isinstance(count, int):
         return BankedViews(store.views(files, count, seed), rows.references, seed)
-    opener = PaddedPictures(store.transform)
-    return FreshViews(store.encoder, opener, files, rows.references, session.workers, seed, Augmentation())
+    opener = PaddedImageCache(store.transform)
+    return FreshViews(store.encoder, opener, files, rows.references, context.workers, seed, Augmentation())
 
 
 def _captions(split: Split) -> list[str]:
@@ -232,14 +240,14 @@ def _evaluation(data: TrainingData) -> Evaluation:
     return Evaluation(data.val, data.protocol, lambda triplet: validation_caption(data.val.dataset, triplet))
 
 
-def _parts(session: Session, stage: str, ready: Ready, images: Mapping[str, str]) -> dict[str, Any]:
+def _parts(context: RunContext, stage: str, ready: TrainingSetup, images: Mapping[str, str]) -> dict[str, Any]:
     """What a run is made of, new or taken up."""
-    profile, data, fingerprint = session.profile, ready.data, ready.store.fingerprints["both"]
+    profile, data, fingerprint = context.profile, ready.data, ready.store.fingerprints["both"]
     about = {
         "protocol": data.protocol.name,
-        "pruned": data.protocol != session.protocol,
+        "pruned": data.protocol != context.protocol,
         "clip": ready.clip.describe(profile.workspace, ready.store.fingerprints),
-        **session.about(),
+        **context.about(),
         "data": {split.name: data_digest(split) for split in (data.train, data.val)},
         **ready.about,
         "identity": identity(profile, stage, [data.train, data.val], fingerprint, images),
@@ -258,14 +266,14 @@ def _parts(session: Session, stage: str, ready: Ready, images: Mapping[str, str]
 
 
 def _begun(
-    session: Session,
-    ready: Ready,
+    context: RunContext,
+    ready: TrainingSetup,
     parts: Mapping[str, Any],
-    unfinished: Unfinished | None,
+    unfinished: ResumableRun | None,
     images: Mapping[str, str],
 ) -> Run:
     """A new run, or an unfinished one with the trainer put back to where it was. Says which, and needs room on disk."""
-    profile, reporter, trainer, data = session.profile, session.reporter, ready.trainer, ready.data
+    profile, reporter, trainer, data = context.profile, context.reporter, ready.trainer, ready.data
     require_room(profile.workspace, trainer.bytes_of_state())
     if unfinished is not None:
         require_same(unfinished.stored, parts["about"]["identity"], images)

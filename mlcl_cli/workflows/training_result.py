@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlcl_cli.training.runs import Best
-from mlcl_cli.workflows.session import Circumstances
+from mlcl_cli.runs.run import Best
+from mlcl_cli.workflows.run_context import Circumstances
 
 
 @dataclass(frozen=True, slots=True)

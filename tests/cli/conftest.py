@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mlcl_cli.cli import app
+from mlcl_cli.cli.app import app
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import Mlcl
 
-from mlcl_cli.bench.material import CIRR_WORDS, captions
 from mlcl_cli.bench.measure import Row, Timing
+from mlcl_cli.bench.synthetic_data import CIRR_WORDS, captions
 from mlcl_cli.workflows.bench import ROWS
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 from world import world
 
-from mlcl_cli.cli import app
+from mlcl_cli.cli.app import app
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -125,7 +125,7 @@ if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.addressof(header), 0, 
 FLOCK = {"x86_64": 73, "aarch64": 32}
 USE = """
 from pathlib import Path
-from mlcl_cli.files import exclusive
+from mlcl_cli.atomic_files import exclusive
 for _ in range(2):
     with exclusive(Path(sys.argv[1]) / "lock", lambda: sys.exit("taken")):
         print("alone")
@@ -165,7 +165,9 @@ def test_a_workspace_of_somebody_else_is_evaluated_in_memory(tmp_path: Path) -> 
 
 
 def test_a_run_of_somebody_else_is_not_resumed(tmp_path: Path) -> None:
-    script = "from mlcl_cli.files import exclusive\nfrom pathlib import Path\nexclusive(Path('lock'), exit).__enter__()"
+    script = (
+        "import pathlib\nfrom mlcl_cli.atomic_files import exclusive\nexclusive(pathlib.Path('lock'), exit).__enter__()"
+    )
     (tmp_path / "lock").touch(0o444)
     command = [sys.executable, "-c", script]
     own = {**os.environ, "PYTHONPATH": str(ROOT)}

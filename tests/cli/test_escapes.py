@@ -11,7 +11,7 @@ import pytest
 from conftest import Mlcl, Outcome
 from world import world
 
-from mlcl_cli.files import to_json
+from mlcl_cli.atomic_files import to_json
 from mlcl_cli.streams import printable
 
 HOSTILE = "a\x1b[2J\r\n\u202eb\x7f\x9b1m\u2028[red]:car:" + os.fsdecode(b"\xff")
@@ -99,10 +99,10 @@ def test_a_terminal_gets_our_own_colors_alone(mlcl: Mlcl, tmp_path: Path, monkey
 
 def test_an_unforeseen_error() -> None:
     program = (
-        "import sys, mlcl_cli.profile; sys.argv = ['mlcl', 'evaluate']\n"
+        "import sys, mlcl_cli.config; sys.argv = ['mlcl', 'evaluate']\n"
         "def broken(*_): raise ZeroDivisionError('a\\x1b[2J\\nb')\n"
-        "mlcl_cli.profile.find_profile = broken\n"
-        "from mlcl_cli.cli import main; main()\n"
+        "mlcl_cli.config.find_profile = broken\n"
+        "from mlcl_cli.cli.app import main; main()\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.stderr.splitlines() == [

@@ -10,7 +10,7 @@ import torch
 from conftest import Mlcl
 from world import world
 
-from mlcl_cli.training.checkpoints import load_checkpoint
+from mlcl_cli.runs.checkpoints import load_checkpoint
 
 
 def trained(mlcl: Mlcl, folder: Path, *settings: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from world import SIZES, world
 
 from mlcl_cli.models.probe import distance, make_probe
 from mlcl_cli.models.weights import build_clip, import_clip, load_clip
-from mlcl_cli.training.checkpoints import load_checkpoint, require_probe, save_checkpoint
+from mlcl_cli.runs.checkpoints import load_checkpoint, require_probe, save_checkpoint
 
 SUM = ("evaluate", "--combining-function", "sum")
 

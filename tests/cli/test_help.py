@@ -12,8 +12,8 @@ from conftest import Mlcl
 from world import write_json
 
 from mlcl_cli import __version__
-from mlcl_cli.cli import app
-from mlcl_cli.commands import MEANT
+from mlcl_cli.cli.app import app
+from mlcl_cli.cli.command_classes import MEANT
 
 COMMON = {"--profile", "--set", "--quiet", "--json", "--debug", "--help"}
 TRAINING = COMMON | {"--epochs", "--batch-size", "--learning-rate", "--resume", "--run", "--dry-run"}
@@ -54,7 +54,7 @@ def test_version_and_no_command(mlcl: Mlcl) -> None:
 
 def test_help_and_profile_errors_import_nothing_heavy() -> None:
     script = (
-        "import sys; from typer.testing import CliRunner; from mlcl_cli.cli import app\n"
+        "import sys; from typer.testing import CliRunner; from mlcl_cli.cli.app import app\n"
         "CliRunner().invoke(app, ['finetune', '--help'])\n"
         "result = CliRunner().invoke(app, ['finetune', '--profile', 'none.yaml'])\n"
         "assert result.exit_code == 2, result.output\n"
@@ -65,10 +65,10 @@ def test_help_and_profile_errors_import_nothing_heavy() -> None:
 
 def test_a_bug_of_ours_is_one_line_and_exit_code_1() -> None:
     script = (
-        "import sys, mlcl_cli.profile; sys.argv = ['mlcl', 'evaluate']\n"
+        "import sys, mlcl_cli.config; sys.argv = ['mlcl', 'evaluate']\n"
         "def broken(*_): raise ZeroDivisionError('boom')\n"
-        "mlcl_cli.profile.find_profile = broken\n"
-        "from mlcl_cli.cli import main; main()"
+        "mlcl_cli.config.find_profile = broken\n"
+        "from mlcl_cli.cli.app import main; main()"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 1

@@ -12,8 +12,8 @@ from conftest import Mlcl
 from typer.testing import CliRunner
 from world import world
 
-from mlcl_cli.cli import app
-from mlcl_cli.training.state import load_state, save_state
+from mlcl_cli.cli.app import app
+from mlcl_cli.runs.training_state import load_state, save_state
 
 Summary = dict[str, Any]
 LONG = "9" * 5000

@@ -9,7 +9,7 @@ import pytest
 from conftest import Mlcl
 from world import world
 
-from mlcl_cli.training.checkpoints import load_checkpoint
+from mlcl_cli.runs.checkpoints import load_checkpoint
 from mlcl_cli.training.loop import Trainer
 
 KEEP = ("--set", "checkpoints.keep_every=2", "--set", "combiner.epochs=5", "--json")

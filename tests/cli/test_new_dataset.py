@@ -10,16 +10,16 @@ from conftest import Mlcl
 from pydantic import Field
 from world import picture, tiny_clip, write_json
 
+from mlcl_cli.config.schema import Profile, Roots
+from mlcl_cli.config.types import FilePath
 from mlcl_cli.data.annotations import OnDefect, read_records, refuse
 from mlcl_cli.data.captions import RULES, CaptionRule, as_annotated
-from mlcl_cli.data.dataset import DATASETS, DataSet
+from mlcl_cli.data.datasets import DATASETS, DataSet
 from mlcl_cli.data.layout import make_split
 from mlcl_cli.data.protocols import SHOES
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import UsageError
-from mlcl_cli.profile.fields import FilePath
-from mlcl_cli.profile.schema import Profile, Roots
-from mlcl_cli.reporting import Silent
+from mlcl_cli.progress import Silent
 from mlcl_cli.workflows.demo import run_demo
 
 PROFILE = "dataset: hats\nroots:\n  hats: data\nworkspace: work\ndevice: cpu\nclip:\n  model: clip.pt\n"
@@ -49,7 +49,7 @@ def hats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     added = DataSet(read_hats, ("train", "val"), {}, {"original": SHOES})
     monkeypatch.setitem(cast("dict[str, DataSet]", DATASETS), "hats", added)
     monkeypatch.setitem(cast("dict[str, CaptionRule]", RULES), "hats", as_annotated)
-    monkeypatch.setattr("mlcl_cli.profile.load.Profile", HatProfile)
+    monkeypatch.setattr("mlcl_cli.config.load.Profile", HatProfile)
     for split in ("train", "val"):
         names = [f"{split}-{number}.png" for number in range(6)]
         for number, name in enumerate(names):
@@ -83,7 +83,7 @@ def test_the_demo_does_not_try_to_draw_a_new_dataset(
         HATS = "hats"
 
     asked: list[list[str]] = []
-    monkeypatch.setattr("mlcl_cli.cli.DatasetName", MoreNames)
+    monkeypatch.setattr("mlcl_cli.cli.app.DatasetName", MoreNames)
 
     def stop(_folder: Path, datasets: list[str], *_: object) -> None:
         asked.append(datasets)

@@ -12,7 +12,7 @@ import typer
 from conftest import Mlcl
 from world import cirr, fashioniq, world
 
-from mlcl_cli.guard import guarded
+from mlcl_cli.cli.error_boundary import error_boundary
 
 DEEP = "[" * 100_000
 pytestmark = pytest.mark.timeout(60)
@@ -140,6 +140,6 @@ def test_what_the_machine_refuses_is_no_bug(
     cause: Callable[[], None], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(typer.Exit) as end:
-        guarded(lambda debug: cause())()  # noqa: ARG005
+        error_boundary(lambda debug: cause())()  # noqa: ARG005
     assert end.value.exit_code == 4
     assert capsys.readouterr().err.startswith(f"error: {message}")

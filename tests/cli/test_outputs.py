@@ -12,8 +12,8 @@ import pytest
 from conftest import Mlcl
 from world import world
 
+from mlcl_cli.atomic_files import require_own, write_file, write_files
 from mlcl_cli.errors import UsageError
-from mlcl_cli.files import require_own, write_file, write_files
 
 SUM = ("evaluate", "--combining-function", "sum", "--ranks")
 WRITERS = (

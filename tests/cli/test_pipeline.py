@@ -94,7 +94,7 @@ def test_a_seed_decides_everything_on_the_cpu(mlcl: Mlcl, tmp_path: Path, encode
 
 @pytest.mark.parametrize("encoder", ["text", "image"])
 def test_only_the_side_that_is_asked_for_is_trained(mlcl: Mlcl, tmp_path: Path, encoder: str) -> None:
-    from mlcl_cli.training.checkpoints import load_checkpoint
+    from mlcl_cli.runs.checkpoints import load_checkpoint
 
     world(tmp_path, "cirr")
     result = mlcl("finetune", "--encoder", encoder, "--json").json

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from world import world
 
-from mlcl_cli.training.checkpoints import load_checkpoint
+from mlcl_cli.runs.checkpoints import load_checkpoint
 
 # A combiner whose state takes half a megabyte.
 TRAIN = ("train-combiner", "--epochs", "5", "--set", "combiner.projection_dim=64", "--set", "combiner.hidden_dim=128")

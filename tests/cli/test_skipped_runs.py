@@ -12,7 +12,7 @@ from conftest import Mlcl
 from typer.testing import CliRunner
 from world import tiny_clip, world
 
-from mlcl_cli.cli import app
+from mlcl_cli.cli.app import app
 
 FAST = ("--epochs", "1", "--set", "combiner.augmented_views=1")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mlcl_cli.data.dataset import load_split
-from mlcl_cli.data.prepare import PreparedShoes, prepare_shoes
+from mlcl_cli.data.datasets import load_split
+from mlcl_cli.data.prepare_shoes import PreparedShoes, prepare_shoes
 from mlcl_cli.data.records import Triplet
 from mlcl_cli.errors import DataError, MachineError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mlcl_cli.data.captions import RULES
-from mlcl_cli.data.dataset import DATASETS, protocol_of
-from mlcl_cli.data.protocols import CIRR_VAL, FASHIONIQ_ORIGINAL, SHOES, summarise
+from mlcl_cli.data.datasets import DATASETS, protocol_of
+from mlcl_cli.data.protocols import CIRR_VAL, FASHIONIQ_ORIGINAL, SHOES, summarize
 from mlcl_cli.errors import UsageError
 
 
@@ -17,7 +17,7 @@ def test_fashioniq_averages_its_categories() -> None:
         "shirt": {"recall@10": 20.0, "recall@50": 40.0},
         "toptee": {"recall@10": 60.0, "recall@50": 90.0},
     }
-    assert list(summarise(FASHIONIQ_ORIGINAL, recalls).items()) == [
+    assert list(summarize(FASHIONIQ_ORIGINAL, recalls).items()) == [
         ("dress/recall@10", 10.0),
         ("dress/recall@50", 20.0),
         ("shirt/recall@10", 20.0),
@@ -31,7 +31,7 @@ def test_fashioniq_averages_its_categories() -> None:
 
 
 def test_shoes_mean() -> None:
-    figures = summarise(SHOES, {"shoes": {"recall@1": 10.0, "recall@10": 20.0, "recall@50": 60.0}})
+    figures = summarize(SHOES, {"shoes": {"recall@1": 10.0, "recall@10": 20.0, "recall@50": 60.0}})
     assert list(figures.items()) == [
         ("recall@1", 10.0),
         ("recall@10", 20.0),
@@ -46,7 +46,7 @@ def cirr_recalls(*values: float) -> dict[str, dict[str, float]]:
 
 
 def test_cirr_means() -> None:
-    figures = summarise(CIRR_VAL, cirr_recalls(4, 2, 8, 4, 4, 4, 4))
+    figures = summarize(CIRR_VAL, cirr_recalls(4, 2, 8, 4, 4, 4, 4))
     assert list(figures) == [
         *("recall@1", "recall@5", "recall@10", "recall@50", "recall_subset@1", "recall_subset@2", "recall_subset@3"),
         *("arithmetic_mean", "harmonic_mean", "geometric_mean", "mean(recall@5,recall_subset@1)"),
@@ -58,15 +58,15 @@ def test_cirr_means() -> None:
 
 
 def test_a_mean_with_a_zero_in_it_is_zero() -> None:
-    figures = summarise(CIRR_VAL, cirr_recalls(0, 2, 8, 4, 4, 4, 4))
+    figures = summarize(CIRR_VAL, cirr_recalls(0, 2, 8, 4, 4, 4, 4))
     assert figures["harmonic_mean"] == figures["geometric_mean"] == 0
-    assert all(value == 0 for value in summarise(CIRR_VAL, cirr_recalls(*[0] * 7)).values())
+    assert all(value == 0 for value in summarize(CIRR_VAL, cirr_recalls(*[0] * 7)).values())
 
 
 def test_golden_recalls_have_means_between_their_extremes(golden: Path) -> None:
     expected = json.loads((golden / "metrics_cirr.json").read_text())["expected"]
     recalls = [expected[f"recall_at{k}"] for k in (1, 5, 10, 50)] + [expected[f"group_recall_at{k}"] for k in (1, 2, 3)]
-    figures = summarise(CIRR_VAL, cirr_recalls(*recalls))
+    figures = summarize(CIRR_VAL, cirr_recalls(*recalls))
     harmonic, geometric, arithmetic = (figures[f"{kind}_mean"] for kind in ("harmonic", "geometric", "arithmetic"))
     assert min(recalls) < harmonic < geometric < arithmetic < max(recalls)
 
@@ -76,7 +76,7 @@ def test_every_best_is_a_figure() -> None:
         for protocol in known.protocols.values():
             recalls = {f"recall@{k}": 1.0 for k in protocol.recall_at}
             recalls |= {f"recall_subset@{k}": 1.0 for k in protocol.subset_recall_at}
-            assert set(protocol.bests) <= summarise(protocol, {"set": recalls}).keys()
+            assert set(protocol.bests) <= summarize(protocol, {"set": recalls}).keys()
 
 
 def test_protocols_of_the_data_sets() -> None:

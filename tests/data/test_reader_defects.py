@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlcl_cli.data.dataset import DATASETS, load_split
+from mlcl_cli.data.datasets import DATASETS, load_split
 from mlcl_cli.errors import DataError, UsageError
 
 ANNOTATIONS = {

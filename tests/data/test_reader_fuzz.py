@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlcl_cli.data.dataset import DATASETS, load_split
+from mlcl_cli.data.datasets import DATASETS, load_split
 from mlcl_cli.errors import DataError
 
 ANNOTATIONS = {

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mlcl_cli.cli import app
+from mlcl_cli.cli.app import app
 from mlcl_cli.errors import UsageError
-from mlcl_cli.reporting import Silent
+from mlcl_cli.progress import Silent
 from mlcl_cli.workflows.demo import _make_room
 
 

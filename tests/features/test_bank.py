@@ -18,7 +18,7 @@ from mlcl_cli.errors import MachineError
 from mlcl_cli.features import bank as bank_module
 from mlcl_cli.features.bank import Bank
 from mlcl_cli.features.shards import Shard
-from mlcl_cli.reporting import Silent
+from mlcl_cli.progress import Silent
 
 KEY = {"kind": "images", "encoder": "abc"}
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from mlcl_cli.models import compute
 from mlcl_cli.models.compute import Compute, choose_encode_batch
 from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.models.weights import load_clip
-from mlcl_cli.reporting import Silent
+from mlcl_cli.progress import Silent
 
 CPU = torch.device("cpu")
 MORE_THAN_THERE_IS = 2**50
@@ -40,15 +40,15 @@ class Hungry(Encoder):
 
     limit = 5
 
-    def images(self, pixels: Tensor) -> Tensor:
+    def encode_images(self, pixels: Tensor) -> Tensor:
         if len(pixels) > self.limit:
             torch.empty(MORE_THAN_THERE_IS)
-        return super().images(pixels)
+        return super().encode_images(pixels)
 
-    def texts(self, tokens: Tensor) -> Tensor:
+    def encode_texts(self, tokens: Tensor) -> Tensor:
         if len(tokens) > self.limit:
             torch.empty(MORE_THAN_THERE_IS)
-        return super().texts(tokens)
+        return super().encode_texts(tokens)
 
 
 @pytest.fixture
@@ -71,7 +71,10 @@ def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path, files: list[
     for found, expected in (
         (hungry.images(files), plain.images(files)),
         (hungry.texts(texts), plain.texts(texts)),
-        (hungry.live_images(_pictures(hungry, files), names), plain.live_images(_pictures(plain, files), names)),
+        (
+            hungry.encode_images_now(_pictures(hungry, files), names),
+            plain.encode_images_now(_pictures(plain, files), names),
+        ),
     ):
         assert found.rows == expected.rows
         torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-5)
@@ -85,9 +88,9 @@ def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path, files: list[
 
 
 def _pictures(features: FeatureStore, files: list[tuple[str, Path]]) -> object:
-    from mlcl_cli.images.pictures import Pictures
+    from mlcl_cli.images.image_cache import ImageCache
 
-    return Pictures(files, features.transform, 2)
+    return ImageCache(files, features.transform, 2)
 
 
 def test_out_of_memory_for_one_image_is_an_error(
@@ -100,7 +103,7 @@ def test_out_of_memory_for_one_image_is_an_error(
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
     class Broken(Encoder):
-        def images(self, pixels: Tensor) -> Tensor:  # noqa: ARG002
+        def encode_images(self, pixels: Tensor) -> Tensor:  # noqa: ARG002
             raise RuntimeError("shapes do not match")
 
     listener = Listener()

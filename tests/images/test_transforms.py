@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import functional as tv
 
 from mlcl_cli.images.augment import JITTERS, SYMMETRIES, Augmentation, _crop_box, autocontrast, random_crop
-from mlcl_cli.images.transforms import MEAN, STD, Transform, normalise
+from mlcl_cli.images.transforms import MEAN, STD, Transform, preprocess_pixels
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/images/expected.npz")
 
@@ -20,7 +20,7 @@ def test_golden(golden: Path, key: str) -> None:
     kind, name = key.split("/")
     with Image.open(golden / "images" / name) as image:
         pixels = Transform(kind, 1.25, 48)(image)  # type: ignore[arg-type]
-    torch.testing.assert_close(normalise(pixels[None])[0], torch.from_numpy(GOLDEN[key]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(preprocess_pixels(pixels[None])[0], torch.from_numpy(GOLDEN[key]), rtol=0, atol=1e-6)
 
 
 def test_symmetries_are_the_eight_of_the_square() -> None:

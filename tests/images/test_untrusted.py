@@ -6,7 +6,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from mlcl_cli.images.decode import BadImage, known_formats, open_image, read_images, set_limits
-from mlcl_cli.images.pictures import PaddedPictures, Pictures
+from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
 from mlcl_cli.images.transforms import Transform
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
@@ -52,13 +52,13 @@ def test_a_picture_that_would_become_too_large_is_bad_and_says_why(
     Image.new("RGB", size).save(path)
     assert path.stat().st_size < 2000
     transform = Transform(kind, 1.25, 64)  # type: ignore[arg-type]
-    pictures = Pictures([("line", path)], transform, 1, 0)
+    pictures = ImageCache([("line", path)], transform, 1, 0)
     (bad,) = pictures.find_bad(lambda _: None)
     assert bad.name == "line"
     assert f"too narrow: {size[0]} × {size[1]} pixels would be" in bad.reason
     assert "image.max_megapixels" in bad.reason
     if kind != "clip":
-        opener = PaddedPictures(transform, 0)
+        opener = PaddedImageCache(transform, 0)
         (found,) = read_images([("line", path)], lambda image, _: image.size, 1, opener=opener)
         assert isinstance(found, BadImage)
         assert "too narrow" in found.reason

@@ -16,7 +16,7 @@ from world import SIZES
 
 from mlcl_cli.errors import DataError
 from mlcl_cli.models.weights import fingerprint, import_clip, is_official, load_clip, read_torch_file
-from mlcl_cli.training.checkpoints import load_checkpoint
+from mlcl_cli.runs.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*torch.jit:FutureWarning",

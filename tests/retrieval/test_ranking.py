@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from mlcl_cli.data.records import Triplet
 from mlcl_cli.errors import DataError
 from mlcl_cli.retrieval.metrics import recalls
-from mlcl_cli.retrieval.ranking import MISS, NOBODY, best_rows, rank_targets
+from mlcl_cli.retrieval.ranking import PAD_INDEX, UNRANKED, best_rows, rank_targets
 from mlcl_cli.retrieval.submission import check, make_submissions
 
 CASES = {
@@ -45,7 +45,7 @@ def test_golden_recalls(golden: Path, dataset: str, most_scores: int) -> None:
     members = None
     if subset_at:
         distinct = [list(dict.fromkeys(group)) for group in case["groups"]]
-        members = torch.full((len(distinct), 6), NOBODY)
+        members = torch.full((len(distinct), 6), PAD_INDEX)
         for row, group in enumerate(distinct):
             members[row, : len(group)] = rows_of(names, group)
     ranks = rank_targets(
@@ -82,7 +82,7 @@ def test_golden_submission(golden: Path) -> None:
 
 def naive_rank(scores: list[float], target: int, excluded: int, allowed: list[int]) -> int:
     order = sorted((row for row in allowed if row != excluded), key=lambda row: (-scores[row], row))
-    return order.index(target) + 1 if target in order else MISS
+    return order.index(target) + 1 if target in order else UNRANKED
 
 
 @settings(max_examples=150, deadline=None)
@@ -95,11 +95,11 @@ def test_ranks_equal_a_naive_sort(data: st.DataObject) -> None:
     gallery = torch.tensor(data.draw(st.lists(vector, min_size=size, max_size=size)), dtype=torch.float32)
     queries = torch.tensor(data.draw(st.lists(vector, min_size=count, max_size=count)), dtype=torch.float32)
     queries = queries.reshape(count, dim)
-    row, maybe = st.integers(0, size - 1), st.integers(NOBODY, size - 1)
+    row, maybe = st.integers(0, size - 1), st.integers(PAD_INDEX, size - 1)
     targets = torch.tensor(data.draw(st.lists(row, min_size=count, max_size=count)), dtype=torch.int64)
     excluded = torch.tensor(data.draw(st.lists(maybe, min_size=count, max_size=count)), dtype=torch.int64)
     sets = data.draw(st.lists(st.sets(row, max_size=4), min_size=count, max_size=count))
-    members = torch.full((count, 4), NOBODY)
+    members = torch.full((count, 4), PAD_INDEX)
     for number, group in enumerate(sets):
         members[number, : len(group)] = torch.tensor(sorted(group), dtype=torch.int64)
     memory = data.draw(st.integers(1, 100))

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from world import world
 
+from mlcl_cli.config import load_profile
 from mlcl_cli.models.encoder import Encoder
-from mlcl_cli.profile import load_profile
-from mlcl_cli.reporting import Silent
+from mlcl_cli.progress import Silent
 from mlcl_cli.workflows import train
 
 

@@ -13,9 +13,9 @@ from mlcl_cli.errors import DataError
 from mlcl_cli.features.bank import Bank
 from mlcl_cli.images.decode import open_image
 from mlcl_cli.models.weights import load_clip
-from mlcl_cli.reporting import Silent
-from mlcl_cli.training.checkpoints import load_checkpoint, save_checkpoint
-from mlcl_cli.training.state import TrainingState, load_state, save_state
+from mlcl_cli.progress import Silent
+from mlcl_cli.runs.checkpoints import load_checkpoint, save_checkpoint
+from mlcl_cli.runs.training_state import TrainingState, load_state, save_state
 
 KEY = {"kind": "images", "encoder": "abc"}
 EACH = 250
@@ -63,7 +63,7 @@ def read_checkpoint(path: Path) -> object:
 def read_state(path: Path) -> object:
     state, about = load_state(path)
     told = (state.epoch, state.steps_done, state.plain, about)
-    return told, {name: tensor.tolist() for name, tensor in (state.weights | state.optimiser | state.history).items()}
+    return told, {name: tensor.tolist() for name, tensor in (state.weights | state.optimizer | state.history).items()}
 
 
 @pytest.mark.parametrize(("make", "read"), [(make_checkpoint, read_checkpoint), (make_state, read_state)])

@@ -14,12 +14,13 @@ from test_resume import GO_ON, contents, profile_of
 from world import world
 
 from mlcl_cli.errors import DivergedError, MachineError
-from mlcl_cli.reporting import Silent
-from mlcl_cli.training import loop, runs
-from mlcl_cli.training.logs import LINES, TABLE, TIMES, Logs
+from mlcl_cli.progress import Silent
+from mlcl_cli.runs import run as run_module
+from mlcl_cli.runs.logs import LINES, TABLE, TIMES, Logs
+from mlcl_cli.runs.run import LAST, Run
+from mlcl_cli.runs.training_state import load_state
+from mlcl_cli.training import loop
 from mlcl_cli.training.loop import Trainer
-from mlcl_cli.training.runs import LAST, Run
-from mlcl_cli.training.state import load_state
 from mlcl_cli.workflows import train
 
 EPOCHS = "60"
@@ -103,9 +104,9 @@ def test_a_save_that_fails_too_does_not_hide_the_first_error(tmp_path: Path, mon
     def full(*_: object) -> None:
         raise MachineError("No space left on device")
 
-    monkeypatch.setattr(runs, "save_state", full)
-    monkeypatch.setattr(runs, "save_checkpoint", full)
-    monkeypatch.setattr(Run, "_summarise", failing(Run._summarise, 2, OSError("full")))
+    monkeypatch.setattr(run_module, "save_state", full)
+    monkeypatch.setattr(run_module, "save_checkpoint", full)
+    monkeypatch.setattr(Run, "_summarize", failing(Run._summarize, 2, OSError("full")))
     monkeypatch.setattr(Logs, "_append", failing(Logs._append, 4, FaultError("boom")))
     with pytest.raises(FaultError, match="boom"):
         train.train_combiner(profile_of(tmp_path), Silent())

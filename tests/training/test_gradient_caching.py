@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from world import picture, tiny_clip
 
-from mlcl_cli.images.pictures import Pictures
+from mlcl_cli.images.image_cache import ImageCache
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import choose_compute
-from mlcl_cli.models.encoder import Encoder, tokenise
+from mlcl_cli.models.encoder import Encoder, tokenize
 from mlcl_cli.models.weights import load_clip
-from mlcl_cli.training.objectives import Finetuning, finetuning_optimiser
-from mlcl_cli.training.sources import LiveImages, LiveTexts
-from mlcl_cli.training.triplets import TripletRows
+from mlcl_cli.training.feature_sources import ImageEncoderSource, TextEncoderSource
+from mlcl_cli.training.objectives import FinetuneObjective, finetune_optimizer
+from mlcl_cli.training.triplet_rows import TripletRows
 
 CAPTIONS = tuple("is red " * (1 + number % 7) + str(number) for number in range(40))
 RESNET = {"vision_layers": (1, 1, 1, 1), "vision_width": 8, "vision_patch_size": None}
@@ -24,7 +24,7 @@ def step(
     folder: Path, clip: Path, chunk_size: int | None, *, checkpoint_blocks: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     encoder = Encoder(load_clip(clip), choose_compute("cpu", "fp32"))
-    finetuning_optimiser(encoder, ("text", "image"), 1e-3)
+    finetune_optimizer(encoder, ("text", "image"), 1e-3)
     if checkpoint_blocks:
         encoder.checkpoint_blocks()
     files = [(str(seed), picture(folder / f"{seed}.png", seed)) for seed in range(20)]
@@ -32,9 +32,11 @@ def step(
     draw = torch.Generator().manual_seed(0)
     references, targets = torch.randint(20, (2, 40), generator=draw)
     triplets = TripletRows(names, CAPTIONS, references, targets, torch.arange(40)[:, None])
-    images = LiveImages(encoder, Pictures(files, Transform("targetpad", 1.25, encoder.size), 2), names, chunk_size)
-    texts = LiveTexts(encoder, tokenise(CAPTIONS, encoder.context_length, torch.device("cpu")), chunk_size)
-    objective = Finetuning(encoder, triplets, images, texts)
+    images = ImageEncoderSource(
+        encoder, ImageCache(files, Transform("targetpad", 1.25, encoder.size), 2), names, chunk_size
+    )
+    texts = TextEncoderSource(encoder, tokenize(CAPTIONS, encoder.context_length, torch.device("cpu")), chunk_size)
+    objective = FinetuneObjective(encoder, triplets, images, texts)
     rows = torch.randperm(40, generator=draw)[:32]
     (loss,) = objective.losses(objective.prepare(rows, rows, 1)).values()
     loss.backward()
@@ -73,8 +75,8 @@ def test_what_is_kept_for_the_backward_pass_is_a_chunks_input(tmp_path: Path) ->
             return tensor
 
         encoder = Encoder(load_clip(tiny_clip(tmp_path / "clip.pt")), choose_compute("cpu", "fp32"))
-        finetuning_optimiser(encoder, ("text",), 1e-3)
-        texts = LiveTexts(encoder, tokenise(CAPTIONS, encoder.context_length, torch.device("cpu")), chunk_size)
+        finetune_optimizer(encoder, ("text",), 1e-3)
+        texts = TextEncoderSource(encoder, tokenize(CAPTIONS, encoder.context_length, torch.device("cpu")), chunk_size)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             texts.features(texts.prepare(torch.arange(32)))
         kept[chunk_size] = total

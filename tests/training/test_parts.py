@@ -10,11 +10,11 @@ from mlcl_cli.data.records import Triplet
 from mlcl_cli.errors import DataError
 from mlcl_cli.models.combiner import Architecture, Combiner
 from mlcl_cli.models.compute import choose_compute
-from mlcl_cli.models.encoder import Encoder, tokenise
+from mlcl_cli.models.encoder import Encoder, tokenize
 from mlcl_cli.models.weights import build_clip, fingerprint, load_clip, load_tuned
-from mlcl_cli.training.checkpoints import load_checkpoint, save_checkpoint
-from mlcl_cli.training.originals import write_original
-from mlcl_cli.training.triplets import rows_of
+from mlcl_cli.runs.checkpoints import load_checkpoint, save_checkpoint
+from mlcl_cli.runs.original_format import write_original
+from mlcl_cli.training.triplet_rows import rows_of
 
 CPU = torch.device("cpu")
 
@@ -61,12 +61,12 @@ def test_tuned_weights_of_another_size_are_refused(tmp_path: Path) -> None:
 
 def test_texts_cut_to_the_longest_give_the_same_features(encoder: Encoder) -> None:
     texts = ["is red", "", "has longer sleeves and a much lower neckline than this one", "blue " * 200]
-    tokens = tokenise(texts, encoder.context_length, CPU)
+    tokens = tokenize(texts, encoder.context_length, CPU)
     assert tokens.truncated == 1
-    whole = encoder.texts(tokens.values)
+    whole = encoder.encode_texts(tokens.values)
     for rows in (torch.tensor([0, 1]), torch.tensor([2, 0]), torch.tensor([3, 1])):
         # How products round depends on the processor.
-        torch.testing.assert_close(encoder.texts(tokens.batch(rows)), whole[rows], rtol=0, atol=4e-6)
+        torch.testing.assert_close(encoder.encode_texts(tokens.batch(rows)), whole[rows], rtol=0, atol=4e-6)
     assert tokens.batch(torch.tensor([0, 1])).shape == (2, 4)
 
 
@@ -74,7 +74,7 @@ def test_tokens_equal_clips_own() -> None:
     import clip
 
     texts = ["is red", "", "blue " * 75, "blue " * 76, "blue " * 200]
-    tokens = tokenise(texts, 77, CPU)
+    tokens = tokenize(texts, 77, CPU)
     assert torch.equal(tokens.values, clip.tokenize(texts, truncate=True).int())
     assert tokens.truncated == 2
 

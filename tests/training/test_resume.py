@@ -12,16 +12,16 @@ import torch
 from filelock import FileLock
 from world import world
 
+from mlcl_cli.config import Profile, load_profile
 from mlcl_cli.errors import DataError, DivergedError, MachineError, UsageError
-from mlcl_cli.interrupts import Interrupted, interruptible
-from mlcl_cli.profile import Profile, load_profile
-from mlcl_cli.reporting import Silent
+from mlcl_cli.progress import Silent
+from mlcl_cli.runs.checkpoints import load_checkpoint
+from mlcl_cli.runs.run import LAST, LOCK, PREVIOUS, find_runs
+from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training import loop
-from mlcl_cli.training.checkpoints import load_checkpoint
 from mlcl_cli.training.loop import Trainer
-from mlcl_cli.training.runs import LAST, LOCK, PREVIOUS, find_runs
 from mlcl_cli.workflows import train
-from mlcl_cli.workflows.resume import ANEW, Resume
+from mlcl_cli.workflows.resume import NO_RESUME, Resume
 
 SAME = ("metrics.jsonl", "metrics.csv", "best.safetensors", "last.safetensors")
 GO_ON = Resume(wanted=True)
@@ -85,9 +85,9 @@ def test_a_run_that_is_cut_twice_ends_as_one_that_is_not(
     tmp_path: Path, stage: str, cut_at: Callable[[int], None]
 ) -> None:
     start, overrides = STAGES[stage]
-    whole = start(profile_of(tmp_path, *overrides, "workspace=whole"), ANEW)
+    whole = start(profile_of(tmp_path, *overrides, "workspace=whole"), NO_RESUME)
     profile = profile_of(tmp_path, *overrides, "workspace=cut")
-    for steps, again in ((2, ANEW), (5, GO_ON)):
+    for steps, again in ((2, NO_RESUME), (5, GO_ON)):
         cut_at(steps)
         with pytest.raises(Interrupted, match="--resume"), interruptible():
             start(profile, again)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from world import world
 
-from mlcl_cli.interrupts import Interrupted
-from mlcl_cli.profile import Profile, load_profile
-from mlcl_cli.reporting import Silent
+from mlcl_cli.config import Profile, load_profile
+from mlcl_cli.progress import Silent
+from mlcl_cli.signals import Interrupted
 from mlcl_cli.training import logs
 from mlcl_cli.training.loop import Trainer
 from mlcl_cli.workflows import train

@@ -8,9 +8,9 @@ import pytest
 import torch
 from world import world
 
-from mlcl_cli.interrupts import Interrupted, interruptible
-from mlcl_cli.profile import Profile, load_profile
-from mlcl_cli.reporting import Silent
+from mlcl_cli.config import Profile, load_profile
+from mlcl_cli.progress import Silent
+from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training.loop import Trainer
 from mlcl_cli.workflows.resume import Resume
 from mlcl_cli.workflows.train import train_combiner
@@ -38,7 +38,7 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     real = Trainer._step
 
     def step(self: Trainer, batch: object) -> None:
-        found.append(self.optimiser.param_groups[0]["lr"])
+        found.append(self.optimizer.param_groups[0]["lr"])
         real(self, batch)
 
     monkeypatch.setattr(Trainer, "_step", step)

@@ -31,7 +31,7 @@ STAGE = {"train-combiner": "combiner", "finetune": "finetune"}
 def start(folder: Path, command: tuple[str, ...]) -> int:
     """Runs `mlcl COMMAND` in `folder` in a process of its own, which leads its own group."""
     from mlcl_cli.__main__ import main
-    from mlcl_cli.interrupts import Interrupted, interruptible
+    from mlcl_cli.signals import Interrupted, interruptible
 
     # No signal may meet a process that is half forked: it waits until ours are heeded, as they are from the start.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS[1:])
@@ -78,7 +78,7 @@ def finished_runs(folder: Path, stage: str) -> list[Path]:
 
 def contents(folder: Path, stage: str) -> dict[str, object]:
     """What the finished run holds: logs byte for byte, weights by fingerprint, bests."""
-    from mlcl_cli.training.checkpoints import load_checkpoint
+    from mlcl_cli.runs.checkpoints import load_checkpoint
 
     (run,) = finished_runs(folder, stage)
     files = ("best.safetensors", "last.safetensors")
@@ -88,7 +88,7 @@ def contents(folder: Path, stage: str) -> dict[str, object]:
 
 
 def resumable(folder: Path, stage: str) -> bool:
-    from mlcl_cli.training.runs import find_runs
+    from mlcl_cli.runs.run import find_runs
 
     return bool(find_runs(folder / "work" / stage, unfinished=True))
 

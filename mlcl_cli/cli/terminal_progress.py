@@ -1,0 +1,201 @@
+"""What people see while a command works, on stderr: notes, bars, and a training run as it goes."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from mlcl_cli.cli.render import error_console, safe
+from mlcl_cli.progress import Advance, TrainingDisplay, TrainingStatus
+
+SECONDS_BETWEEN_LINES = 30.0
+LONG = 2.0  # seconds; what is shorter than that would only flicker below the bar of the whole
+SPEED_OVER = 600.0  # seconds over which the time left is estimated: steps and validations alternate
+
+
+class Terminal:
+    """The Reporter that people see.
+
+    Live bars where stderr is a terminal, else plain lines now and then. `quiet` takes the plain lines on a terminal,
+    too, and leaves out the notes.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = error_console()
+        self._quiet = quiet
+        self._progress: Progress | None = None
+
+    @property
+    def _plain(self) -> bool:
+        return self._quiet or not self._console.is_terminal
+
+    def note(self, text: str) -> None:
+        """Says what was chosen or done."""
+        if not self._quiet:
+            self._say(text)
+
+    def warn(self, text: str) -> None:
+        """Says what may surprise."""
+        self._console.print(f"[yellow]warning:[/yellow] {safe(text)}")
+
+    def choice(self, text: str) -> None:
+        """Says what a command chose for the user, `quiet` or not."""
+        self._say(text)
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Advance]:
+        """A progress bar; an inner one stands below an outer one, or below a training run, while it lasts."""
+        if self._plain:
+            yield self._plain_bar(label, total)
+            return
+        outermost = self._progress is None
+        progress = self._progress = self._progress or _bars(self._console)
+        if outermost:
+            progress.start()
+        task = progress.add_task(safe(label), total=total, visible=outermost, status="")
+        began = time.monotonic()
+
+        def advance(count: int, status: str = "") -> None:
+            visible = outermost or time.monotonic() - began > LONG
+            progress.update(task, advance=count, visible=visible, status=safe(status))
+
+        try:
+            yield advance
+        finally:
+            if outermost:
+                progress.stop()
+                self._progress = None
+            else:
+                progress.remove_task(task)
+
+    @contextmanager
+    def training(self, epochs: int, steps: int, done: int) -> Iterator[TrainingDisplay]:
+        """A calm display of a run: all of it, the epoch, the loss with its terms, what is learned, the best epoch."""
+        if self._plain:
+            yield _Lines(self._say, epochs, steps, done)
+            return
+        display = _Screen(self._console, epochs, steps, done)
+        self._progress = display.bars
+        try:
+            with Live(display, console=self._console, refresh_per_second=4):
+                yield display
+        finally:
+            self._progress = None
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"[dim]·[/dim] {safe(text)}")
+
+    def _plain_bar(self, label: str, total: int) -> Advance:
+        done, said, began = 0, time.monotonic(), time.monotonic()
+
+        def advance(count: int, status: str = "") -> None:
+            nonlocal done, said
+            done += count
+            now = time.monotonic()
+            if now - said > SECONDS_BETWEEN_LINES or (done == total and status):
+                left = "" if done == total else f", {_clock((now - began) * (total - done) / max(1, done))} left"
+                self._say(f"{label}: {done:,} of {total:,}{left}{', ' if status else ''}{status}")
+                said = now
+
+        return advance
+
+
+class _TimeLeft(TimeRemainingColumn):
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        return text if task.finished else text.append(" left")
+
+
+class _Screen:
+    """A training run on a terminal. It is told of every step, and draws a few times a second."""
+
+    def __init__(self, console: Console, epochs: int, steps: int, done: int) -> None:
+        self.bars = _bars(console)
+        self._steps, self._done = steps, done
+        self._run = self.bars.add_task("Epochs", total=epochs, status="")
+        self._epoch = self.bars.add_task("Steps", total=steps, visible=False, status="")
+        self._number, self._began, self._long = 0, time.monotonic(), False
+        self._status = TrainingStatus()
+
+    def move(self, epoch: int, step: int) -> None:
+        if epoch != self._number:
+            now = time.monotonic()
+            self._number, self._began, self._long = epoch, now, self._number > 0 and now - self._began > LONG
+        self._done = (epoch - 1) * self._steps + step
+
+    def show(self, status: TrainingStatus) -> None:
+        self._status = status
+
+    def __rich__(self) -> Group:
+        self.bars.update(self._run, completed=self._done / self._steps, status=_rate(self._status))
+        of_epoch = self._done - max(0, self._number - 1) * self._steps
+        long = self._long or time.monotonic() - self._began > LONG
+        self.bars.update(self._epoch, completed=of_epoch, visible=long)
+        lines = "\n".join(f"  {line}" for line in _lines(self._status, self._number))
+        return Group(self.bars, Text(lines, style="dim", no_wrap=False, overflow="fold"))
+
+
+class _Lines:
+    """A training run where nobody watches: a line now and then, and at the end."""
+
+    def __init__(self, say: Callable[[str], None], epochs: int, steps: int, done: int) -> None:
+        self._say, self._epochs, self._steps = say, epochs, steps
+        self._first = self._done = done
+        self._began = self._said = time.monotonic()
+
+    def move(self, epoch: int, step: int) -> None:
+        self._done = (epoch - 1) * self._steps + step
+
+    def show(self, status: TrainingStatus) -> None:
+        """Says a line where the last one is long ago, or the run is done."""
+        now, total = time.monotonic(), self._epochs * self._steps
+        if self._done < total and now - self._said < SECONDS_BETWEEN_LINES:
+            return
+        self._said = now
+        epoch, step = divmod(self._done, self._steps)
+        where = f"epoch {epoch:,} of {self._epochs:,}" + (f" and {step:,} of {self._steps:,} steps" if step else "")
+        left = (now - self._began) * (total - self._done) / max(1, self._done - self._first)
+        ahead = [f"{_clock(left)} left"] if self._done < total else []
+        rate = [_rate(status)] if status.rate else []
+        self._say(" · ".join([f"Training: {where}", *ahead, *rate, *_lines(status, epoch)]))
+
+
+def _bars(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(separator=" of "),
+        _TimeLeft(compact=True, elapsed_when_finished=True),
+        TextColumn("[dim]{task.fields[status]}[/dim]"),
+    )
+    return Progress(*columns, console=console, speed_estimate_period=SPEED_OVER)
+
+
+def _lines(status: TrainingStatus, epoch: int) -> list[str]:
+    """The loss as a sum; what is learned; the best epoch."""
+    lines = []
+    if status.loss is not None:
+        terms = " + ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in status.terms.items())
+        lines.append(f"loss {status.loss:.3f}" + (f" = {terms}" if len(status.terms) > 1 else ""))
+    learned = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in status.parameters.items()]
+    if learned:
+        lines.append(" · ".join(learned))
+    if status.best is not None:
+        metric, score, when = status.best
+        since = f", {epoch - when:,} epochs ago" if epoch > when + 1 else ""
+        lines.append(f"best {metric} {score:.2f} at epoch {when:,}{since}")
+    return lines
+
+
+def _rate(status: TrainingStatus) -> str:
+    return "" if status.rate is None else f"{status.rate:,.0f} triplets/s"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,7 @@
+"""What to do and how, read from YAML: a frozen, typed Profile. Imports no torch."""
+
+from mlcl_cli.config.load import dump, find_profile, load_profile
+from mlcl_cli.config.schema import Profile
+from mlcl_cli.config.template import template
+
+__all__ = ["Profile", "dump", "find_profile", "load_profile", "template"]

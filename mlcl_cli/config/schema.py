@@ -1,0 +1,183 @@
+"""What a profile says: frozen, typed, checked when made. Names and defaults are fixed; scripts rely on them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from mlcl_cli.config.types import (
+    AutoOrWhole,
+    ClipCheckpoint,
+    ClipModel,
+    FilePath,
+    FreshOrWhole,
+    Levels,
+    NoneOrWhole,
+    Positive,
+    Rate,
+    Ratio,
+    Seed,
+    SsclTerms,
+    Switch,
+    WholeFrom1,
+    WholeFrom2,
+)
+
+CONTRADICTION = "contradiction"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class Roots(_Section):
+    """A folder per data set; only the chosen one must exist."""
+
+    fashioniq: FilePath = Path("data/fashionIQ_dataset")
+    shoes: FilePath = Path("data/shoes")
+    cirr: FilePath = Path("data/cirr_dataset")
+
+
+class ShoesRaw(_Section):
+    """Where the raw Shoes download lies; a profile fills in its root's folders."""
+
+    images: FilePath = Path("data/shoes/images")
+    annotations: FilePath = Path("data/shoes/annotations")
+
+
+class Clip(_Section):
+    """The encoder: one of OpenAI's names or a file, a tuned checkpoint on top, and how many are encoded at once."""
+
+    model: ClipModel = "RN50x4"
+    checkpoint: ClipCheckpoint = "auto"
+    encode_batch: AutoOrWhole = "auto"
+
+
+class Image(_Section):
+    """How an image becomes the encoder's input (METHOD.md, Section 7.1)."""
+
+    transform: Literal["targetpad", "squarepad", "clip"] = "targetpad"
+    target_ratio: Ratio = 1.25
+    max_megapixels: Positive = 64.0
+    read_seconds: Positive = 120.0
+
+
+class Finetune(_Section):
+    """Stage 1; the defaults are METHOD.md, Section 3.2."""
+
+    encoder: Literal["text", "image", "both"] = "both"
+    epochs: WholeFrom1 = 100
+    batch_size: WholeFrom2 = 128
+    learning_rate: Rate = 2e-6
+    validate_every: WholeFrom1 = 1
+    chunk_size: NoneOrWhole = "none"
+    checkpoint_blocks: Switch = False
+
+
+class Combiner(_Section):
+    """Stage 2: network, losses, training and use; the defaults are METHOD.md, Sections 4.1 and 4.4."""
+
+    projection_dim: WholeFrom1 = 2560
+    hidden_dim: WholeFrom1 = 5120
+    epochs: WholeFrom1 = 1000
+    batch_size: WholeFrom2 = 2048
+    learning_rate: Rate = 2e-5
+    validate_every: WholeFrom1 = 1
+    learned_temperature: Switch = True
+    levels: Levels = ("sum", "cat", "hybrid")
+    sscl: SsclTerms = ("mid", "high")
+    augmented_views: FreshOrWhole = "fresh"
+    schedule: Literal["none", "cosine_restarts"] = "none"
+    inference_weights: Literal["released", "matched"] = "released"
+    select_by: Literal["auto", "arithmetic", "harmonic", "geometric"] = "auto"
+
+
+class Evaluate(_Section):
+    """What evaluation ranks."""
+
+    gallery: Literal["original", "val"] = "original"
+
+
+class Checkpoints(_Section):
+    """How often a run saves the state that it can resume from, and which epochs' weights it keeps for good."""
+
+    every_epochs: NoneOrWhole = "none"
+    every_minutes: Positive = 5.0
+    keep_every: NoneOrWhole = "none"
+
+
+class Profile(_Section):
+    """A whole profile. Relative paths start at the validation context's `folder`, else at the working folder."""
+
+    dataset: Literal["fashioniq", "shoes", "cirr"]
+    roots: Roots = Field({}, validate_default=True)
+    shoes: ShoesRaw = Field({}, validate_default=True)
+    workspace: FilePath = Path("runs")
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    seed: Seed = 0
+    workers: AutoOrWhole = "auto"
+    bad_images: Literal["stop", "drop"] = "stop"
+    resume: Literal["none", "auto"] = "none"
+    checkpoints: Checkpoints = Field({}, validate_default=True)
+    tensorboard: Literal["auto", "none"] = "auto"
+    clip: Clip = Field({}, validate_default=True)
+    image: Image = Field({}, validate_default=True)
+    finetune: Finetune = Field({}, validate_default=True)
+    combiner: Combiner = Field({}, validate_default=True)
+    evaluate: Evaluate = Field({}, validate_default=True)
+
+    @property
+    def root(self) -> Path:
+        """The chosen data set's folder."""
+        root: Path = getattr(self.roots, self.dataset)
+        return root
+
+    @field_validator("roots", "clip", "image", "finetune", "combiner", "evaluate", "checkpoints", mode="before")
+    @classmethod
+    def _empty_section(cls, value: object) -> object:
+        return {} if value is None else value
+
+    @field_validator("shoes", mode="before")
+    @classmethod
+    def _beside_root(cls, value: object, info: ValidationInfo) -> object:
+        given = {} if value is None else value
+        if not isinstance(given, Mapping) or "roots" not in info.data:
+            return given
+        root: Path = info.data["roots"].shoes
+        return {"images": root / "images", "annotations": root / "annotations", **given}
+
+    @field_validator("finetune", "combiner", mode="after")
+    @classmethod
+    def _agrees(cls, value: Finetune | Combiner, info: ValidationInfo) -> Finetune | Combiner:
+        found = _never_validates(value)
+        if isinstance(value, Combiner):
+            found |= _at_odds(value, info.data.get("dataset"))
+        if found:
+            text = "; ".join(f"{info.field_name}.{keys[0]} {what}" for keys, what in found.items())
+            raise PydanticCustomError(CONTRADICTION, "{text}", {"text": text, "found": found})
+        return value
+
+
+# The keys that contradict each other, the culprit first, and what is wrong with it.
+_Contradictions: TypeAlias = dict[tuple[str, ...], str]
+
+
+def _never_validates(stage: Finetune | Combiner) -> _Contradictions:
+    if stage.validate_every <= stage.epochs:
+        return {}
+    what = f"must be at most the number of epochs, {stage.epochs}, not {stage.validate_every}"
+    return {("validate_every", "epochs"): what}
+
+
+def _at_odds(combiner: Combiner, dataset: str | None) -> _Contradictions:
+    found: _Contradictions = {}
+    if not {"cat", "hybrid"} & set(combiner.levels):
+        found["levels",] = "must have cat or hybrid: without them there is nothing to train"
+    if "high" in combiner.sscl and "hybrid" not in combiner.levels:
+        found["sscl", "levels"] = "has high, which needs the level hybrid, and combiner.levels has none"
+    if combiner.select_by != "auto" and dataset not in ("cirr", None):
+        found["select_by",] = f"must be auto: only cirr has several bests, and the data set is {dataset}"
+    return found

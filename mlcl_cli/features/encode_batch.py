@@ -1,0 +1,57 @@
+"""How many images or captions are encoded at once."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mlcl_cli.errors import MachineError, is_out_of_memory
+from mlcl_cli.progress import Reporter
+
+
+class EncodeBatch:
+    """Encodes at most `size` inputs at once, and fewer from when memory runs out."""
+
+    def __init__(self, size: int, reporter: Reporter) -> None:
+        self.size, self._reporter = size, reporter
+
+    def encode(self, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """Features (N, d) of inputs (N, ...), N > 0.
+
+        Raises MachineError where there is not enough memory for a single input.
+        """
+        features: list[Tensor] = []
+        done = 0
+        while done < len(inputs):
+            part = inputs[done : done + self.size]
+            encoded = _attempt(function, part)
+            if encoded is None:
+                self._halve(len(part))
+            else:
+                features.append(encoded)
+                done += len(part)
+        return features[0] if len(features) == 1 else torch.cat(features)
+
+    def _halve(self, failed: int) -> None:
+        if failed == 1:
+            raise MachineError(
+                "out of memory while encoding a single image or caption",
+                remedy="Free memory on the device, or choose a smaller clip.model",
+            )
+        self.size = failed // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._reporter.warn(
+            f"Out of memory while encoding {failed:,} at once: trying {self.size:,}. "
+            f"Set clip.encode_batch: {self.size} to start with that"
+        )
+
+
+def _attempt(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor | None:
+    """None where memory runs out. By the time this returns, the traceback no longer holds what was allocated."""
+    try:
+        return function(inputs)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None

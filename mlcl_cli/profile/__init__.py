@@ -1,7 +1,0 @@
-"""What to do and how, read from YAML: a frozen, typed Profile. Imports no torch."""
-
-from mlcl_cli.profile.load import dump, find_profile, load_profile
-from mlcl_cli.profile.schema import Profile
-from mlcl_cli.profile.template import template
-
-__all__ = ["Profile", "dump", "find_profile", "load_profile", "template"]

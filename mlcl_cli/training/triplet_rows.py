@@ -1,0 +1,48 @@
+"""Triplets as row numbers: what a training step indexes with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlcl_cli.data.records import Triplet
+from mlcl_cli.seeding import derive_generator
+
+
+@dataclass(frozen=True)
+class TripletRows:
+    """N triplets as int64 rows on the CPU into `images` and `captions`, the distinct names and texts.
+
+    `references`, `targets` (N,); `variants` (N, V): the captions that an epoch draws one of, equally likely.
+    """
+
+    images: tuple[str, ...]
+    captions: tuple[str, ...]
+    references: Tensor
+    targets: Tensor
+    variants: Tensor
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def drawn(self, seed: int, epoch: int) -> Tensor:
+        """One caption row for each triplet, drawn for this epoch (N,)."""
+        count = self.variants.shape[1]
+        draw = torch.randint(count, (len(self), 1), generator=derive_generator(seed, "captions", epoch))
+        return self.variants.gather(1, draw).squeeze(1)
+
+
+def rows_of(triplets: Sequence[Triplet], variants_of: Callable[[Triplet], Sequence[str]]) -> TripletRows:
+    """Numbers the images and captions of training triplets, each of which has a target."""
+    images: dict[str, int] = {}
+    captions: dict[str, int] = {}
+    references, targets, variants = [], [], []
+    for triplet in triplets:
+        assert triplet.target is not None
+        references.append(images.setdefault(triplet.reference, len(images)))
+        targets.append(images.setdefault(triplet.target, len(images)))
+        variants.append([captions.setdefault(text, len(captions)) for text in variants_of(triplet)])
+    return TripletRows(
+        tuple(images), tuple(captions), torch.tensor(references), torch.tensor(targets), torch.tensor(variants)
+    )

@@ -1,0 +1,107 @@
+"""What the image files of a workspace hold: a digest per file, hashed once and remembered by the file's stamp."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from mlcl_cli.atomic_files import to_json, write_file
+from mlcl_cli.errors import MachineError
+from mlcl_cli.images.decode import BadImage
+from mlcl_cli.images.file_stamps import content_digests, file_stamps
+from mlcl_cli.progress import Reporter
+from mlcl_cli.safe_reading import open_regular, parse_json
+
+
+class Content(NamedTuple):
+    """A file's digest, and its stamp when it was hashed."""
+
+    stamp: str
+    digest: str
+
+
+@dataclass
+class Contents:
+    """The record `features/contents.json`, by path. A file is hashed again only where its stamp differs.
+
+    An unreadable record counts as empty, and one that cannot be written stays as it is: the files are hashed again
+    next time.
+    """
+
+    path: Path
+    workers: int
+    reporter: Reporter
+    recorded: dict[str, Content] = field(default_factory=dict)
+    _new: dict[str, Content] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, workspace: Path, workers: int, reporter: Reporter) -> Self:
+        """The record of `workspace`."""
+        path = workspace / "features" / "contents.json"
+        return cls(path, workers, reporter, _read(path))
+
+    def digests(self, files: Mapping[str, Path]) -> dict[str, str]:
+        """The digest of each file, by the names of `files`; without those that cannot be read."""
+        stamps = file_stamps(files)
+        known = {name: self.recorded[str(files[name])] for name in stamps if str(files[name]) in self.recorded}
+        found = {name: content.digest for name, content in known.items() if content.stamp == stamps[name]}
+        fresh = self.hashed([(name, files[name]) for name in stamps if name not in found])
+        for name, digest in fresh.items():
+            self.record(files[name], Content(stamps[name], digest))
+        return found | fresh
+
+    def hashed(self, files: Sequence[tuple[str, Path]]) -> dict[str, str]:
+        """The digest of each file as it is on disk, whatever the record says; without those that cannot be read."""
+        if not files:
+            return {}
+        found = {}
+        with self.reporter.bar(f"Hashing {len(files):,} images", len(files)) as advance:
+            for (name, _), digest in zip(files, content_digests(files, self.workers), strict=True):
+                if not isinstance(digest, BadImage):
+                    found[name] = digest
+                advance(1)
+        return found
+
+    def record(self, path: Path, content: Content) -> None:
+        """Replaces what is recorded for `path`."""
+        self.recorded[str(path)] = self._new[str(path)] = content
+
+    def save(self) -> None:
+        """Adds what is new to the record on disk, where it can be written."""
+        if self._new:
+            write_note(self.path, to_json(_read(self.path) | self._new))
+            self._new.clear()
+
+
+def read_note(path: Path) -> bytes:
+    """A file that `write_note` wrote. Raises OSError where it is missing or not a regular file."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def write_note(path: Path, content: bytes) -> MachineError | None:
+    """Replaces what mlcl remembers in the workspace; returns the error where it cannot be written.
+
+    What is not a regular file stays as it is: a link may lead to a file of the user's.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        return MachineError("is not a regular file", where=path, remedy="Delete it")
+    try:
+        write_file(path, content)
+    except MachineError as error:  # a read-only workspace
+        return error
+    return None
+
+
+def combined(digests: Mapping[str, str]) -> str:
+    """One digest that stands for all names and their contents."""
+    lines = "".join(f"{digest} {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Content]:
+    try:
+        return {file: Content(str(stamp), str(digest)) for file, (stamp, digest) in parse_json(read_note(path)).items()}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return {}

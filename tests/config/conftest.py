@@ -1,0 +1,50 @@
+"""A profile written, loaded, and complained about."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlcl_cli.config import Profile, load_profile
+from mlcl_cli.errors import UsageError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the profile lies, links resolved."""
+    return tmp_path.resolve()
+
+
+@pytest.fixture
+def load(folder: Path) -> Callable[..., Profile]:
+    """`load(text, *overrides)`: what a profile of this text gives."""
+
+    def run(text: str, *overrides: str) -> Profile:
+        path = folder / "mlcl.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_profile(path, overrides)
+
+    return run
+
+
+@pytest.fixture
+def complaints(folder: Path, load: Callable[..., Profile]) -> Callable[..., list[str]]:
+    """`complaints(text, *overrides)`: the lines of the error, less the file's folder."""
+
+    def run(text: str, *overrides: str) -> list[str]:
+        with pytest.raises(UsageError) as error:
+            load(text, *overrides)
+        return str(error.value).replace(f"{folder}/", "").splitlines()
+
+    return run
+
+
+@pytest.fixture
+def complaint(complaints: Callable[..., list[str]]) -> Callable[..., str]:
+    """`complaint(text, *overrides)`: the error's only line."""
+
+    def run(text: str, *overrides: str) -> str:
+        (line,) = complaints(text, *overrides)
+        return line
+
+    return run
