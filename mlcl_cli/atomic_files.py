@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import secrets
 import stat
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlcl_cli.errors import MachineError, UsageError
-from mlcl_cli.streams import printable_json, write_error
+from mlcl_cli.streams import printable_json
 
 if TYPE_CHECKING:
     from filelock import FileLock
+
+logger = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _UNLOCKED: set[Path] = set()
@@ -102,16 +105,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
     write_file(path, save)
 
 
-def _to_stderr(text: str) -> None:
-    write_error(f"warning: {text}")
-
-
 @contextmanager
-def exclusive(path: Path, taken: Callable[[], None], warn: Callable[[str], None] = _to_stderr) -> Iterator[None]:
+def exclusive(path: Path, taken: Callable[[], None]) -> Iterator[None]:
     """One process at a time holds the lock file `path`, and gives it up when it dies.
 
     `taken` is called where another one holds it: it raises, or returns to wait. Where the file system has no locks,
-    `warn` is called, once a folder, and nothing is locked. Raises MachineError where the lock file cannot be opened.
+    nothing is locked, and a warning says so, once per folder. Raises MachineError where the lock file cannot be opened.
     """
     from filelock import FileLock
 
@@ -125,7 +124,7 @@ def exclusive(path: Path, taken: Callable[[], None], warn: Callable[[str], None]
             raise MachineError(f"cannot be locked ({error.strerror})", where=path, remedy=remedy) from error
         if path.parent not in _UNLOCKED:
             _UNLOCKED.add(path.parent)
-            warn(f"{path.parent}: this file system has no locks; run only one mlcl command at a time in this workspace")
+            logger.warning(f"{path.parent}: this file system has no locks; run one mlcl command at a time here")
     try:
         yield
     finally:

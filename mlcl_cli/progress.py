@@ -1,94 +1,94 @@
-"""How the engine tells what it does, without knowing who listens."""
+"""Progress of long work, for whoever displays it. Messages go through `logging`, under the name `mlcl_cli`."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+NOTICE = 25  # a log level between INFO and WARNING: what a command chose for its user, who sees it even with --quiet
+logging.addLevelName(NOTICE, "NOTICE")
+_package = logging.getLogger("mlcl_cli")
+
 
 class Advance(Protocol):
-    """Moves a progress bar on."""
+    """Advances a progress bar."""
 
     def __call__(self, count: int, status: str = "") -> None:
-        """`count` more are done; `status` says how things stand."""
+        """`count` more items are done; `status` is shown behind the bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class BestEpoch:
+    """The best epoch so far by the metric that decides."""
+
+    metric: str
+    score: float
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingStatus:
-    """How a training run stands: the means over an epoch's steps so far, and the best epoch.
+    """The state of a training run: means over the epoch's steps so far, and the best epoch.
 
-    `terms` are the summands of `loss`, `parameters` what the network has learned (temperatures, the level weight),
-    `rate` is in triplets a second; `best` is a metric, its score and its epoch.
+    `terms` are the summands of `loss`, `parameters` the learned scalars (temperatures, level weight), `rate` is in
+    triplets per second.
     """
 
     loss: float | None = None
     terms: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, float] = field(default_factory=dict)
     rate: float | None = None
-    best: tuple[str, float, int] | None = None
+    best: BestEpoch | None = None
 
 
 class TrainingDisplay(Protocol):
-    """Shows a run that is under way."""
+    """Displays a training run."""
 
     def move(self, epoch: int, step: int) -> None:
-        """`step` steps of `epoch` (1-based) are done. Called after every step: cheap."""
+        """`step` steps of `epoch` (1-based) are done. Called after every step, so it must be cheap."""
 
     def show(self, status: TrainingStatus) -> None:
-        """How the run stands now."""
+        """Display `status`."""
 
 
-class Reporter(Protocol):
-    """The terminal, a log or nobody; `live.Terminal` is the one people see."""
-
-    def note(self, text: str) -> None:
-        """Says what was chosen or done."""
-
-    def warn(self, text: str) -> None:
-        """Says what may surprise."""
-
-    def choice(self, text: str) -> None:
-        """Says what a command chose for the user and why. Shown even where notes are not: the result depends on it."""
+class Progress(Protocol):
+    """Displays progress: on a terminal (`cli.terminal_progress`) or nowhere (`NoProgress`)."""
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """A progress bar over `total` items; what it gives moves it on."""
+        """A progress bar over `total` items."""
 
     def training(self, epochs: int, steps: int, done: int) -> AbstractContextManager[TrainingDisplay]:
-        """A display of `epochs` of `steps` each, of which `done` steps were done before."""
+        """A display of `epochs` epochs of `steps` steps each, `done` of which were done before."""
 
 
-class Silent:
-    """Tells nobody."""
-
-    def note(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None: ...
-
-    def choice(self, text: str) -> None: ...
+class NoProgress:
+    """Displays nothing."""
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:  # noqa: ARG002
-        yield _nothing
+        yield _ignore
 
     @contextmanager
     def training(self, epochs: int, steps: int, done: int) -> Iterator[TrainingDisplay]:  # noqa: ARG002
-        yield _Unseen()
+        yield _NoDisplay()
 
 
-class WithoutNotes:
-    """Hands warnings and progress on to another reporter, and keeps the notes back."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self.warn, self.bar, self.training = reporter.warn, reporter.bar, reporter.training
-        self.choice = reporter.choice
-
-    def note(self, text: str) -> None: ...
+def _ignore(count: int, status: str = "") -> None: ...
 
 
-class _Unseen:
+class _NoDisplay:
     def move(self, epoch: int, step: int) -> None: ...
 
     def show(self, status: TrainingStatus) -> None: ...
 
 
-def _nothing(count: int, status: str = "") -> None: ...
+@contextmanager
+def without_notes() -> Iterator[None]:
+    """Drop messages below NOTICE in this block."""
+    level = _package.level
+    _package.setLevel(NOTICE)
+    try:
+        yield
+    finally:
+        _package.setLevel(level)

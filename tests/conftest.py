@@ -1,5 +1,6 @@
 """Fixtures that many tests share."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -27,3 +28,13 @@ def _keep_denormals() -> Iterator[None]:
     yield
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    """A command sets the package's log level and handler for its process."""
+    package = logging.getLogger("mlcl_cli")
+    level, handlers = package.level, [*package.handlers]
+    yield
+    package.setLevel(level)
+    package.handlers = handlers

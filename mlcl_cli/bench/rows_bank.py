@@ -14,7 +14,6 @@ from mlcl_cli.bench.measure import Row
 from mlcl_cli.bench.synthetic_data import SyntheticData
 from mlcl_cli.features.bank import Bank
 from mlcl_cli.features.shards import features_checksum
-from mlcl_cli.progress import Silent
 
 FEATURES = 640
 LOOKED_UP = 5
@@ -42,7 +41,7 @@ def bank_growth(material: SyntheticData, repeats: int) -> Iterator[Row]:
 
     def look_up() -> None:
         features_checksum.cache_clear()  # as in a new process
-        again = Bank.open(folder / "ours", KEY, Silent())
+        again = Bank.open(folder / "ours", KEY)
         assert not again.missing(dict.fromkeys(wanted, "1"))
         found["ours"] = again.table(dict.fromkeys(wanted, "1"), CPU).values
 
@@ -87,7 +86,7 @@ class BaselineBank:
 
 
 def _filled(folder: Path, count: int) -> Bank:
-    bank = Bank.open(folder, KEY, Silent())
+    bank = Bank.open(folder, KEY)
     first = 0
     for features in _features(count):
         bank.add({_name(first + row): "1" for row in range(len(features))}, features)

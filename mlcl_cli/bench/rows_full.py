@@ -14,7 +14,7 @@ from mlcl_cli.data.protocols import FASHIONIQ_ORIGINAL
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.features.bank import Table
 from mlcl_cli.models.combiner import Combiner
-from mlcl_cli.progress import Silent
+from mlcl_cli.progress import NoProgress
 from mlcl_cli.retrieval.evaluation import Evaluation
 from mlcl_cli.runs.run import Run
 from mlcl_cli.training.feature_sources import CachedFeatures
@@ -55,7 +55,7 @@ def full_run(material: SyntheticData, repeats: int) -> Iterator[Row]:  # noqa: A
     about = {"kind": "combiner", "epochs": plan.epochs, "bests": FASHIONIQ_ORIGINAL.bests, "about": {}, "command": ""}
     with Run.create(folder, "bench", "", **about) as run:
         trainer = Trainer(objective, combiner_optimizer(combiner, 2e-5), plan, machine.compute)
-        seconds = fit(trainer, run, validate, Silent())
+        seconds = fit(trainer, run, validate, NoProgress())
     of = "operations of the steps alone, and Adam: validation, logs and checkpoints are in our time"
     timing = Timing((seconds,), None)
     yield Row(f"FashionIQ, {plan.epochs:,} epochs", "epoch", (plan.epochs, 1), timing, None, None, floor, of)

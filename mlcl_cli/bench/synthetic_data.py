@@ -17,7 +17,7 @@ from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.combiner import Architecture
 from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.models.weights import import_clip
-from mlcl_cli.progress import Silent
+from mlcl_cli.progress import NoProgress
 from mlcl_cli.training.triplet_rows import TripletRows
 
 SENTENCE = (
@@ -138,7 +138,7 @@ class SyntheticData:
     def store(self) -> FeatureStore:
         """A store without any bank yet."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        return FeatureStore(folder, self.encoder, self.transform, self.workers, Silent(), "bench")
+        return FeatureStore(folder, self.encoder, self.transform, self.workers, NoProgress(), "bench")
 
     @cached_property
     def triplets(self) -> TripletRows:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ from mlcl_cli.cli.options import (
 )
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.formatting import duration
+
+logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -257,7 +260,7 @@ def demo(
 
     terminal = Terminal(quiet=quiet)
     datasets = [name.value for name in dataset or ()]
-    run = functools.partial(_run_command, terminal.note, quiet=quiet)
+    run = functools.partial(_run_command, quiet=quiet)
     result = run_demo(output.resolve(), datasets, terminal, run)
     if json:
         show_json(result.as_json())
@@ -289,9 +292,9 @@ def bench(
     (show_json if json else show_bench)(result.as_json())
 
 
-def _run_command(say: Callable[[str], None], arguments: Sequence[str], *, quiet: bool) -> dict[str, Any]:
+def _run_command(arguments: Sequence[str], *, quiet: bool) -> dict[str, Any]:
     """Runs an mlcl command line in this process and returns its JSON result; ends the demo where it fails."""
-    say(f"$ mlcl {' '.join(arguments)}")
+    logger.info(f"$ mlcl {' '.join(arguments)}")
     with contextlib.redirect_stdout(io.StringIO()) as out:
         code = app([*arguments, "--json", *(["--quiet"] if quiet else [])], standalone_mode=False)
     if code:

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import typer
 from mlcl_cli.errors import MachineError, MlclError, StuckError, UsageError, is_out_of_memory
 from mlcl_cli.signals import EXIT_CODE, Interrupted, interruptible
 from mlcl_cli.streams import write_error
+
+logger = logging.getLogger(__name__)
 
 
 def error_boundary(function: Callable[..., None]) -> Callable[..., None]:
@@ -57,7 +60,7 @@ def open_profile(path: Path | None, overrides: list[str] | None, *, quiet: bool 
     found, why = find_profile(path, os.environ, Path.cwd())
     profile = load_profile(found, overrides or [])
     terminal = Terminal(quiet=quiet)
-    terminal.note(f"Profile: {found} ({why})")
+    logger.info(f"Profile: {found} ({why})")
     return profile, terminal
 
 

@@ -1,5 +1,6 @@
 """`mlcl runs`, its subcommands, and `mlcl report`."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from mlcl_cli.cli.options import DebugOption, JsonOption, ProfileOption, QuietOp
 from mlcl_cli.errors import UsageError, some
 from mlcl_cli.formatting import counted
 from mlcl_cli.streams import printable
+
+logger = logging.getLogger(__name__)
 
 # The settings that are the machine's, not a run's.
 HEEDED = ("dataset", "workspace", "roots", "shoes", "workers", "device", "bad_images", "image.max_megapixels")
@@ -79,15 +82,15 @@ def remove(
     from mlcl_cli.cli.render import say
     from mlcl_cli.runs.listing import dependents, find_run, remove_run, require_removable
 
-    loaded, terminal = open_profile(profile, overrides)
+    loaded, _ = open_profile(profile, overrides)
     run = find_run(loaded, name)
     require_removable(loaded, run)
     told = f"{run.folder} ({run.bytes / 2**20:,.0f} MB, {run.state})"
     if needing := dependents(loaded, run):
         names = some([f"{other.stage}/{other.folder.name}" for other in needing])
-        terminal.warn(f"{counted(len(needing), 'run')} began with its CLIP and cannot be used without it: {names}")
+        logger.warning(f"{counted(len(needing), 'run')} began with its CLIP and cannot be used without it: {names}")
     if yes:
-        terminal.note(f"Run: {told}")
+        logger.info(f"Run: {told}")
     elif not typer.confirm(printable(f"Delete {told}?")):
         say("Nothing was deleted")
         return

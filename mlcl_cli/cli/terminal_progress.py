@@ -1,5 +1,6 @@
 """What people see while a command works, on stderr: notes, bars, and a training run as it goes."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.text import Text
 
 from mlcl_cli.cli.render import error_console, safe
-from mlcl_cli.progress import Advance, TrainingDisplay, TrainingStatus
+from mlcl_cli.cli.wrapping import WordWrapped
+from mlcl_cli.progress import NOTICE, Advance, TrainingDisplay, TrainingStatus
 
 SECONDS_BETWEEN_LINES = 30.0
 LONG = 2.0  # seconds; what is shorter than that would only flicker below the bar of the whole
@@ -18,7 +20,7 @@ SPEED_OVER = 600.0  # seconds over which the time left is estimated: steps and v
 
 
 class Terminal:
-    """The Reporter that people see.
+    """The Progress that people see.
 
     Live bars where stderr is a terminal, else plain lines now and then. `quiet` takes the plain lines on a terminal,
     too, and leaves out the notes.
@@ -28,23 +30,14 @@ class Terminal:
         self._console = error_console()
         self._quiet = quiet
         self._progress: Progress | None = None
+        package = logging.getLogger("mlcl_cli")
+        package.handlers = [handler for handler in package.handlers if not isinstance(handler, _ConsoleHandler)]
+        package.addHandler(_ConsoleHandler(self._console))
+        package.setLevel(NOTICE if quiet else logging.INFO)
 
     @property
     def _plain(self) -> bool:
         return self._quiet or not self._console.is_terminal
-
-    def note(self, text: str) -> None:
-        """Says what was chosen or done."""
-        if not self._quiet:
-            self._say(text)
-
-    def warn(self, text: str) -> None:
-        """Says what may surprise."""
-        self._console.print(f"[yellow]warning:[/yellow] {safe(text)}")
-
-    def choice(self, text: str) -> None:
-        """Says what a command chose for the user, `quiet` or not."""
-        self._say(text)
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
@@ -102,6 +95,18 @@ class Terminal:
                 said = now
 
         return advance
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints log messages above the progress bars."""
+
+    def __init__(self, console: WordWrapped) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = "[yellow]warning:[/yellow]" if record.levelno >= logging.WARNING else "[dim]·[/dim]"
+        self._console.print(f"{mark} {safe(record.getMessage())}")
 
 
 class _TimeLeft(TimeRemainingColumn):
@@ -185,7 +190,7 @@ def _lines(status: TrainingStatus, epoch: int) -> list[str]:
     if learned:
         lines.append(" · ".join(learned))
     if status.best is not None:
-        metric, score, when = status.best
+        metric, score, when = status.best.metric, status.best.score, status.best.epoch
         since = f", {epoch - when:,} epochs ago" if epoch > when + 1 else ""
         lines.append(f"best {metric} {score:.2f} at epoch {when:,}{since}")
     return lines

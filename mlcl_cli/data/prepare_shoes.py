@@ -1,6 +1,7 @@
 """Shoes: from the raw download to the annotations that the other commands read (DATASETS.md, Section 3)."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ from mlcl_cli.atomic_files import write_files
 from mlcl_cli.data.annotations import Record, image_name, read_records, read_text
 from mlcl_cli.data.layout import scan
 from mlcl_cli.errors import DataError, some
-from mlcl_cli.progress import Reporter
+from mlcl_cli.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 NAME_LISTS = {"train": "train_im_names.txt", "val": "eval_im_names.txt"}
 CAPTIONS = "relative_captions_shoes.json"
@@ -27,7 +30,7 @@ class PreparedShoes:
     files: tuple[Path, ...]
 
 
-def prepare_shoes(images: Path, annotations: Path, output: Path, reporter: Reporter) -> PreparedShoes:
+def prepare_shoes(images: Path, annotations: Path, output: Path, progress: Progress) -> PreparedShoes:
     """Writes split.train.json, split.val.json, triplet.train.json and triplet.val.json into `output`, all or none.
 
     `images` and `annotations` are the raw download's folders; paths are written relative to `images`. Triplets whose
@@ -35,19 +38,19 @@ def prepare_shoes(images: Path, annotations: Path, output: Path, reporter: Repor
     Raises DataError where the download is damaged, a listed name has no file, a name is in both lists, or a split
     would have no triplet; MachineError where `output` cannot be written. Nothing is written then.
     """
-    prepared, contents = read_raw_shoes(images, annotations, output, reporter)
+    prepared, contents = read_raw_shoes(images, annotations, output, progress)
     write_files(contents)
     return prepared
 
 
 def read_raw_shoes(
-    images: Path, annotations: Path, output: Path, reporter: Reporter
+    images: Path, annotations: Path, output: Path, progress: Progress
 ) -> tuple[PreparedShoes, dict[Path, bytes]]:
     """What `prepare_shoes` would return, and the content of each file that it would write. Writes nothing.
 
     Raises DataError as `prepare_shoes` does.
     """
-    lists = {split: _listed_names(annotations / file, reporter) for split, file in NAME_LISTS.items()}
+    lists = {split: _listed_names(annotations / file) for split, file in NAME_LISTS.items()}
     if both := sorted(set(lists["train"]) & set(lists["val"])):
         raise DataError(
             f"lists images that {NAME_LISTS['train']} lists too ({len(both):,}): {some(both)}",
@@ -55,7 +58,7 @@ def read_raw_shoes(
             remedy="Validation images must not be trained on; take the name lists from the original download",
         )
     records = read_records(annotations / CAPTIONS, remedy=REMEDY)
-    paths = _find_files(images, [*lists["train"], *lists["val"]], reporter)
+    paths = _find_files(images, [*lists["train"], *lists["val"]], progress)
     split_of = {name: split for split, names in lists.items() for name in names}
     triplets: dict[str, list[dict[str, str]]] = {split: [] for split in lists}
     for target, reference, caption in map(_raw_triplet, records):
@@ -87,20 +90,20 @@ def _raw_triplet(record: Record) -> tuple[str, str, str]:
     return record.image("ImageName"), record.image("ReferenceImageName"), record.text("RelativeCaption")
 
 
-def _listed_names(path: Path, reporter: Reporter) -> tuple[str, ...]:
+def _listed_names(path: Path) -> tuple[str, ...]:
     lines = [line.strip() for line in read_text(path, remedy=REMEDY).split("\n")]
     names = [image_name(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line]
     if not names:
         raise DataError("lists no images", where=path, remedy=REMEDY)
     distinct = tuple(dict.fromkeys(names))
     if len(distinct) < len(names):
-        reporter.warn(f"{path} repeats names ({len(names) - len(distinct):,}); each counts once")
+        logger.warning(f"{path} repeats names ({len(names) - len(distinct):,}); each counts once")
     return distinct
 
 
-def _find_files(images: Path, names: Sequence[str], reporter: Reporter) -> dict[str, str]:
+def _find_files(images: Path, names: Sequence[str], progress: Progress) -> dict[str, str]:
     found: dict[str, list[str]] = {name: [] for name in names}
-    with reporter.bar("Looking for the images", len(names)) as advance:
+    with progress.bar("Looking for the images", len(names)) as advance:
         for name, path in _walk(images):
             if name in found:
                 advance(not found[name])
@@ -115,7 +118,7 @@ def _find_files(images: Path, names: Sequence[str], reporter: Reporter) -> dict[
     if twice:
         example = min(found[twice[0]])
         count = "1 listed image lies" if len(twice) == 1 else f"{len(twice):,} listed images lie"
-        reporter.warn(f"{count} in several folders; the first in path order is taken, as {example}")
+        logger.warning(f"{count} in several folders; the first in path order is taken, as {example}")
     return {name: image_name(min(places), str(images)) for name, places in found.items()}
 
 

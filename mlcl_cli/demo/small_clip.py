@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 from mlcl_cli.atomic_files import write_file
 from mlcl_cli.demo.catalog import Described
 from mlcl_cli.models.weights import import_clip
-from mlcl_cli.progress import Reporter
+from mlcl_cli.progress import Progress
 from mlcl_cli.seeding import derive_generator, derive_seed
 
 SIZE = 64
@@ -40,7 +40,7 @@ def train_small_clip(
     output: Path,
     *,
     load: Callable[[Path], Tensor],
-    reporter: Reporter,
+    progress: Progress,
     seed: int = 0,
     epochs: int = EPOCHS,
 ) -> None:
@@ -57,7 +57,7 @@ def train_small_clip(
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05, fused=True)
     steps = max(1, len(pictures) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * steps, pct_start=0.15)
-    with reporter.bar("Training a small CLIP", epochs) as advance:
+    with progress.bar("Training a small CLIP", epochs) as advance:
         for epoch in range(epochs):
             draw = derive_generator(seed, "small clip", epoch)
             order = torch.randperm(len(pictures), generator=draw)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +25,8 @@ from mlcl_cli.features.shards import (
     digests_of,
     merged,
 )
-from mlcl_cli.progress import Reporter
+
+logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 32 * 2**20
 MERGED_AT_ONCE = 8
@@ -59,8 +61,8 @@ class Bank:
     A bank that does not write keeps new rows in memory. To one that writes, the caller holds the lock.
     """
 
-    def __init__(self, path: Path, key: Mapping[str, str], reporter: Reporter, *, writes: bool) -> None:
-        self.path, self._key, self._reporter, self._writes = path, key, reporter, writes
+    def __init__(self, path: Path, key: Mapping[str, str], *, writes: bool) -> None:
+        self.path, self._key, self._writes = path, key, writes
         self._in_memory: list[MemoryRows] = []
         self._shards: list[Shard] = []
         self._last = 0  # the highest number that a shard has had
@@ -74,9 +76,9 @@ class Bank:
         return folder / f"{key['kind']}-{name}"
 
     @classmethod
-    def open(cls, folder: Path, key: Mapping[str, str], reporter: Reporter, *, writes: bool = True) -> "Bank":
+    def open(cls, folder: Path, key: Mapping[str, str], *, writes: bool = True) -> "Bank":
         """The bank for `key` under `folder`. Warns of damaged shards, whose rows are missing then."""
-        return cls(cls.path_of(folder, key), key, reporter, writes=writes)
+        return cls(cls.path_of(folder, key), key, writes=writes)
 
     def missing(self, stamps: Mapping[str, str]) -> list[str]:
         """Names that have no features under their stamp."""
@@ -167,7 +169,7 @@ class Bank:
 
     def _leave_out(self, path: Path, error: DamagedShardError | OSError) -> None:
         problem = getattr(error, "strerror", None) or error
-        self._reporter.warn(f"{path}: {problem}. Its features are computed again")
+        logger.warning(f"{path}: {problem}. Its features are computed again")
         if self._writes and isinstance(error, DamagedShardError) and not self.path.is_symlink():
             with suppress(OSError):
                 path.unlink()

@@ -1,19 +1,21 @@
 """How many images or captions are encoded at once."""
 
+import logging
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from mlcl_cli.errors import MachineError, is_out_of_memory
-from mlcl_cli.progress import Reporter
+
+logger = logging.getLogger(__name__)
 
 
 class EncodeBatch:
     """Encodes at most `size` inputs at once, and fewer from when memory runs out."""
 
-    def __init__(self, size: int, reporter: Reporter) -> None:
-        self.size, self._reporter = size, reporter
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     def encode(self, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         """Features (N, d) of inputs (N, ...), N > 0.
@@ -41,7 +43,7 @@ class EncodeBatch:
         self.size = failed // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._reporter.warn(
+        logger.warning(
             f"Out of memory while encoding {failed:,} at once: trying {self.size:,}. "
             f"Set clip.encode_batch: {self.size} to start with that"
         )

@@ -1,5 +1,6 @@
 """Features of images and captions for one encoder: from the bank where they are frozen, computed where they are not."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,9 +25,11 @@ from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
 from mlcl_cli.images.transforms import Transform, preprocess_pixels
 from mlcl_cli.models.compute import choose_encode_batch
 from mlcl_cli.models.encoder import Encoder, Tokens, tokenize
-from mlcl_cli.progress import Reporter
+from mlcl_cli.progress import Progress
 from mlcl_cli.seeding import derive_seed
 from mlcl_cli.signals import defer_signals
+
+logger = logging.getLogger(__name__)
 
 VIEWS_AT_ONCE = 64  # whatever is encoded at once: the draws of an augmented view depend on its portion
 SECONDS_BETWEEN_SAVES = 60.0
@@ -49,7 +52,7 @@ class FeatureStore:
     encoder: Encoder
     transform: Transform
     workers: int
-    reporter: Reporter
+    progress: Progress
     dataset: str
     writes: bool = True
     encode_batch: int | Literal["auto"] = "auto"
@@ -61,10 +64,10 @@ class FeatureStore:
         self.fingerprints = self.encoder.fingerprints()
         device = self.encoder.compute.device
         self.at_once = choose_encode_batch(self.encode_batch, device, self.encoder.size)
-        self._batch = EncodeBatch(self.at_once, self.reporter)
+        self._batch = EncodeBatch(self.at_once)
         if former := [path.name for path in sorted(self.folder.glob("*.safetensors")) if is_former_bank(path)]:
             what = "feature banks of an older version of mlcl, which are not used and safe to delete"
-            self.reporter.note(f"{self.folder} has {what}: {some(former)}")
+            logger.info(f"{self.folder} has {what}: {some(former)}")
 
     def images(self, files: Files) -> Table:
         """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""
@@ -74,7 +77,7 @@ class FeatureStore:
     def encode_images_now(self, pictures: ImageCache, names: Sequence[str]) -> Table:
         """Features of pictures by the encoder as it is now; nothing is banked."""
         encoded = []
-        with self.reporter.bar(f"Encoding {counted(len(names), 'image')}", len(names)) as advance:
+        with self.progress.bar(f"Encoding {counted(len(names), 'image')}", len(names)) as advance:
             for start in range(0, len(names), self.at_once):
                 part = names[start : start + self.at_once]
                 encoded.append((part, self._encode_plain(pictures.read(part), part)))
@@ -120,7 +123,7 @@ class FeatureStore:
         tokens = tokenize(captions, self.encoder.context_length, self.encoder.compute.device)
         if tokens.truncated:
             limit = self.encoder.context_length
-            self.reporter.warn(f"{counted(tokens.truncated, 'caption')} longer than {limit} tokens: truncated")
+            logger.warning(f"{counted(tokens.truncated, 'caption')} longer than {limit} tokens: truncated")
         return tokens
 
     @torch.no_grad()
@@ -129,7 +132,7 @@ class FeatureStore:
         device = self.encoder.compute.device
         count = len(tokens.lengths)
         features = torch.empty(count, self.encoder.feature_dim, device=device)
-        with self.reporter.bar(f"Encoding {counted(count, 'caption')}", count) as advance:
+        with self.progress.bar(f"Encoding {counted(count, 'caption')}", count) as advance:
             for rows in tokens.by_length.split(self.at_once):
                 features[rows.to(device)] = self._batch.encode(self.encoder.encode_texts, tokens.batch(rows))
                 advance(len(rows))
@@ -153,14 +156,14 @@ class FeatureStore:
         """The bank for `key`, which one process fills at a time: one that comes second waits, and finds it full."""
 
         def wait() -> None:
-            self.reporter.note(f"Another process is filling {path}: waiting for it")
+            logger.info(f"Another process is filling {path}: waiting for it")
 
         path = Bank.path_of(self.folder, key)
         if not self.writes:
-            yield Bank.open(self.folder, key, self.reporter, writes=False)
+            yield Bank.open(self.folder, key, writes=False)
             return
-        with exclusive(path.with_name(f"{path.name}.lock"), wait, self.reporter.warn):
-            yield Bank.open(self.folder, key, self.reporter)
+        with exclusive(path.with_name(f"{path.name}.lock"), wait):
+            yield Bank.open(self.folder, key)
 
     def _fill(self, bank: Bank, stamps: Mapping[str, str], parts: Iterator[tuple[list[str], Tensor]]) -> None:
         """Adds `parts` as they come, and saves every minute and at the end, however that comes."""
@@ -190,7 +193,7 @@ class FeatureStore:
         if not count:
             return
         results = self._read(portions, recipe)
-        with self.reporter.bar(f"Encoding {recipe.what}{counted(count, 'image')}", count) as advance:
+        with self.progress.bar(f"Encoding {recipe.what}{counted(count, 'image')}", count) as advance:
             for part in portions:
                 names, pixels = [], []
                 for (name, _path), result in zip(part, results, strict=False):

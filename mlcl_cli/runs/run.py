@@ -1,5 +1,6 @@
 """A run's folder: resolved profile, logs, best and last checkpoints, and a summary that later commands choose by."""
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ from mlcl_cli.runs.logs import Logs, Scalars
 from mlcl_cli.runs.summary import SUMMARY, RunSummary, StateProgress
 from mlcl_cli.runs.training_state import TrainingState, load_state, save_state
 from mlcl_cli.signals import defer_signals
+
+logger = logging.getLogger(__name__)
 
 NEXT, LAST, PREVIOUS = (f"{name}{SUFFIX}" for name in ("next", "last", "previous"))
 LOCK = ".lock"
@@ -93,8 +96,8 @@ class Run:
         raise AssertionError("a thousand runs within a second")
 
     @classmethod
-    def resume(cls, stored: "StoredRun", state: Path | None, warn: Callable[[str], None], **parts: Any) -> "Resumed":
-        """Takes up a run at `state`, or at its last good one; a damaged one is named by `warn` and passed over.
+    def resume(cls, stored: "StoredRun", state: Path | None, **parts: Any) -> "Resumed":
+        """Takes up a run at `state`, or at its last good one; damaged ones are skipped with a warning.
 
         Logs go back to where they were then. Nothing is changed before the state's description is checked. Raises
         DataError where there is no good state or a file of the run is a symbolic link, MachineError where another
@@ -103,7 +106,7 @@ class Run:
         folder = stored.folder
         run = cls(folder, **parts, _created=stored.summary["created"])
         try:
-            path, loaded, about = _last_good(folder, warn) if state is None else (state, *load_state(state))
+            path, loaded, about = _last_good(folder) if state is None else (state, *load_state(state))
             progress = StateProgress.of(about, path)
             run._require_own_files(path, progress)
             if path.name == NEXT and state is None:  # cut between the two renames of a save
@@ -254,13 +257,13 @@ def require_room(folder: Path, state: int) -> None:
         )
 
 
-def _last_good(folder: Path, warn: Callable[[str], None]) -> tuple[Path, TrainingState, dict[str, Any]]:
+def _last_good(folder: Path) -> tuple[Path, TrainingState, dict[str, Any]]:
     for name in (NEXT, LAST, PREVIOUS):
         if (folder / name).exists():
             try:
                 return (folder / name, *load_state(folder / name))
             except DataError as error:
-                warn(f"{error.where}: {error.what}; the one before it is taken")
+                logger.warning(f"{error.where}: {error.what}; the one before it is taken")
     raise DataError("has no good state to go on from", where=folder, remedy="Start anew, without --resume")
 
 

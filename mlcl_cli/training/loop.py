@@ -13,7 +13,7 @@ from mlcl_cli.errors import DivergedError, NotFiniteError, UsageError
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import in_order
 from mlcl_cli.models.compute import Compute
-from mlcl_cli.progress import Reporter, TrainingDisplay, TrainingStatus
+from mlcl_cli.progress import BestEpoch, Progress, TrainingDisplay, TrainingStatus
 from mlcl_cli.runs.logs import terms_of
 from mlcl_cli.runs.run import Run
 from mlcl_cli.runs.training_state import TrainingState, optimizer_state, restore_optimizer
@@ -194,7 +194,7 @@ def fit(
     trainer: Trainer,
     run: Run,
     validate: Callable[[], Figures],
-    reporter: Reporter,
+    progress: Progress,
 ) -> float:
     """Trains to the plan's last epoch and leaves logs and checkpoints in `run`; returns the seconds it took.
 
@@ -206,7 +206,7 @@ def fit(
     started, plan = time.monotonic(), trainer.plan
     steps = plan.steps(len(trainer.objective.triplets))
     try:
-        with reporter.training(plan.epochs, steps, (trainer.epoch - 1) * steps + trainer.steps_done) as display:
+        with progress.training(plan.epochs, steps, (trainer.epoch - 1) * steps + trainer.steps_done) as display:
             watch = _Watch(trainer, run, display)
             while trainer.epoch <= plan.epochs:
                 began, epoch = time.monotonic(), trainer.epoch
@@ -265,9 +265,9 @@ class _Watch:
         self._display.show(TrainingStatus(figures["loss"], terms_of(figures), learned, rate, self._best()))
         self._looked = time.monotonic()
 
-    def _best(self) -> tuple[str, float, int] | None:
+    def _best(self) -> BestEpoch | None:
         metric = self._run.bests[0]
-        return (metric, self._run.best.score, self._run.best.epoch) if self._run.found else None
+        return BestEpoch(metric, self._run.best.score, self._run.best.epoch) if self._run.found else None
 
 
 def _validated(validate: Callable[[], Figures], epoch: int) -> Figures:

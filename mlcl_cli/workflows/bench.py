@@ -1,5 +1,6 @@
 """`mlcl bench`: what is fast here, measured beside the plain way on this machine."""
 
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -13,8 +14,10 @@ from mlcl_cli.bench.measure import BUSY, Machine, Row
 from mlcl_cli.bench.synthetic_data import FULL, REDUCED, SMALLEST, SyntheticData
 from mlcl_cli.errors import UsageError
 from mlcl_cli.models.compute import choose_compute, choose_workers
-from mlcl_cli.progress import Reporter
+from mlcl_cli.progress import Progress
 from mlcl_cli.workflows.run_context import versions
+
+logger = logging.getLogger(__name__)
 
 GROUPS = (
     *rows_data.ROWS,
@@ -40,7 +43,7 @@ class BenchResult:
 
 
 def run_bench(
-    reporter: Reporter, *, device: str = "auto", only: Sequence[str] = (), repeats: int = 5, smallest: bool = False
+    progress: Progress, *, device: str = "auto", only: Sequence[str] = (), repeats: int = 5, smallest: bool = False
 ) -> BenchResult:
     """Measures the groups of rows in `only`, or all of them.
 
@@ -55,14 +58,14 @@ def run_bench(
     material = SyntheticData(machine, sizes, choose_workers("auto"))
     busy = machine.busy()
     if busy > BUSY:
-        reporter.warn(f"others take {busy:.0f} % of this machine's processors: the figures will be noisy")
+        logger.warning(f"others take {busy:.0f} % of this machine's processors: the figures will be noisy")
     rates = {"product_flops": machine.product_rate, "copy_bytes_per_s": machine.bandwidth}
     rows: list[Row] = []
     names = list(only or ROWS)
     try:
-        with reporter.bar("Measuring", len(names)) as advance:
+        with progress.bar("Measuring", len(names)) as advance:
             for name in names:
-                reporter.note(f"Measuring {name}, both sides in turn")
+                logger.info(f"Measuring {name}, both sides in turn")
                 rows.extend(ROWS[name](material, repeats))
                 advance(1)
     finally:

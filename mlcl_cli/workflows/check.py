@@ -24,7 +24,7 @@ from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.models.layouts import UNKNOWN_ACTIVATION
 from mlcl_cli.models.weights import is_official, is_there, load_clip
-from mlcl_cli.progress import Reporter
+from mlcl_cli.progress import Progress
 from mlcl_cli.safe_reading import parse_json
 from mlcl_cli.workflows.check_data import (
     examine_captions,
@@ -52,7 +52,7 @@ class _ClipSize(NamedTuple):
     resolution: int
 
 
-def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = (), content: bool = False) -> CheckResult:
+def check(profile: Profile, progress: Progress, *, splits: Sequence[str] = (), content: bool = False) -> CheckResult:
     """Looks at annotations, images, counts, device, CLIP, checkpoints, disk and memory, and judges each command.
 
     `splits` are the splits to look at, by default all. A training or test split that is missing as a whole is a note:
@@ -64,9 +64,9 @@ def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = (), c
         raise UsageError(f"{profile.dataset} has no split {unknown[0]!r}", remedy=f"It has {', '.join(known)}")
     set_limits(profile.image.max_megapixels, profile.image.read_seconds)
     result = CheckResult(profile.dataset, tuple(splits or known), asked=bool(splits))
-    contents = Contents.open(profile.workspace, choose_workers(profile.workers), reporter)
+    contents = Contents.open(profile.workspace, choose_workers(profile.workers), progress)
     _device(profile, result)
-    _preparation(profile, reporter, result)
+    _preparation(profile, progress, result)
     loaded = _annotations(profile, result)
     examine_captions(loaded, result)
     examine_counts(loaded, result)
@@ -76,7 +76,7 @@ def check(profile: Profile, reporter: Reporter, *, splits: Sequence[str] = (), c
     transform = Transform(
         profile.image.transform, profile.image.target_ratio, LARGEST_INPUT if size is None else size.resolution
     )
-    bad = _images(profile, loaded, transform, reporter, result)
+    bad = _images(profile, loaded, transform, progress, result)
     if content:
         examine_contents(loaded, contents, result)
     examine_galleries(loaded, contents, result)
@@ -95,7 +95,7 @@ def _device(profile: Profile, result: CheckResult) -> None:
         result.add("device", "error", error.where, error.what, error.remedy, result.needing())
 
 
-def _preparation(profile: Profile, reporter: Reporter, result: CheckResult) -> None:
+def _preparation(profile: Profile, progress: Progress, result: CheckResult) -> None:
     """Whether `prepare-shoes` would work, where it has to come first."""
     prepared = profile.roots.shoes / "annotations"
     files = [prepared / f"{kind}.{split}.json" for kind in ("split", "triplet") for split in ("train", "val")]
@@ -103,7 +103,7 @@ def _preparation(profile: Profile, reporter: Reporter, result: CheckResult) -> N
     if not result.prepares:
         return
     try:
-        counts, _ = read_raw_shoes(profile.shoes.images, profile.shoes.annotations, prepared, reporter)
+        counts, _ = read_raw_shoes(profile.shoes.images, profile.shoes.annotations, prepared, progress)
     except DataError as error:
         result.add(PREPARE, "error", error.where, error.what, error.remedy, [PREPARE])
     else:
@@ -157,7 +157,7 @@ def _to_run(commands: Sequence[str]) -> str:
 
 
 def _images(
-    profile: Profile, splits: Sequence[Split], transform: Transform, reporter: Reporter, result: CheckResult
+    profile: Profile, splits: Sequence[Split], transform: Transform, progress: Progress, result: CheckResult
 ) -> set[Path]:
     """Decodes what was not verified before; returns the images that cannot be used."""
     users: dict[Path, list[str]] = {}
@@ -178,7 +178,7 @@ def _images(
         return _brightest(image)
 
     looks = read_images(wanted, brightest, choose_workers(profile.workers))
-    with reporter.bar(f"Decoding {counted(len(wanted), 'image')}", len(wanted)) as advance:
+    with progress.bar(f"Decoding {counted(len(wanted), 'image')}", len(wanted)) as advance:
         for (_name, path), found in zip(wanted, looks, strict=True):
             if isinstance(found, BadImage):
                 bad.add(path)

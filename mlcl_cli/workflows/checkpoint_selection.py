@@ -1,5 +1,6 @@
 """Which CLIP and which combiner a command takes, and why."""
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from mlcl_cli.config.types import CLIP_NAMES
 from mlcl_cli.errors import DataError
 from mlcl_cli.models.encoder import Encoder, Tower
 from mlcl_cli.models.weights import load_tuned
+from mlcl_cli.progress import NOTICE
 from mlcl_cli.runs.checkpoints import Checkpoint, load_checkpoint
 from mlcl_cli.runs.records import ClipRecord
 from mlcl_cli.workflows.base_clip import BaseClip
@@ -26,6 +28,8 @@ from mlcl_cli.workflows.candidates import (
     select,
 )
 from mlcl_cli.workflows.run_context import RunContext
+
+logger = logging.getLogger(__name__)
 
 OTHERS: Mapping[str, frozenset[Tower]] = {"text": TOWERS["image"], "image": TOWERS["text"]}
 START = "--from RUN|FILE|none chooses another start"
@@ -106,7 +110,7 @@ def choose_clip(context: RunContext, start: str | Path | None = None, encoder: s
     conditions = Conditions.of(context)
     chosen = select(fit, conditions, None if encoder is None else profile.seed)
     if chosen is None:
-        return ClipChoice(profile.clip.model, None, _nothing_tuned(context, encoder, passed))
+        return ClipChoice(profile.clip.model, None, _nothing_tuned(encoder, passed))
     _tell(context, chosen, [*passed, *outdone(fit, chosen, conditions)])
     which = "tuned here" if encoder is None else f"with only its {_sides(OTHERS[encoder])} encoder tuned"
     seeded = "" if chosen.seed is None else f", seed {chosen.seed}"
@@ -129,10 +133,10 @@ def load_encoder(context: RunContext, choice: ClipChoice, *, announce: bool = Fa
         require_base(checkpoint, base, workspace)
         if checkpoint.about.get("image", context.image) != context.image:
             told = f"was tuned on images as {checkpoint.about['image']}, and the profile says {context.image}"
-            context.reporter.warn(f"{_shown(choice.checkpoint, workspace)} {told}")
+            logger.warning(f"{_shown(choice.checkpoint, workspace)} {told}")
         tuned, trained_on = f", tuned: {_shown(choice.checkpoint, workspace)}", checkpoint.about.get("dataset")
-    say = context.reporter.choice if announce else context.reporter.note
-    say(f"CLIP: {_shown(choice.model, workspace)}{tuned} ({choice.why})")
+    level = NOTICE if announce else logging.INFO
+    logger.log(level, f"CLIP: {_shown(choice.model, workspace)}{tuned} ({choice.why})")
     return LoadedClip(choice, Encoder(network, context.compute), base.fingerprints, trained_on)
 
 
@@ -158,7 +162,7 @@ def choose_run(context: RunContext, stage: str, clip: LoadedClip | None, *, any_
     if chosen is not None:
         _tell(context, chosen, [*passed, *outdone(fit, chosen, conditions)])
     elif passed:
-        context.reporter.warn(f"No {stage} run fits this profile. Skipped: {in_words(passed)}")
+        logger.warning(f"No {stage} run fits this profile. Skipped: {in_words(passed)}")
     return chosen
 
 
@@ -167,10 +171,10 @@ def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | 
 
     Raises DataError where there is none that fits the data set and the CLIP (`clip`, if the profile names one).
     """
-    profile, reporter = context.profile, context.reporter
+    profile = context.profile
     if asked is not None:
         checkpoint = load_checkpoint(asked, "combiner")
-        reporter.note(f"Combiner: {asked} (given by --checkpoint)")
+        logger.info(f"Combiner: {asked} (given by --checkpoint)")
         return checkpoint
     chosen = choose_run(context, "combiner", clip)
     if chosen is None:
@@ -180,7 +184,7 @@ def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | 
             remedy="Run `mlcl train-combiner` first, give --checkpoint FILE, or use --combining-function sum",
         )
     checkpoint = load_checkpoint(chosen.run.checkpoint, "combiner")
-    reporter.choice(f"Combiner: {chosen.run.name}, {best_in_words(context, chosen)}")
+    logger.log(NOTICE, f"Combiner: {chosen.run.name}, {best_in_words(context, chosen)}")
     return checkpoint
 
 
@@ -216,31 +220,31 @@ def require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> Non
         )
 
 
-def _nothing_tuned(context: RunContext, encoder: str | None, passed: Sequence[PassedOver]) -> str:
+def _nothing_tuned(encoder: str | None, passed: Sequence[PassedOver]) -> str:
     """Why the CLIP is untuned. What was passed over is a warning where that is not as the recipe goes."""
     if encoder is not None:
         if passed:
-            context.reporter.note(f"Skipped: {in_words(passed)}")
+            logger.info(f"Skipped: {in_words(passed)}")
         return f"none has only its {_sides(OTHERS[encoder])} encoder tuned here; {START}"
     if not passed:
         return "none is tuned in this workspace yet"
-    context.reporter.warn(f"The CLIP is untuned: no tuned one fits. Skipped: {in_words(passed)}")
+    logger.warning(f"The CLIP is untuned: no tuned one fits. Skipped: {in_words(passed)}")
     return "no tuned one fits"
 
 
 def _tell(context: RunContext, chosen: Selection, passed: Iterable[PassedOver]) -> None:
     """Says what was passed over, and warns where the chosen run is not what the profile would make."""
-    reporter, run = context.reporter, chosen.run
+    _progress, run = context.progress, chosen.run
     damaged = [one for one in passed if one.reason is Reason.UNREADABLE]
     if damaged:
-        reporter.warn(f"Skipped: {in_words(damaged)}")
+        logger.warning(f"Skipped: {in_words(damaged)}")
     if others := [one for one in passed if one.reason is not Reason.UNREADABLE]:
-        reporter.note(f"Skipped: {in_words(others)}")
+        logger.info(f"Skipped: {in_words(others)}")
     if not run.finished:
-        reporter.warn(f"{run.name} is {run.state}, but no finished run fits: its best epoch so far is used")
+        logger.warning(f"{run.name} is {run.state}, but no finished run fits: its best epoch so far is used")
     expected = context.profile.bad_images == "drop" and chosen.differences == "a pruned gallery"
     if chosen.differences and not expected:
-        reporter.warn(f"{run.name} was validated under other settings than the profile's: {chosen.differences}")
+        logger.warning(f"{run.name} was validated under other settings than the profile's: {chosen.differences}")
 
 
 def _sides(towers: Iterable[Tower] | None) -> str:

@@ -1,5 +1,6 @@
 """A combiner and the CLIP that it belongs to."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from mlcl_cli.runs.checkpoints import Checkpoint, stored_fingerprint
 from mlcl_cli.runs.records import ClipRecord
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice, choose_clip
 from mlcl_cli.workflows.run_context import RunContext
+
+logger = logging.getLogger(__name__)
 
 
 def clip_of(context: RunContext, checkpoint: Checkpoint) -> ClipChoice:
@@ -45,7 +48,7 @@ def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureS
     about, dataset = checkpoint.about, context.profile.dataset
     record = ClipRecord.of(about, checkpoint.path)
     if record is None:
-        context.reporter.warn(f"{checkpoint.path.name} does not say which CLIP it belongs to: that is not checked")
+        logger.warning(f"{checkpoint.path.name} does not say which CLIP it belongs to: that is not checked")
     elif record.fingerprint != store.fingerprints["both"]:
         raise DataError(
             f"was trained on another CLIP ({record.model}, tuned: {record.checkpoint or 'none'}, fingerprint "
@@ -73,7 +76,7 @@ def warn_of_transfer(context: RunContext, name: str, trained_on: str | None) -> 
     """Says where weights were trained on another data set than the profile's."""
     dataset = context.profile.dataset
     if trained_on is not None and trained_on != dataset:
-        context.reporter.warn(f"{name} was trained on {trained_on}: on {dataset} this is zero-shot transfer")
+        logger.warning(f"{name} was trained on {trained_on}: on {dataset} this is zero-shot transfer")
 
 
 def _places(record: ClipRecord, combiner: Path, workspace: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.errors import MachineError
 from mlcl_cli.images.decode import BadImage
 from mlcl_cli.images.file_stamps import content_digests, file_stamps
-from mlcl_cli.progress import Reporter
+from mlcl_cli.progress import Progress
 from mlcl_cli.safe_reading import open_regular, parse_json
 
 
@@ -31,15 +31,15 @@ class Contents:
 
     path: Path
     workers: int
-    reporter: Reporter
+    progress: Progress
     recorded: dict[str, Content] = field(default_factory=dict)
     _new: dict[str, Content] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, workspace: Path, workers: int, reporter: Reporter) -> Self:
+    def open(cls, workspace: Path, workers: int, progress: Progress) -> Self:
         """The record of `workspace`."""
         path = workspace / "features" / "contents.json"
-        return cls(path, workers, reporter, _read(path))
+        return cls(path, workers, progress, _read(path))
 
     def digests(self, files: Mapping[str, Path]) -> dict[str, str]:
         """The digest of each file, by the names of `files`; without those that cannot be read."""
@@ -56,7 +56,7 @@ class Contents:
         if not files:
             return {}
         found = {}
-        with self.reporter.bar(f"Hashing {len(files):,} images", len(files)) as advance:
+        with self.progress.bar(f"Hashing {len(files):,} images", len(files)) as advance:
             for (name, _), digest in zip(files, content_digests(files, self.workers), strict=True):
                 if not isinstance(digest, BadImage):
                     found[name] = digest

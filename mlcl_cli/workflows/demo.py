@@ -1,5 +1,6 @@
 """`mlcl demo`: the main job on a small catalog that needs no download, by the commands that everybody uses."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from mlcl_cli.demo.small_clip import SIZE, train_small_clip
 from mlcl_cli.errors import UsageError
 from mlcl_cli.images.decode import open_image
 from mlcl_cli.images.transforms import Transform, preprocess_pixels
-from mlcl_cli.progress import Reporter
+from mlcl_cli.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 RunCommand = Callable[[Sequence[str]], Mapping[str, Any]]
 COLUMNS = {"image": "image only", "text": "text only", "sum": "element-wise sum", "combiner": "combiner"}
@@ -41,7 +44,7 @@ class DemoResult:
         return {"command": "demo", **places, "scores": self.scores, "seconds": self.seconds}
 
 
-def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: RunCommand) -> DemoResult:
+def run_demo(folder: Path, datasets: Sequence[str], progress: Progress, run: RunCommand) -> DemoResult:
     """Draws the catalog, trains a small CLIP for it, runs the real commands on each data set, and shows the runs.
 
     Without `datasets`, all that the catalog can draw. `run` takes a command line without its `mlcl` and gives the
@@ -51,10 +54,10 @@ def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: Run
     if unknown := [name for name in datasets if name not in WRITERS]:
         raise UsageError(f"the demo cannot draw {unknown[0]}", where="--dataset", remedy=f"Choose {', '.join(WRITERS)}")
     datasets = datasets or tuple(WRITERS)
-    _make_room(folder, reporter)
-    reporter.note(f"Drawing a small catalog under {folder}")
+    _make_room(folder)
+    logger.info(f"Drawing a small catalog under {folder}")
     described = draw_catalog(folder, datasets)
-    train_small_clip(described, folder / "clip.pt", load=_load, reporter=reporter)
+    train_small_clip(described, folder / "clip.pt", load=_load, progress=progress)
     scores = {}
     for dataset in datasets:
         path = folder / f"mlcl.{dataset}.yaml"
@@ -65,7 +68,7 @@ def run_demo(folder: Path, datasets: Sequence[str], reporter: Reporter, run: Run
     return DemoResult(folder, report, path, scores, time.monotonic() - began)
 
 
-def _make_room(folder: Path, reporter: Reporter) -> None:
+def _make_room(folder: Path) -> None:
     """Moves an earlier demo aside: its tuned weights would be the best of this one's workspace."""
     marker = folder / ".mlcl-demo"
     if folder.exists() and any(folder.iterdir()):
@@ -76,7 +79,7 @@ def _make_room(folder: Path, reporter: Reporter) -> None:
             raise UsageError("holds an earlier demo, and is the current folder", where=folder, remedy=remedy)
         aside = next(path for number in count(1) if not (path := folder.with_name(f"{folder.name}-{number}")).exists())
         folder.rename(aside)
-        reporter.note(f"Moved the earlier demo to {aside}")
+        logger.info(f"Moved the earlier demo to {aside}")
     write_file(marker, b"Made by `mlcl demo`, which moves this folder aside when it runs again.\n")
 
 

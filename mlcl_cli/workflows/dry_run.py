@@ -1,5 +1,6 @@
 """`--dry-run`: one batch through everything, and an estimate of the rest. Writes nothing."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +16,12 @@ from mlcl_cli.config import Profile
 from mlcl_cli.data.records import Split
 from mlcl_cli.formatting import counted, duration, size
 from mlcl_cli.images.image_cache import ImageCache
-from mlcl_cli.progress import Reporter
+from mlcl_cli.progress import Progress
 from mlcl_cli.workflows.checkpoint_selection import choose_clip
 from mlcl_cli.workflows.run_context import Files, RunContext, files_of
 from mlcl_cli.workflows.train import TrainingSetup, plan_of, ready_to_combine, ready_to_finetune
+
+logger = logging.getLogger(__name__)
 
 QUERIES = 32  # of each validation set
 IMAGES = 64
@@ -56,32 +59,32 @@ class DryRun:
 
 
 def dry_run(
-    profile: Profile, reporter: Reporter, stage: str, *, encoder: str = "", start: str | Path | None = None
+    profile: Profile, progress: Progress, stage: str, *, encoder: str = "", start: str | Path | None = None
 ) -> DryRun:
     """Takes a few steps of `finetune` or `combiner` on one batch and validates on a few queries.
 
     Validation is estimated from its queries, in proportion; banks that exist are used and none is written.
     """
-    context = RunContext.open(profile, reporter, writes=False)
+    context = RunContext.open(profile, progress, writes=False)
     plan = plan_of(profile, stage)
     train, val = context.split("train"), context.split("val")
     steps = plan.steps(len(train.triplets)) * plan.epochs
     batch, few = _portion(train, plan.batch_size), _portion(val, QUERIES)
     choice = choose_clip(context, start, encoder or None)
-    with _phase(reporter, "loading CLIP and encoding one batch"):
+    with _phase("loading CLIP and encoding one batch"):
         if stage == "combiner":
             ready = ready_to_combine(context, batch, few, choice)
         else:
             ready = ready_to_finetune(context, batch, few, choice, encoder)
     files = files_of([train, val], [*train.triplet_images(), *val.images()])
-    with _phase(reporter, f"timing {counted(len(files[:IMAGES]), 'image')}"):
+    with _phase(f"timing {counted(len(files[:IMAGES]), 'image')}"):
         an_image = _seconds_an_image(ready, files[:IMAGES])
     losses, a_step = [], 0.0
     for number in range(1, STEPS + 2):
-        with _phase(reporter, f"step {number} of {STEPS + 1}"):
+        with _phase(f"step {number} of {STEPS + 1}"):
             _, a_step = _timed(lambda: losses.append(ready.trainer.run_epoch()["loss"]))
             ready.trainer.next_epoch()
-    with _phase(reporter, "validating on a few queries"):
+    with _phase("validating on a few queries"):
         ready.validate()
         _, validation = _timed(ready.validate)
     passes = (val.images(), few.images()) if stage != "combiner" else (val.triplets, few.triplets)
@@ -114,14 +117,14 @@ def _disk(profile: Profile, stage: str, ready: TrainingSetup, images: int) -> di
 
 
 @contextmanager
-def _phase(reporter: Reporter, what: str) -> Iterator[None]:
+def _phase(what: str) -> Iterator[None]:
     """Says what begins, and every `SECONDS_BETWEEN_NOTES` that it still lasts."""
-    reporter.note(f"Dry run: {what}")
+    logger.info(f"Dry run: {what}")
     began, over = time.monotonic(), Event()
 
     def remind() -> None:
         while not over.wait(SECONDS_BETWEEN_NOTES):
-            reporter.note(f"Dry run: still {what}, {duration(time.monotonic() - began)} so far")
+            logger.info(f"Dry run: still {what}, {duration(time.monotonic() - began)} so far")
 
     thread = Thread(target=remind, daemon=True)
     thread.start()

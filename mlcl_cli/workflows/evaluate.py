@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import BadImagesError
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.models.weights import fingerprint as fingerprint_of
-from mlcl_cli.progress import Reporter
+from mlcl_cli.progress import Progress
 from mlcl_cli.retrieval.evaluation import (
     Compose,
     Evaluation,
@@ -47,6 +48,8 @@ from mlcl_cli.workflows.run_context import (
     versions,
 )
 from mlcl_cli.workflows.train import combiner_query
+
+logger = logging.getLogger(__name__)
 
 CombiningFunction = Literal["combiner", "sum", "image", "text"]
 RANK_COLUMNS = ("set", "pair_id", "reference", "target", "caption", "rank", "subset_rank")
@@ -142,7 +145,7 @@ class SubmissionResult:
 
 def run_evaluation(
     profile: Profile,
-    reporter: Reporter,
+    progress: Progress,
     *,
     combining_function: str = "combiner",
     checkpoint: Path | None = None,
@@ -151,16 +154,16 @@ def run_evaluation(
     """Evaluates the data set's validation protocol; writes every target's rank to `ranks`, as CSV, if given."""
     if ranks is not None:
         require_own(ranks, ",".join(RANK_COLUMNS), "a table of ranks")
-    context = RunContext.open(profile, reporter, needs_disk=False)
+    context = RunContext.open(profile, progress, needs_disk=False)
     split = context.split("val")
     model = load_retrieval_model(context, combining_function, checkpoint)
     validation = validation_of(context, split, model.store)
     count = len(validation.split.triplets)
-    with reporter.bar(f"Ranking {counted(count, 'query')}", count) as advance:
+    with progress.bar(f"Ranking {counted(count, 'query')}", count) as advance:
         found = validation.evaluation.ranks(validation.images, validation.texts, model.compose, advance)
     if ranks is not None:
         write_file(ranks, _as_csv(validation.split, found))
-        reporter.note(f"Ranks: {ranks}")
+        logger.info(f"Ranks: {ranks}")
     how = context.circumstances(data_digest(validation.split), combiner=combining_function == "combiner")
     figures = validation.evaluation.figures(found)
     return EvaluationResult(profile.dataset, validation.protocol.name, model, figures, how)
@@ -192,7 +195,7 @@ def _as_csv(split: Split, ranks: Mapping[str, Ranks]) -> bytes:
 
 def submit_cirr(
     profile: Profile,
-    reporter: Reporter,
+    progress: Progress,
     *,
     name: str | None = None,
     combining_function: str = "combiner",
@@ -205,7 +208,7 @@ def submit_cirr(
     require_dataset(profile, "cirr", "submit-cirr")
     if name is not None and (not name or Path(name).name != name or name.startswith(".")):
         raise UsageError(f"{name!r} cannot be part of a file's name", where="--name", remedy="Use letters and digits")
-    context = RunContext.open(profile, reporter)
+    context = RunContext.open(profile, progress)
     split = context.split("test1")
     model = load_retrieval_model(context, combining_function, checkpoint)
     store = model.store

@@ -1,5 +1,6 @@
 """`mlcl report`: a page that shows what runs have learned."""
 
+import logging
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from mlcl_cli.html_report.analysis import Analysis, analysis
 from mlcl_cli.html_report.page import Page, Reported
 from mlcl_cli.html_report.thumbnails import thumbnails
 from mlcl_cli.models.compute import choose_workers
-from mlcl_cli.progress import Reporter, WithoutNotes
+from mlcl_cli.progress import NOTICE, Progress, without_notes
 from mlcl_cli.runs.listing import ListedRun, find_run, list_runs
 from mlcl_cli.runs.logs import TIMES, read_log
 from mlcl_cli.runs.summary import MAX_BYTES
@@ -25,6 +26,8 @@ from mlcl_cli.safe_reading import open_regular
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice, best_in_words, choose_run, named_clip
 from mlcl_cli.workflows.evaluate import load_retrieval_model, validation_of
 from mlcl_cli.workflows.run_context import RunContext
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 3  # runs in a file's name
 SIGN = '<meta name="generator" content="mlcl'
@@ -48,7 +51,7 @@ class ReportResult:
 
 def write_report(
     profile: Profile,
-    reporter: Reporter,
+    progress: Progress,
     names: Sequence[str] = (),
     *,
     every: bool = False,
@@ -61,25 +64,25 @@ def write_report(
     A run whose data or weights are not at hand is shown without them. Raises UsageError where there is nothing to show.
     """
     began = time.monotonic()
-    runs = _chosen(profile, reporter, names, every=every)
+    runs = _chosen(profile, progress, names, every=every)
     path = output or profile.workspace / "reports" / f"{_title(runs, every=every)}.html"
     if path.suffix not in (".html", ".htm"):
         raise UsageError("must end in .html", where=path, remedy="Choose another --output")
     require_own(path, SIGN, "a report")
     paths: Paths = {}
-    reported = [_reported(profile, reporter, number, run, sample, paths) for number, run in enumerate(runs)]
+    reported = [_reported(profile, progress, number, run, sample, paths) for number, run in enumerate(runs)]
     title = f"{runs[0].stage}/{runs[0].folder.name}" if len(runs) == 1 else f"{len(runs)} runs side by side"
     page = Page(title, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", __version__, reported, sample)
     wanted = sorted(page.wanted())
     files = [(name, paths[dataset][name]) for dataset, name in wanted]
-    with reporter.bar(f"Embedding {counted(len(files), 'picture')}", len(files)) as advance:
+    with progress.bar(f"Embedding {counted(len(files), 'picture')}", len(files)) as advance:
         small = thumbnails(files, choose_workers(profile.workers), advance)
         pictures = {key: found for key, found in zip(wanted, small, strict=True) if found is not None}
     write_file(path, replace(page, pictures=pictures).html().encode(errors="backslashreplace"))
     return ReportResult(path, {run.label: run.analysis is not None for run in reported}, time.monotonic() - began)
 
 
-def _chosen(profile: Profile, reporter: Reporter, names: Sequence[str], *, every: bool) -> list[ListedRun]:
+def _chosen(profile: Profile, progress: Progress, names: Sequence[str], *, every: bool) -> list[ListedRun]:
     """The runs to show; each has a best epoch. Damaged ones are skipped with a warning unless they are named."""
     if names:
         runs = list({run.folder: run for run in (find_run(profile, name) for name in names)}.values())
@@ -95,21 +98,21 @@ def _chosen(profile: Profile, reporter: Reporter, names: Sequence[str], *, every
         raise damaged[0]
     if every:
         for problem in damaged:
-            reporter.warn(f"skipped a run: {problem}")
+            logger.warning(f"skipped a run: {problem}")
     elif runs:
-        runs = _best_run(profile, reporter, runs)
+        runs = _best_run(profile, progress, runs)
     if not runs:
         remedy = "Run `mlcl finetune` or `mlcl train-combiner` first"
         raise UsageError("there is no run with a validated epoch yet", where=profile.workspace, remedy=remedy)
     return runs
 
 
-def _best_run(profile: Profile, reporter: Reporter, runs: Sequence[ListedRun]) -> list[ListedRun]:
+def _best_run(profile: Profile, progress: Progress, runs: Sequence[ListedRun]) -> list[ListedRun]:
     """The run that `evaluate` would take; where no combiner fits, the best fine-tuning run.
 
     A CLIP that cannot be loaded decides nothing: the page is written without it.
     """
-    context = RunContext.open(profile.model_copy(update={"device": "auto"}), reporter, writes=False)
+    context = RunContext.open(profile.model_copy(update={"device": "auto"}), progress, writes=False)
     for stage in ("combiner", "finetune"):
         if any(run.stage == stage and run.summary.get("dataset") == profile.dataset for run in runs):
             try:
@@ -117,10 +120,10 @@ def _best_run(profile: Profile, reporter: Reporter, runs: Sequence[ListedRun]) -
             except StuckError:
                 raise
             except MlclError as error:
-                reporter.warn(str(error))
+                logger.warning(str(error))
                 chosen = choose_run(context, stage, None, any_base=True)
             if chosen is not None:
-                reporter.choice(f"Run: {chosen.run.name}, {best_in_words(context, chosen)}")
+                logger.log(NOTICE, f"Run: {chosen.run.name}, {best_in_words(context, chosen)}")
                 return [run for run in runs if run.folder == chosen.run.checkpoint.parent]
     return []
 
@@ -133,19 +136,21 @@ def _title(runs: Sequence[ListedRun], *, every: bool) -> str:
     return named + (f"+{len(runs) - SHOWN}-more" if len(runs) > SHOWN else "")
 
 
-def _reported(profile: Profile, reporter: Reporter, number: int, run: ListedRun, sample: int, paths: Paths) -> Reported:
+def _reported(profile: Profile, progress: Progress, number: int, run: ListedRun, sample: int, paths: Paths) -> Reported:
     """A run with its analysis; where that cannot be made, with the reason."""
     found: Analysis | None = None
     missing, fingerprint, moved = "", None, list[str]()
     try:
         own = _profile_of(run, profile)
         moved = _moved(load_profile(run.folder / "profile.yaml"), own)
-        found, fingerprint = _studied(own, reporter, run, sample, paths)
+        logger.info(f"Looking at {run.stage}/{run.folder.name}")
+        with without_notes():
+            found, fingerprint = _studied(own, progress, run, sample, paths)
     except StuckError:
         raise
     except MlclError as error:
         missing = str(error)
-        reporter.warn(f"{run.folder.name} has no retrieval sheet: {missing}")
+        logger.warning(f"{run.folder.name} has no retrieval sheet: {missing}")
     return Reported(
         number,
         run.folder.name,
@@ -192,11 +197,10 @@ def _profile_of(run: ListedRun, here: Profile) -> Profile:
 
 
 def _studied(
-    profile: Profile, reporter: Reporter, run: ListedRun, sample: int, paths: Paths
+    profile: Profile, progress: Progress, run: ListedRun, sample: int, paths: Paths
 ) -> tuple[Analysis, str | None]:
     """What the best checkpoint does on the validation split, and its fingerprint."""
-    reporter.note(f"Looking at {run.stage}/{run.folder.name}")
-    context = RunContext.open(profile, WithoutNotes(reporter), needs_disk=False)
+    context = RunContext.open(profile, progress, needs_disk=False)
     best = run.folder / next(iter(run.summary["bests"].values()))["checkpoint"]
     combiner = run.stage == "combiner"
     model = load_retrieval_model(context, "combiner" if combiner else "sum", best if combiner else None)
@@ -204,7 +208,7 @@ def _studied(
     ready = validation_of(context, split, model.store)
     paths.setdefault(profile.dataset, {}).update(split.paths)
     count = len(ready.split.triplets) * (len(model.alone) + 1)
-    with reporter.bar(f"Ranking {counted(len(ready.split.triplets), 'query')}", count) as advance:
+    with progress.bar(f"Ranking {counted(len(ready.split.triplets), 'query')}", count) as advance:
         found = analysis(
             ready.evaluation,
             ready.split,

@@ -1,7 +1,8 @@
 """Which run to take up again, and whether it still is the same run."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from mlcl_cli.runs.summary import SUMMARY
 from mlcl_cli.safe_reading import parse_json
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice
 from mlcl_cli.workflows.content_digests import combined, read_note
+
+logger = logging.getLogger(__name__)
 
 # What may differ between the two parts of a run: where things lie, and how the machine is used.
 FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
@@ -50,9 +53,7 @@ class ResumableRun:
         return ClipChoice.described(self.stored.summary["clip"], workspace, "the run's")
 
 
-def find_resumable(
-    profile: Profile, stage: str, resume: Resume, also: Mapping[str, Any], warn: Callable[[str], None]
-) -> ResumableRun | None:
+def find_resumable(profile: Profile, stage: str, resume: Resume, also: Mapping[str, Any]) -> ResumableRun | None:
     """The run of `stage` to go on with, or None to start anew; `also` are further entries of its summary.
 
     Runs whose summary is damaged are skipped with a warning. Raises DataError where a named one is damaged or not
@@ -75,7 +76,7 @@ def find_resumable(
     wanted = {"dataset": profile.dataset, **also}
     found = find_runs(profile.workspace / stage, unfinished=True, damaged=damaged.append)
     for error in damaged if found or resume.optional else []:
-        warn(f"skipped a run: {error}")
+        logger.warning(f"skipped a run: {error}")
     for run in reversed(found):
         if all(run.summary.get(key) == value for key, value in wanted.items()):
             return ResumableRun(run, None)

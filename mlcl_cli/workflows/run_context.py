@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import hashlib
+import logging
 import os
 import platform
 import secrets
@@ -30,9 +31,11 @@ from mlcl_cli.images.image_cache import ImageCache
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import Compute, choose_compute, choose_workers
 from mlcl_cli.models.encoder import Encoder
-from mlcl_cli.progress import Reporter
+from mlcl_cli.progress import Progress
 from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.content_digests import Contents
+
+logger = logging.getLogger(__name__)
 
 Files = list[tuple[str, Path]]
 PRUNED = " (pruned gallery)"
@@ -62,7 +65,7 @@ class RunContext:
     """A profile on this machine."""
 
     profile: Profile
-    reporter: Reporter
+    progress: Progress
     compute: Compute
     workers: int
     writes: bool = True
@@ -70,7 +73,7 @@ class RunContext:
 
     @classmethod
     def open(
-        cls, profile: Profile, reporter: Reporter, *, writes: bool = True, needs_disk: bool = True
+        cls, profile: Profile, progress: Progress, *, writes: bool = True, needs_disk: bool = True
     ) -> "RunContext":
         """Chooses the device and makes sure that the workspace can be written (MachineError), if it will be.
 
@@ -80,11 +83,11 @@ class RunContext:
         set_limits(profile.image.max_megapixels, profile.image.read_seconds)
         if writes and not needs_disk and (why := _read_only(profile.workspace / FEATURES)):
             writes = False
-            reporter.note(f"The workspace cannot be written ({why}): features are computed in memory and not saved")
+            logger.info(f"The workspace cannot be written ({why}): features are computed in memory and not saved")
         elif writes:
             _require_writable(profile.workspace)
-        reporter.note(f"Device: {compute}. Workspace: {profile.workspace}")
-        return cls(profile, reporter, compute, choose_workers(profile.workers), writes)
+        logger.info(f"Device: {compute}. Workspace: {profile.workspace}")
+        return cls(profile, progress, compute, choose_workers(profile.workers), writes)
 
     @property
     def protocol(self) -> Protocol:
@@ -105,7 +108,7 @@ class RunContext:
         """Reads a split of the profile's data set (DataError where it is not as it should be)."""
         split = self._read(name)
         count = counted(len(split.triplets), "triplet")
-        self.reporter.note(f"Data: {split.dataset} {name}, {count} from {self.profile.root}")
+        logger.info(f"Data: {split.dataset} {name}, {count} from {self.profile.root}")
         return split
 
     @cached_property
@@ -151,7 +154,7 @@ class RunContext:
             encoder,
             self.transform(encoder),
             self.workers,
-            self.reporter,
+            self.progress,
             self.profile.dataset,
             writes=self.writes,
             encode_batch=self.profile.clip.encode_batch,
@@ -160,7 +163,7 @@ class RunContext:
 
     def content_digests(self, files: Mapping[str, Path]) -> dict[str, str]:
         """A digest of each image file by name, without those that cannot be read; remembered in the workspace."""
-        contents = Contents.open(self.profile.workspace, self.workers, self.reporter)
+        contents = Contents.open(self.profile.workspace, self.workers, self.progress)
         digests = contents.digests(files)
         if self.writes:
             contents.save()
@@ -168,7 +171,7 @@ class RunContext:
 
     def find_bad(self, pictures: ImageCache) -> dict[str, BadImage]:
         """Decodes images that no bank will vouch for."""
-        with self.reporter.bar(f"Reading {counted(len(pictures), 'image')}", len(pictures)) as advance:
+        with self.progress.bar(f"Reading {counted(len(pictures), 'image')}", len(pictures)) as advance:
             return {bad.name: bad for bad in pictures.find_bad(advance)}
 
     def without_bad(self, split: Split, bad: Iterable[BadImage]) -> Split:
@@ -188,7 +191,7 @@ class RunContext:
         if empty:
             raise DataError(f"nothing is left of {empty[0]} without {bad_images}", where=split.name)
         lost = len(split.triplets) - len(pruned.triplets)
-        self.reporter.warn(f"{split.name}: dropped {bad_images} and {counted(lost, 'triplet')}")
+        logger.warning(f"{split.name}: dropped {bad_images} and {counted(lost, 'triplet')}")
         return pruned
 
     def about(self) -> dict[str, Any]:

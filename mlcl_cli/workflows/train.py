@@ -1,5 +1,6 @@
 """`mlcl finetune` and `mlcl train-combiner`: the parts of a training run put together."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from mlcl_cli.images.decode import BadImage, BadImagesError
 from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
 from mlcl_cli.models.combiner import Architecture, Combiner
 from mlcl_cli.models.encoder import Encoder, Tower
-from mlcl_cli.progress import Reporter
+from mlcl_cli.progress import Progress
 from mlcl_cli.retrieval.evaluation import Compose, Evaluation, sum_query
 from mlcl_cli.runs.run import Interval, Run, require_room
 from mlcl_cli.seeding import derive_seed
@@ -48,6 +49,8 @@ from mlcl_cli.workflows.resume import (
 )
 from mlcl_cli.workflows.run_context import Files, RunContext, data_digest, files_of, pruned_protocol
 from mlcl_cli.workflows.training_result import TrainingResult
+
+logger = logging.getLogger(__name__)
 
 SIDES: Mapping[str, tuple[Tower, ...]] = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
 
@@ -82,25 +85,25 @@ class TrainingSetup:
 
 def finetune(
     profile: Profile,
-    reporter: Reporter,
+    progress: Progress,
     *,
     encoder: str,
     start: str | Path | None = None,
     resume: Resume = NO_RESUME,
 ) -> TrainingResult:
     """Stage 1: tunes CLIP's `encoder` (text, image or both) from `start`, or as the profile says; or goes on."""
-    context = RunContext.open(profile, reporter)
-    unfinished = find_resumable(profile, "finetune", resume, {"encoder": encoder}, reporter.warn)
+    context = RunContext.open(profile, progress)
+    unfinished = find_resumable(profile, "finetune", resume, {"encoder": encoder})
     train, val = context.split("train"), context.split("val")
     plan_of(profile, "finetune").steps(len(train.triplets))
     choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(context, start, encoder)
     return _trained(context, "finetune", ready_to_finetune(context, train, val, choice, encoder), unfinished)
 
 
-def train_combiner(profile: Profile, reporter: Reporter, *, resume: Resume = NO_RESUME) -> TrainingResult:
+def train_combiner(profile: Profile, progress: Progress, *, resume: Resume = NO_RESUME) -> TrainingResult:
     """Stage 2: trains the multi-level combiner on frozen features, or goes on with a run."""
-    context = RunContext.open(profile, reporter)
-    unfinished = find_resumable(profile, "combiner", resume, {}, reporter.warn)
+    context = RunContext.open(profile, progress)
+    unfinished = find_resumable(profile, "combiner", resume, {})
     train, val = context.split("train"), context.split("val")
     plan_of(profile, "combiner").steps(len(train.triplets))
     choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(context)
@@ -179,7 +182,7 @@ def _trained(context: RunContext, stage: str, ready: TrainingSetup, unfinished: 
     images = context.content_digests(dict(data.files([*data.train.images(), *data.val.images()])))
     parts = _parts(context, stage, ready, images)
     with _begun(context, ready, parts, unfinished, images) as run:
-        seconds = fit(ready.trainer, run, ready.validate, context.reporter)
+        seconds = fit(ready.trainer, run, ready.validate, context.progress)
     command = "train-combiner" if stage == "combiner" else "finetune"
     name, epochs = ready.data.protocol.name, ready.trainer.plan.epochs
     how = context.circumstances(parts["about"]["data"], combiner=stage == "combiner")
@@ -273,23 +276,23 @@ def _begun(
     images: Mapping[str, str],
 ) -> Run:
     """A new run, or an unfinished one with the trainer put back to where it was. Says which, and needs room on disk."""
-    profile, reporter, trainer, data = context.profile, context.reporter, ready.trainer, ready.data
+    profile, _progress, trainer, data = context.profile, context.progress, ready.trainer, ready.data
     require_room(profile.workspace, trainer.bytes_of_state())
     if unfinished is not None:
         require_same(unfinished.stored, parts["about"]["identity"], images)
-        run, state = Run.resume(unfinished.stored, unfinished.state, reporter.warn, **parts)
+        run, state = Run.resume(unfinished.stored, unfinished.state, **parts)
         try:
             trainer.restore(state)
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             what = f"the state does not fit the run ({type(error).__name__})"
             raise DataError(what, where=run.folder, remedy="Resume from another state with --run FILE") from error
         where = f"epoch {state.epoch}" + (f", step {state.steps_done}" if state.steps_done else "")
-        reporter.note(f"Run: {run.folder}, taken up at {where}")
+        logger.info(f"Run: {run.folder}, taken up at {where}")
         return run
     stage = "combiner" if parts["kind"] == "combiner" else "finetune"
     run = Run.create(profile.workspace / stage, profile.dataset, dump(profile), **parts)
     save_contents(run.folder, images)
-    reporter.note(f"Run: {run.folder}")
+    logger.info(f"Run: {run.folder}")
     if data.bad:
         dropped = [{"image": bad.name, "path": str(bad.path), "reason": bad.reason} for bad in data.bad.values()]
         write_file(run.folder / "dropped.json", to_json(dropped, indent=2))

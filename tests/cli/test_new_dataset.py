@@ -19,7 +19,7 @@ from mlcl_cli.data.layout import make_split
 from mlcl_cli.data.protocols import SHOES
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import UsageError
-from mlcl_cli.progress import Silent
+from mlcl_cli.progress import NoProgress
 from mlcl_cli.workflows.demo import run_demo
 
 PROFILE = "dataset: hats\nroots:\n  hats: data\nworkspace: work\ndevice: cpu\nclip:\n  model: clip.pt\n"
@@ -93,5 +93,5 @@ def test_the_demo_does_not_try_to_draw_a_new_dataset(
     assert mlcl("demo").code == 2
     assert "hats" not in json.dumps(asked)
     with pytest.raises(UsageError, match="the demo cannot draw hats"):
-        run_demo(tmp_path / "demo", ["hats"], Silent(), lambda _: {})
+        run_demo(tmp_path / "demo", ["hats"], NoProgress(), lambda _: {})
     assert not (tmp_path / "demo").exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from messages import Messages
 
 from mlcl_cli.data.datasets import load_split
 from mlcl_cli.data.prepare_shoes import PreparedShoes, prepare_shoes
@@ -21,17 +22,11 @@ Write = Callable[[Path, object], Path]
 
 
 class Listener:
-    """A reporter that remembers."""
+    """A progress that remembers."""
 
     def __init__(self) -> None:
-        self.warnings: list[str] = []
         self.advanced = 0
         self.total = 0
-
-    def note(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
     @contextmanager
     def bar(self, _label: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -77,14 +72,14 @@ def layout(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def prepare(annotations: Path, reporter: Listener | None = None, output: Path | None = None) -> PreparedShoes:
+def prepare(annotations: Path, progress: Listener | None = None, output: Path | None = None) -> PreparedShoes:
     images = annotations.parent / "images"
-    return prepare_shoes(images, annotations, output or annotations, reporter or Listener())
+    return prepare_shoes(images, annotations, output or annotations, progress or Listener())
 
 
 def test_every_layout_is_prepared_and_read_back(annotations: Path, layout: str) -> None:
     draw_images(annotations.parent / "images", layout, TRAIN + VAL)
-    listener = Listener()
+    listener, messages = Listener(), Messages()
     prepared = prepare(annotations, listener)
     assert prepared == PreparedShoes(
         images={"train": 3, "val": 2},
@@ -92,7 +87,7 @@ def test_every_layout_is_prepared_and_read_back(annotations: Path, layout: str) 
         target_is_reference=1,
         files=tuple(annotations / name for name in PREPARED),
     )
-    assert not listener.warnings
+    assert not messages.warnings
     assert listener.advanced == listener.total == 5
     paths = {name: layout.format(number % 2) + name for number, name in enumerate(TRAIN + VAL)}
     val = load_split("shoes", annotations.parent, "val")
@@ -119,9 +114,9 @@ def test_a_name_twice_is_the_first_in_path_order(annotations: Path) -> None:
     images = annotations.parent / "images"
     draw_images(images, "womens/clogs/9/", TRAIN + VAL)
     draw_images(images, "attributedata/womens_clogs/9/", [TRAIN[1], VAL[0]])
-    listener = Listener()
+    listener, messages = Listener(), Messages()
     prepare(annotations, listener)
-    (warning,) = listener.warnings
+    (warning,) = messages.warnings
     assert warning.startswith(
         "2 listed images lie in several folders; the first in path order is taken, as attributedata"
     )
@@ -153,9 +148,9 @@ def test_links(annotations: Path) -> None:
 def test_a_name_listed_twice_counts_once(annotations: Path) -> None:
     draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
     (annotations / "eval_im_names.txt").write_text("\n".join([*VAL, VAL[0]]))
-    listener = Listener()
+    listener, messages = Listener(), Messages()
     assert prepare(annotations, listener).images == {"train": 3, "val": 2}
-    assert ["eval_im_names.txt repeats names (1);" in warning for warning in listener.warnings] == [True]
+    assert ["eval_im_names.txt repeats names (1);" in warning for warning in messages.warnings] == [True]
 
 
 def test_a_name_in_both_lists_is_refused(annotations: Path) -> None:

@@ -15,7 +15,7 @@ from mlcl_cli.demo.small_clip import SIZE, train_small_clip
 from mlcl_cli.images.image_cache import ImageCache
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.weights import load_clip
-from mlcl_cli.progress import Silent
+from mlcl_cli.progress import NoProgress
 
 ROOTS = {"fashioniq": "fashionIQ_dataset", "shoes": "shoes", "cirr": "cirr_dataset"}
 
@@ -25,7 +25,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Describe
     folder = tmp_path_factory.mktemp("catalogue")
     described = draw_catalog(folder, list(ROOTS))
     root = folder / "data/shoes"
-    prepare_shoes(root / "images", root / "annotations", root / "annotations", Silent())
+    prepare_shoes(root / "images", root / "annotations", root / "annotations", NoProgress())
     return folder, described
 
 
@@ -71,7 +71,7 @@ def test_the_small_clip_learns_and_loads_as_the_official_weights_do(tmp_path: Pa
     generator = torch.Generator().manual_seed(0)
     path = tmp_path / "clip.pt"
     train_small_clip(
-        pictures, path, load=lambda _: torch.randn(3, SIZE, SIZE, generator=generator), reporter=Silent(), epochs=1
+        pictures, path, load=lambda _: torch.randn(3, SIZE, SIZE, generator=generator), progress=NoProgress(), epochs=1
     )
     assert load_clip(path).visual.input_resolution == SIZE
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from messages import Messages
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,25 +19,14 @@ from mlcl_cli.errors import MachineError
 from mlcl_cli.features import bank as bank_module
 from mlcl_cli.features.bank import Bank
 from mlcl_cli.features.shards import Shard
-from mlcl_cli.progress import Silent
 
 KEY = {"kind": "images", "encoder": "abc"}
 CPU = torch.device("cpu")
 NAMES = "abcdefghijkl"
 
 
-class Listener(Silent):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 def opened(folder: Path, *, writes: bool = True) -> Bank:
-    return Bank.open(folder, KEY, Silent(), writes=writes)
+    return Bank.open(folder, KEY, writes=writes)
 
 
 def shards(bank: Bank) -> list[Path]:
@@ -108,11 +98,11 @@ def test_a_damaged_shard_is_named_removed_and_computed_again(tmp_path: Path, dam
     else:
         first.write_text("not a bank")
     for writes in (False, True):
-        listener = Listener()
-        bank = Bank.open(tmp_path, KEY, listener, writes=writes)
+        messages = Messages()
+        bank = Bank.open(tmp_path, KEY, writes=writes)
         assert bank.missing({"a": "1", "b": "1"}) == ["a"]
         assert values(bank, "b") == [1]
-        (warning,) = listener.warnings
+        (warning,) = messages.warnings
         assert warning.startswith(f"{first}: ")
         assert first.exists() is not writes
     bank.add({"a": "1"}, torch.tensor([[5.0]]))
@@ -167,11 +157,11 @@ def test_a_damaged_shard_is_not_merged(tmp_path: Path) -> None:
     first, *_ = shards(bank)
     content = first.read_bytes()
     first.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    listener = Listener()
-    again = Bank.open(tmp_path, KEY, listener)
+    messages = Messages()
+    again = Bank.open(tmp_path, KEY)
     for name in "hi":
         again.add({name: "1"}, torch.ones(1, 1))
-    assert [str(first) in warning for warning in listener.warnings] == [True]
+    assert [str(first) in warning for warning in messages.warnings] == [True]
     assert again.missing(dict.fromkeys("abcdefghi", "1")) == ["a"]
 
 

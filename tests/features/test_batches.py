@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages import Messages
 from torch import Tensor
 from world import picture, tiny_clip
 
@@ -15,24 +16,10 @@ from mlcl_cli.models import compute
 from mlcl_cli.models.compute import Compute, choose_encode_batch
 from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.models.weights import load_clip
-from mlcl_cli.progress import Silent
+from mlcl_cli.progress import NoProgress
 
 CPU = torch.device("cpu")
 MORE_THAN_THERE_IS = 2**50
-
-
-class Listener(Silent):
-    """Keeps the warnings and the notes."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.notes: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 class Hungry(Encoder):
@@ -56,16 +43,16 @@ def files(tmp_path: Path) -> list[tuple[str, Path]]:
     return [(str(number), picture(tmp_path / f"{number}.png", number)) for number in range(70)]
 
 
-def store(folder: Path, kind: type[Encoder], listener: Silent, encode_batch: int | str = "auto") -> FeatureStore:
+def store(folder: Path, kind: type[Encoder], encode_batch: int | str = "auto") -> FeatureStore:
     encoder = kind(load_clip(tiny_clip(folder / "clip.pt")), Compute(CPU, None))
     transform = Transform("targetpad", 1.25, encoder.size)
-    return FeatureStore(folder / "features", encoder, transform, 2, listener, "cirr", encode_batch=encode_batch)
+    return FeatureStore(folder / "features", encoder, transform, 2, NoProgress(), "cirr", encode_batch=encode_batch)
 
 
 def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
-    plain = store(tmp_path / "plain", Encoder, Silent())
-    listener = Listener()
-    hungry = store(tmp_path / "hungry", Hungry, listener)
+    plain = store(tmp_path / "plain", Encoder)
+    messages = Messages()
+    hungry = store(tmp_path / "hungry", Hungry)
     texts = [f"is {color}" for color in ("red", "green", "blue", "grey", "black", "white", "pink")]
     names = [name for name, _ in files]
     for found, expected in (
@@ -78,13 +65,13 @@ def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path, files: list[
     ):
         assert found.rows == expected.rows
         torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-5)
-    assert [line.split(".")[0] for line in listener.warnings] == [
+    assert [line.split(".")[0] for line in messages.warnings] == [
         "Out of memory while encoding 64 at once: trying 32",
         "Out of memory while encoding 32 at once: trying 16",
         "Out of memory while encoding 16 at once: trying 8",
         "Out of memory while encoding 8 at once: trying 4",
     ]
-    assert "Set clip.encode_batch: 4" in listener.warnings[-1]
+    assert "Set clip.encode_batch: 4" in messages.warnings[-1]
 
 
 def _pictures(features: FeatureStore, files: list[tuple[str, Path]]) -> object:
@@ -98,7 +85,7 @@ def test_out_of_memory_for_one_image_is_an_error(
 ) -> None:
     monkeypatch.setattr(Hungry, "limit", 0)
     with pytest.raises(MachineError, match="single image or caption"):
-        store(tmp_path, Hungry, Silent()).images(files)
+        store(tmp_path, Hungry).images(files)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
@@ -106,14 +93,14 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path, files: 
         def encode_images(self, pixels: Tensor) -> Tensor:  # noqa: ARG002
             raise RuntimeError("shapes do not match")
 
-    listener = Listener()
+    messages = Messages()
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        store(tmp_path, Broken, listener).images(files)
-    assert not listener.warnings
+        store(tmp_path, Broken).images(files)
+    assert not messages.warnings
 
 
 def test_views_do_not_depend_on_the_batch(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
-    few, many = (store(tmp_path / str(batch), Encoder, Silent(), batch).views(files, 2, 0) for batch in (7, 128))
+    few, many = (store(tmp_path / str(batch), Encoder, batch).views(files, 2, 0) for batch in (7, 128))
     torch.testing.assert_close(few, many, rtol=0, atol=1e-5)
 
 
@@ -134,11 +121,11 @@ def test_banks_of_an_older_version_are_named_and_left_alone(tmp_path: Path) -> N
     folder.mkdir()
     save_file({"features": torch.ones(1, 2)}, folder / "images-0.safetensors", {"format": "mlcl features 1"})
     save_file({"features": torch.ones(1, 2)}, folder / "own.safetensors")
-    listener = Listener()
-    features = store(tmp_path, Encoder, listener)
+    messages = Messages()
+    features = store(tmp_path, Encoder)
     features.texts(["is red"])
     features.texts(["is blue"])
-    (note,) = listener.notes
+    (note,) = messages.notes
     assert "images-0.safetensors" in note
     assert "safe to delete" in note
     assert "own" not in note

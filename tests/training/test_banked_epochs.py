@@ -7,7 +7,7 @@ from world import world
 
 from mlcl_cli.config import load_profile
 from mlcl_cli.models.encoder import Encoder
-from mlcl_cli.progress import Silent
+from mlcl_cli.progress import NoProgress
 from mlcl_cli.workflows import train
 
 
@@ -38,18 +38,18 @@ def profile_of(folder: Path, *overrides: str) -> object:
 
 
 def test_a_combiners_epochs_on_banked_views_call_no_encoder(tmp_path: Path, calls: list[str]) -> None:
-    train.train_combiner(profile_of(tmp_path, "combiner.epochs=3", "combiner.augmented_views=2"), Silent())
+    train.train_combiner(profile_of(tmp_path, "combiner.epochs=3", "combiner.augmented_views=2"), NoProgress())
     assert calls == []
 
 
 def test_fresh_views_encode_the_views_alone(tmp_path: Path, calls: list[str]) -> None:
-    train.train_combiner(profile_of(tmp_path, "combiner.epochs=3"), Silent())
+    train.train_combiner(profile_of(tmp_path, "combiner.epochs=3"), NoProgress())
     assert calls == ["images"] * 3
 
 
 @pytest.mark.parametrize(("side", "frozen"), [("text", "images"), ("image", "texts")])
 def test_fine_tuning_one_side_never_encodes_the_other(tmp_path: Path, calls: list[str], side: str, frozen: str) -> None:
-    train.finetune(profile_of(tmp_path), Silent(), encoder=side)
+    train.finetune(profile_of(tmp_path), NoProgress(), encoder=side)
     assert calls
     assert frozen not in calls
 
@@ -58,7 +58,7 @@ def test_one_bank_of_views_serves_every_transform(tmp_path: Path) -> None:
     folder = world(tmp_path, "cirr")
     for transform in ("targetpad", "squarepad"):
         overrides = ["combiner.epochs=1", "combiner.augmented_views=1", f"image.transform={transform}"]
-        train.train_combiner(load_profile(folder / "mlcl.yaml", overrides), Silent())
+        train.train_combiner(load_profile(folder / "mlcl.yaml", overrides), NoProgress())
     names = [path.name for path in (folder / "work/features").iterdir()]
     assert len({name.split(".")[0] for name in names if name.startswith("views-")}) == 1
     assert len({name.split(".")[0] for name in names if name.startswith("images-")}) == 2

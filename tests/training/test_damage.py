@@ -13,7 +13,7 @@ from mlcl_cli.errors import DataError
 from mlcl_cli.features.bank import Bank
 from mlcl_cli.images.decode import open_image
 from mlcl_cli.models.weights import load_clip
-from mlcl_cli.progress import Silent
+from mlcl_cli.progress import NoProgress
 from mlcl_cli.runs.checkpoints import load_checkpoint, save_checkpoint
 from mlcl_cli.runs.training_state import TrainingState, load_state, save_state
 
@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_is_recognised(
 
 
 def test_a_damaged_shard_counts_as_missing_or_holds_what_was_written(tmp_path: Path) -> None:
-    bank = Bank.open(tmp_path, KEY, Silent())
+    bank = Bank.open(tmp_path, KEY, NoProgress())
     draw = torch.Generator().manual_seed(0)
     names = {f"image {number}": str(number) for number in range(12)}
     values = torch.randn(12, 4, generator=draw)
@@ -97,7 +97,7 @@ def test_a_damaged_shard_counts_as_missing_or_holds_what_was_written(tmp_path: P
     for wrong in damaged(content, 2):
         shard.write_bytes(wrong)
         cases += 1
-        again = Bank.open(tmp_path, KEY, Silent())
+        again = Bank.open(tmp_path, KEY, NoProgress())
         if missing := again.missing(names):
             assert missing == list(names)
             assert not shard.exists()

@@ -14,7 +14,7 @@ from test_resume import GO_ON, contents, profile_of
 from world import world
 
 from mlcl_cli.errors import DivergedError, MachineError
-from mlcl_cli.progress import Silent
+from mlcl_cli.progress import NoProgress
 from mlcl_cli.runs import run as run_module
 from mlcl_cli.runs.logs import LINES, TABLE, TIMES, Logs
 from mlcl_cli.runs.run import LAST, Run
@@ -62,22 +62,22 @@ def test_a_run_that_fails_anywhere_is_saved_and_resumes_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     error = MemoryError() if place == "a step" else FaultError("boom")
-    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole", "combiner.augmented_views=1"), Silent())
+    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole", "combiner.augmented_views=1"), NoProgress())
     profile = profile_of(tmp_path, "workspace=cut", "combiner.augmented_views=1")
     owner, name, at = PLACES[place]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, failing(getattr(owner, name), at, error))
         with pytest.raises(type(error)):
-            train.train_combiner(profile, Silent())
+            train.train_combiner(profile, NoProgress())
     (folder,) = (tmp_path / "cut/combiner").iterdir()
     state, _ = load_state(folder / LAST)
     assert (state.epoch, state.steps_done) >= (1, 3)
-    resumed = train.train_combiner(profile, Silent(), resume=GO_ON)
+    resumed = train.train_combiner(profile, NoProgress(), resume=GO_ON)
     assert contents(resumed.run) == contents(whole.run)
 
 
 def test_half_an_update_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole"), Silent())
+    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole"), NoProgress())
     profile = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1")
     real = torch.optim.AdamW.step if issubclass(torch.optim.AdamW, torch.optim.Adam) else torch.optim.Adam.step
     calls = [0]
@@ -93,11 +93,11 @@ def test_half_an_update_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for kind in (torch.optim.Adam, torch.optim.AdamW):
             patch.setattr(kind, "step", step)
         with pytest.raises(MemoryError):
-            train.train_combiner(profile, Silent())
+            train.train_combiner(profile, NoProgress())
     assert calls[0] == 5
     (folder,) = (tmp_path / "cut/combiner").iterdir()
     assert (load_state(folder / LAST)[0].epoch, load_state(folder / LAST)[0].steps_done) == (2, 0)
-    assert contents(train.train_combiner(profile, Silent(), resume=GO_ON).run) == contents(whole.run)
+    assert contents(train.train_combiner(profile, NoProgress(), resume=GO_ON).run) == contents(whole.run)
 
 
 def test_a_save_that_fails_too_does_not_hide_the_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,13 +109,13 @@ def test_a_save_that_fails_too_does_not_hide_the_first_error(tmp_path: Path, mon
     monkeypatch.setattr(Run, "_summarize", failing(Run._summarize, 2, OSError("full")))
     monkeypatch.setattr(Logs, "_append", failing(Logs._append, 4, FaultError("boom")))
     with pytest.raises(FaultError, match="boom"):
-        train.train_combiner(profile_of(tmp_path), Silent())
+        train.train_combiner(profile_of(tmp_path), NoProgress())
 
 
 def test_a_diverged_run_keeps_the_state_from_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "_validated", failing(loop._validated, 2, DivergedError("not finite")))
     with pytest.raises(DivergedError):
-        train.train_combiner(profile_of(tmp_path, "checkpoints.every_epochs=1"), Silent())
+        train.train_combiner(profile_of(tmp_path, "checkpoints.every_epochs=1"), NoProgress())
     (folder,) = (tmp_path / "work/combiner").iterdir()
     assert load_state(folder / LAST)[0].epoch == 2
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from messages import Messages
 from world import world
 
 from mlcl_cli.config import Profile, load_profile
 from mlcl_cli.errors import DataError, DivergedError, MachineError, UsageError
-from mlcl_cli.progress import Silent
+from mlcl_cli.progress import NoProgress
 from mlcl_cli.runs.checkpoints import load_checkpoint
 from mlcl_cli.runs.run import LAST, LOCK, PREVIOUS, find_runs
 from mlcl_cli.signals import Interrupted, interruptible
@@ -28,21 +29,11 @@ GO_ON = Resume(wanted=True)
 Start = Callable[[Profile, Resume], train.TrainingResult]
 
 STAGES: dict[str, tuple[Start, list[str]]] = {
-    "text": (lambda p, r: train.finetune(p, Silent(), encoder="text", resume=r), []),
-    "image": (lambda p, r: train.finetune(p, Silent(), encoder="image", resume=r), ["finetune.chunk_size=3"]),
-    "fresh": (lambda p, r: train.train_combiner(p, Silent(), resume=r), ["combiner.schedule=cosine_restarts"]),
-    "banked": (lambda p, r: train.train_combiner(p, Silent(), resume=r), ["combiner.augmented_views=2"]),
+    "text": (lambda p, r: train.finetune(p, NoProgress(), encoder="text", resume=r), []),
+    "image": (lambda p, r: train.finetune(p, NoProgress(), encoder="image", resume=r), ["finetune.chunk_size=3"]),
+    "fresh": (lambda p, r: train.train_combiner(p, NoProgress(), resume=r), ["combiner.schedule=cosine_restarts"]),
+    "banked": (lambda p, r: train.train_combiner(p, NoProgress(), resume=r), ["combiner.augmented_views=2"]),
 }
-
-
-class Warnings(Silent):
-    """Keeps what it is warned of."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
 
 
 def profile_of(folder: Path, *overrides: str) -> Profile:
@@ -99,7 +90,7 @@ def test_a_run_that_is_cut_twice_ends_as_one_that_is_not(
 
 
 def test_a_cut_in_validation_repeats_only_the_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole"), Silent())
+    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole"), NoProgress())
     real, calls = loop._validated, [0]
 
     def cut(validate: object, epoch: int) -> object:
@@ -111,11 +102,11 @@ def test_a_cut_in_validation_repeats_only_the_validation(tmp_path: Path, monkeyp
     monkeypatch.setattr(loop, "_validated", cut)
     profile = profile_of(tmp_path, "workspace=cut")
     with pytest.raises(Interrupted), interruptible():
-        train.train_combiner(profile, Silent())
+        train.train_combiner(profile, NoProgress())
     steps = []
     real_step = Trainer._step
     monkeypatch.setattr(Trainer, "_step", lambda self, batch: (steps.append(self.epoch), real_step(self, batch))[1])
-    resumed = train.train_combiner(profile, Silent(), resume=GO_ON)
+    resumed = train.train_combiner(profile, NoProgress(), resume=GO_ON)
     assert 2 not in steps
     assert contents(resumed.run) == contents(whole.run)
 
@@ -126,7 +117,7 @@ def stopped(tmp_path: Path, cut_at: Callable[[int], None]) -> tuple[Profile, Pat
     profile = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1")
     cut_at(8)
     with pytest.raises(Interrupted), interruptible():
-        train.train_combiner(profile, Silent())
+        train.train_combiner(profile, NoProgress())
     (run,) = find_runs(tmp_path / "cut/combiner", unfinished=True)
     return profile, run.folder
 
@@ -144,10 +135,10 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(
         "empty": b"",
     }
     path.write_bytes(damaged[damage])
-    heard = Warnings()
-    resumed = train.train_combiner(profile, heard, resume=GO_ON)
-    assert [text for text in heard.said if LAST in text and "the one before it is taken" in text]
-    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole", "checkpoints.every_epochs=1"), Silent())
+    messages = Messages()
+    resumed = train.train_combiner(profile, NoProgress(), resume=GO_ON)
+    assert [text for text in messages.warnings if LAST in text and "the one before it is taken" in text]
+    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole", "checkpoints.every_epochs=1"), NoProgress())
     assert contents(resumed.run) == contents(whole.run)
 
 
@@ -156,34 +147,34 @@ def test_a_run_without_a_good_state_is_an_error(stopped: tuple[Profile, Path]) -
     for name in (LAST, PREVIOUS):
         (folder / name).write_bytes(b"no state")
     with pytest.raises(DataError, match="no good state"):
-        train.train_combiner(profile, Silent(), resume=GO_ON)
+        train.train_combiner(profile, NoProgress(), resume=GO_ON)
 
 
 def test_a_state_that_is_named_is_taken_or_is_an_error(stopped: tuple[Profile, Path]) -> None:
     profile, folder = stopped
     with pytest.raises(DataError, match="no unfinished run"):
-        train.train_combiner(profile, Silent(), resume=Resume(run=folder / "step-7.safetensors"))
+        train.train_combiner(profile, NoProgress(), resume=Resume(run=folder / "step-7.safetensors"))
     with pytest.raises(DataError, match="no unfinished run"):
-        train.train_combiner(profile, Silent(), resume=Resume(run=folder.with_name("none")))
-    result = train.train_combiner(profile, Silent(), resume=Resume(run=folder / PREVIOUS))
+        train.train_combiner(profile, NoProgress(), resume=Resume(run=folder.with_name("none")))
+    result = train.train_combiner(profile, NoProgress(), resume=Resume(run=folder / PREVIOUS))
     assert result.run == folder
 
 
 def test_what_has_changed_is_shown(stopped: tuple[Profile, Path], tmp_path: Path) -> None:
     changed = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1", "combiner.batch_size=9", "seed=3")
     with pytest.raises(UsageError, match=r"seed was 0, is 3; combiner\.batch_size was 8, is 9"):
-        train.train_combiner(changed, Silent(), resume=GO_ON)
+        train.train_combiner(changed, NoProgress(), resume=GO_ON)
     profile, _ = stopped
     captions = tmp_path / "data/cirr/captions/cap.rc2.train.json"
     captions.write_text(captions.read_text().replace("bottles", "dogs", 1))
     with pytest.raises(UsageError, match=r"data\.train was \w+, is \w+"):
-        train.train_combiner(profile, Silent(), resume=GO_ON)
+        train.train_combiner(profile, NoProgress(), resume=GO_ON)
 
 
 def test_only_one_process_trains_a_run(stopped: tuple[Profile, Path]) -> None:
     profile, folder = stopped
     with FileLock(folder / LOCK), pytest.raises(MachineError, match="another process"):
-        train.train_combiner(profile, Silent(), resume=GO_ON)
+        train.train_combiner(profile, NoProgress(), resume=GO_ON)
 
 
 def test_automatic_resuming_begins_where_there_is_nothing(tmp_path: Path, cut_at: Callable[[int], None]) -> None:
@@ -191,8 +182,8 @@ def test_automatic_resuming_begins_where_there_is_nothing(tmp_path: Path, cut_at
     profile = profile_of(tmp_path, "workspace=auto")
     cut_at(3)
     with pytest.raises(Interrupted), interruptible():
-        train.train_combiner(profile, Silent(), resume=automatic)
-    train.train_combiner(profile, Silent(), resume=automatic)
+        train.train_combiner(profile, NoProgress(), resume=automatic)
+    train.train_combiner(profile, NoProgress(), resume=automatic)
     assert len(find_runs(tmp_path / "auto/combiner")) == 1
 
 
@@ -214,7 +205,7 @@ def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path: Path, monkeyp
     monkeypatch.setattr(Trainer, "_step", step)
     profile = profile_of(tmp_path, "checkpoints.every_epochs=1")
     with pytest.raises(DivergedError, match=r"epoch 2, step 2: the gradient is not finite"):
-        train.train_combiner(profile, Silent())
+        train.train_combiner(profile, NoProgress())
     after = trainers[0].objective.weights()
     assert all(torch.equal(after[name], tensor) for name, tensor in before[0].items())
     (run,) = find_runs(tmp_path / "work/combiner", unfinished=True)
@@ -232,13 +223,13 @@ def test_resume_refuses_images_whose_content_changed_and_accepts_copies(
     image.write_bytes(changed)
     os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(UsageError, match="1 image changed or disappeared since the run began: val-3-img0"):
-        train.train_combiner(profile, Silent(), resume=GO_ON)
+        train.train_combiner(profile, NoProgress(), resume=GO_ON)
     data = tmp_path / "data"
     image.write_bytes(original)
     shutil.copytree(data, tmp_path / "copy")  # new inodes and times everywhere, same contents
     shutil.rmtree(data)
     (tmp_path / "copy").rename(data)
-    train.train_combiner(profile, Silent(), resume=GO_ON)
+    train.train_combiner(profile, NoProgress(), resume=GO_ON)
 
 
 def test_resume_accepts_a_run_that_recorded_no_image_contents(stopped: tuple[Profile, Path]) -> None:
@@ -247,4 +238,4 @@ def test_resume_accepts_a_run_that_recorded_no_image_contents(stopped: tuple[Pro
     del summary["identity"]["images"]
     (folder / "run.json").write_text(json.dumps(summary))
     (folder / "images.json").unlink()
-    assert train.train_combiner(profile, Silent(), resume=GO_ON).run == folder
+    assert train.train_combiner(profile, NoProgress(), resume=GO_ON).run == folder

@@ -9,7 +9,7 @@ import torch
 from world import world
 
 from mlcl_cli.config import Profile, load_profile
-from mlcl_cli.progress import Silent
+from mlcl_cli.progress import NoProgress
 from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training.loop import Trainer
 from mlcl_cli.workflows.resume import Resume
@@ -53,7 +53,7 @@ def profile_of(folder: Path, steps: int) -> Profile:
 
 @pytest.mark.parametrize("steps", [4, 8])
 def test_rates_are_those_of_the_original(tmp_path: Path, rates: list[float], steps: int) -> None:
-    train_combiner(profile_of(tmp_path, steps), Silent())
+    train_combiner(profile_of(tmp_path, steps), NoProgress())
     assert rates == expected_rates(steps)
 
 
@@ -70,7 +70,7 @@ def test_resume_within_an_epoch_keeps_the_rates(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_step", step)
         with pytest.raises(Interrupted), interruptible():
-            train_combiner(profile, Silent())
+            train_combiner(profile, NoProgress())
     assert len(rates) == 6
-    train_combiner(profile, Silent(), resume=Resume(wanted=True))
+    train_combiner(profile, NoProgress(), resume=Resume(wanted=True))
     assert rates == expected_rates(4)
