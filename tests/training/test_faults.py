@@ -24,6 +24,7 @@ from mlcl_cli.training.loop import Trainer
 from mlcl_cli.workflows import train
 
 EPOCHS = "60"
+LONGER = ("--epochs", "180")  # so that a signal after the first epoch comes in time on a fast machine
 COMMAND = ("train-combiner", "--epochs", EPOCHS, "--set", "combiner.augmented_views=2")
 
 
@@ -148,17 +149,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_sighup_saves_and_resumes_bit_for_bit(folder: Path) -> None:
-    process = start(folder, stderr=subprocess.PIPE)
+    process = start(folder, *LONGER, stderr=subprocess.PIPE)
     run = under_way(folder, process)
     for _ in range(2):  # the kernel and the shell each send one when a terminal closes
         process.send_signal(signal.SIGHUP)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 75, told
     assert b"stopped by SIGHUP" in told
-    assert start(folder, "--resume").wait(60) == 0
+    assert start(folder, *LONGER, "--resume").wait(60) == 0
     cut = contents(run)
     run.rename(folder / "cut")
-    assert start(folder).wait(60) == 0
+    assert start(folder, *LONGER).wait(60) == 0
     (whole,) = (folder / "work/combiner").iterdir()
     assert contents(whole) == cut
 
