@@ -1,13 +1,12 @@
 """What stands between a command and its user: every error becomes one line and an exit code."""
 
 import errno
-import functools
-import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -15,28 +14,22 @@ from mlcl_cli.errors import MachineError, MlclError, StuckError, UsageError, is_
 from mlcl_cli.signals import EXIT_CODE, Interrupted, interruptible
 from mlcl_cli.streams import write_error
 
-logger = logging.getLogger(__name__)
 
-
-def error_boundary(function: Callable[..., None]) -> Callable[..., None]:
-    """`function`, with one line on stderr and typer.Exit for whatever the user can cause; `debug=True` raises it."""
-
-    @functools.wraps(function)
-    def _run(*args: Any, debug: bool = False, **options: Any) -> None:
-        try:
-            with interruptible():
-                _require_working_folder()
-                function(*args, debug=debug, **options)
-        except Interrupted as stopped:
-            write_error(str(stopped), below=True)
-            raise typer.Exit(EXIT_CODE) from stopped
-        except Exception as error:
-            known = None if debug else _known(error)
-            if known is None:
-                raise
-            _fail(known, error)
-
-    return _run
+@contextmanager
+def error_boundary(*, debug: bool) -> Iterator[None]:
+    """Turn whatever the user or the machine can cause into one line on stderr and typer.Exit; `debug` raises it."""
+    try:
+        with interruptible():
+            _require_working_folder()
+            yield
+    except Interrupted as stopped:
+        write_error(str(stopped), below=True)
+        raise typer.Exit(EXIT_CODE) from stopped
+    except Exception as error:
+        known = None if debug else _known(error)
+        if known is None:
+            raise
+        _fail(known, error)
 
 
 LESS_MEMORY = "Lower batch_size; in fine-tuning, set finetune.chunk_size, which keeps the batch as it is"
@@ -50,18 +43,6 @@ REMEDIES = {
     errno.ESTALE: "Check the network drive, and run the command again",
     errno.EMFILE: "Raise the limit of open files (ulimit -n), or lower workers",
 }
-
-
-def open_profile(path: Path | None, overrides: list[str] | None, *, quiet: bool = False) -> tuple[Any, Any]:
-    """The profile that a command reads, and the terminal that it talks to; says which and why."""
-    from mlcl_cli.cli.terminal_progress import Terminal
-    from mlcl_cli.config import find_profile, load_profile
-
-    found, why = find_profile(path, os.environ, Path.cwd())
-    profile = load_profile(found, overrides or [])
-    terminal = Terminal(quiet=quiet)
-    logger.info(f"Profile: {found} ({why})")
-    return profile, terminal
 
 
 def print_bug(kind: type[BaseException], error: BaseException, _trace: object) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mlcl_cli.cli.completion import complete_override, runs_or_files
+from mlcl_cli.cli.completion import runs_or_files
 
 
 class DatasetName(StrEnum):
@@ -49,29 +49,6 @@ class DeviceName(StrEnum):
     CUDA = "cuda"
 
 
-ProfileOption = Annotated[
-    Path | None, typer.Option("--profile", "-p", help="The profile; else $MLCL_PROFILE, else ./mlcl.yaml.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override a profile key; repeatable.",
-        autocompletion=complete_override,
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
-QuietOption = Annotated[
-    bool,
-    typer.Option(
-        "--quiet", "-q", help="Print only warnings, the choice of a checkpoint, and progress every half a minute."
-    ),
-]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-EpochsOption = Annotated[int | None, typer.Option(help="Epochs; else the profile's.")]
-BatchOption = Annotated[int | None, typer.Option(help="Triplets a batch; else the profile's.")]
-RateOption = Annotated[float | None, typer.Option(help="Learning rate; else the profile's.")]
 ResumeOption = Annotated[
     bool | None, typer.Option("--resume/--no-resume", help="Resume the newest unfinished run; else the profile's.")
 ]
@@ -96,11 +73,6 @@ CheckpointOption = Annotated[
     ),
 ]
 CombiningOption = Annotated[CombiningFunctionName, typer.Option(help="How a query is composed.")]
-
-
-def as_overrides(section: str, **values: object) -> list[str]:
-    """Flags as `--set` overrides of the profile's `section`; those that were not given are left out."""
-    return [f"{section}.{key}={value}" for key, value in values.items() if value is not None]
 
 
 def absolute(path: Path | None) -> Path | None:

@@ -2,130 +2,107 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mlcl_cli.cli.command_classes import Command, Group
+from mlcl_cli.cli.command import CommandContext, command, with_context
+from mlcl_cli.cli.command_classes import Group
 from mlcl_cli.cli.completion import complete_runs
-from mlcl_cli.cli.error_boundary import error_boundary, open_profile
-from mlcl_cli.cli.options import DebugOption, JsonOption, ProfileOption, QuietOption, SetOption, absolute
+from mlcl_cli.cli.options import absolute
 from mlcl_cli.errors import UsageError, some
 from mlcl_cli.formatting import counted
 from mlcl_cli.streams import printable
 
 logger = logging.getLogger(__name__)
 
-# The settings that are the machine's, not a run's.
-HEEDED = ("dataset", "workspace", "roots", "shoes", "workers", "device", "bad_images", "image.max_megapixels")
+# The settings that belong to the machine, not to a run.
+REPORT_SETTINGS = ("dataset", "workspace", "roots", "shoes", "workers", "device", "bad_images", "image.max_megapixels")
 app = typer.Typer(cls=Group, help="List the workspace's runs; show or remove one.", invoke_without_command=True)
 
-
 NameArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run's name, or enough of its beginning.", autocompletion=complete_runs)
+    str, typer.Argument(metavar="RUN", help="The run's name, or its beginning.", autocompletion=complete_runs)
 ]
 
 
-@app.callback(epilog="Example:  mlcl runs")
-@error_boundary
-def runs(
-    context: typer.Context,
-    profile: ProfileOption = None,
-    overrides: SetOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,  # noqa: ARG001
-) -> None:
+def runs(context: CommandContext, typer_context: typer.Context) -> None:
     """List the workspace's runs; show or remove one."""
-    if context.invoked_subcommand is not None:
+    if typer_context.invoked_subcommand is not None:
         return
     from mlcl_cli.cli.render import show_json, show_runs
     from mlcl_cli.runs.listing import list_runs
 
-    loaded, _ = open_profile(profile, overrides)
-    found = {"command": "runs", "runs": [run.as_json() for run in list_runs(loaded)]}
-    (show_json if json else show_runs)(found)
+    result = {"command": "runs", "runs": [run.as_json() for run in list_runs(context.profile)]}
+    (show_json if context.json else show_runs)(result)
 
 
-@app.command("show", cls=Command, epilog="Example:  mlcl runs show cirr-20261123")
-@error_boundary
-def show(
-    name: NameArgument,
-    profile: ProfileOption = None,
-    overrides: SetOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,  # noqa: ARG001
-) -> None:
+app.callback(epilog="Example:  mlcl runs")(with_context(runs, ("profile", "overrides", "json", "debug")))
+
+
+@command(app, "show", "mlcl runs show cirr-20261123", shared=("profile", "overrides", "json", "debug"))
+def show(context: CommandContext, name: NameArgument) -> None:
     """Show all that is known of a run."""
-    from mlcl_cli.cli.render import show_facts, show_json
     from mlcl_cli.runs.listing import find_run
 
-    run = find_run(open_profile(profile, overrides)[0], name)
-    told: dict[str, Any] = {**run.as_json(), "folder": str(run.folder), **run.summary, "state": run.state}
+    run = find_run(context.profile, name)
+    result: dict[str, object] = {**run.as_json(), "folder": str(run.folder), **run.summary, "state": run.state}
     if run.problem is not None:
-        told["problem"] = str(run.problem)
-    if json:
-        show_json(told)
-    else:  # the whole profile is in the run's profile.yaml
-        show_facts({key: value for key, value in told.items() if key not in ("command", "profile", "identity")})
+        result["problem"] = str(run.problem)
+    # The whole profile is in the run's profile.yaml.
+    hidden = () if context.json else ("command", "profile", "identity")
+    context.show({key: value for key, value in result.items() if key not in hidden})
 
 
-@app.command("rm", cls=Command, epilog="Example:  mlcl runs rm cirr-20261123-120000")
-@error_boundary
+@command(app, "rm", "mlcl runs rm cirr-20261123-120000", shared=("profile", "overrides", "debug"))
 def remove(
+    context: CommandContext,
     name: NameArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    profile: ProfileOption = None,
-    overrides: SetOption = None,
-    debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Delete a run's folder, after asking."""
     from mlcl_cli.cli.render import say
     from mlcl_cli.runs.listing import dependents, find_run, remove_run, require_removable
 
-    loaded, _ = open_profile(profile, overrides)
-    run = find_run(loaded, name)
-    require_removable(loaded, run)
-    told = f"{run.folder} ({run.bytes / 2**20:,.0f} MB, {run.state})"
-    if needing := dependents(loaded, run):
+    profile = context.profile
+    run = find_run(profile, name)
+    require_removable(profile, run)
+    description = f"{run.folder} ({run.bytes / 2**20:,.0f} MB, {run.state})"
+    if needing := dependents(profile, run):
         names = some([f"{other.stage}/{other.folder.name}" for other in needing])
         logger.warning(f"{counted(len(needing), 'run')} began with its CLIP and cannot be used without it: {names}")
     if yes:
-        logger.info(f"Run: {told}")
-    elif not typer.confirm(printable(f"Delete {told}?")):
+        logger.info(f"Run: {description}")
+    elif not typer.confirm(printable(f"Delete {description}?")):
         say("Nothing was deleted")
         return
-    remove_run(loaded, run)
+    remove_run(profile, run)
     say(f"Deleted {run.folder}")
 
 
 def report(
+    context: CommandContext,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", help="Runs, by name; else the best combiner's.", autocompletion=complete_runs),
+        typer.Argument(metavar="RUN", help="Runs by name. Default: the best combiner's.", autocompletion=complete_runs),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All runs of the workspace, side by side.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show all runs of the workspace side by side.")] = False,
     output: Annotated[
-        Path | None, typer.Option(help="The .html file to write; else one in the workspace's reports.")
+        Path | None, typer.Option(help="The .html file to write. Default: one in the workspace's reports.")
     ] = None,
     queries: Annotated[int, typer.Option(min=1, help="Queries of each kind on a retrieval sheet.")] = 8,
-    profile: ProfileOption = None,
-    overrides: SetOption = None,
-    quiet: QuietOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
-    """Write a page that shows what runs have learned: figures, curves, and what is found for sampled queries."""
+    """Write a page that shows what runs have learned: figures, curves, and the images found for sampled queries."""
     if every and names:
-        raise UsageError("names are given, too", where="--all", remedy="Leave one of them out")
-    if ignored := [text for text in overrides or [] if not text.startswith(HEEDED)]:
-        remedy = "A run is shown with its own settings, but for " + ", ".join(HEEDED)
+        raise UsageError("cannot be combined with run names", where="--all", remedy="Leave one of them out")
+    if ignored := [text for text in context.overrides if not text.startswith(REPORT_SETTINGS)]:
+        remedy = "A run is shown with its own settings, except for " + ", ".join(REPORT_SETTINGS)
         raise UsageError("has no effect on a report", where=f"--set {ignored[0]}", remedy=remedy)
-    loaded, terminal = open_profile(profile, overrides, quiet=quiet)
+    profile = context.profile
     from mlcl_cli.cli.render import say, show_json
     from mlcl_cli.workflows.report import write_report
 
-    result = write_report(loaded, terminal, names or (), every=every, output=absolute(output), sample=queries)
-    if json:
+    result = write_report(profile, context.progress, names or (), every=every, output=absolute(output), sample=queries)
+    if context.json:
         show_json(result.as_json())
     else:
         say(f"Report: {result.path}")

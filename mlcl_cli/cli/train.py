@@ -1,107 +1,86 @@
 """`mlcl finetune` and `mlcl train-combiner`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlcl_cli.cli.command import CommandContext, Setting, command
 from mlcl_cli.cli.completion import runs_or_files
-from mlcl_cli.cli.error_boundary import open_profile
-from mlcl_cli.cli.options import (
-    BatchOption,
-    DebugOption,
-    DryRunOption,
-    EncoderName,
-    EpochsOption,
-    JsonOption,
-    ProfileOption,
-    QuietOption,
-    RateOption,
-    ResumeOption,
-    RunOption,
-    SetOption,
-    as_overrides,
-)
+from mlcl_cli.cli.options import DryRunOption, EncoderName, ResumeOption, RunOption
 from mlcl_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlcl_cli.config import Profile
+    from mlcl_cli.workflows.resume import Resume
 
 
 def finetune(
-    encoder: Annotated[EncoderName | None, typer.Option(help="What to train; else the profile's.")] = None,
+    context: CommandContext,
+    encoder: Annotated[EncoderName | None, typer.Option(help="What to train. Default: the profile's.")] = None,
     start: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="RUN|FILE|none",
-            help="The tuned CLIP to start from, or none; else the best with only the other encoder tuned.",
+            help="The tuned CLIP to start from, or none. Default: the best with only the other encoder tuned.",
             autocompletion=runs_or_files("finetune"),
         ),
     ] = None,
-    epochs: EpochsOption = None,
-    batch_size: BatchOption = None,
-    learning_rate: RateOption = None,
     resume: ResumeOption = None,
     run: RunOption = None,
     dry_run: DryRunOption = False,
-    profile: ProfileOption = None,
-    overrides: SetOption = None,
-    quiet: QuietOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Stage 1: fine-tune CLIP's encoders on the element-wise sum."""
-    flags = as_overrides("finetune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    loaded, terminal = open_profile(profile, [*(overrides or []), *flags], quiet=quiet)
+    profile = context.profile
     if start is not None and (resume or run):
-        raise UsageError("a resumed run keeps its start", where="--from", remedy="Leave out --from or --resume")
-    origin = start if start is None or start == "none" else _checkpoint(loaded, start)
-    how = {"encoder": encoder or loaded.finetune.encoder, "start": origin}
-    _train(loaded, terminal, "finetune", _resume(loaded, "finetune", resume, run), dry_run=dry_run, json=json, **how)
+        raise UsageError("cannot be combined with --resume", where="--from", remedy="A resumed run keeps its start")
+    from mlcl_cli.workflows.run_names import checkpoint_named
+
+    origin = start if start is None or start == "none" else checkpoint_named(profile, start, "finetune")
+    how = {"encoder": encoder or profile.finetune.encoder, "start": origin}
+    _train(context, "finetune", _resume(profile, "finetune", resume, run), dry_run=dry_run, **how)
 
 
 def train_combiner(
-    epochs: EpochsOption = None,
-    batch_size: BatchOption = None,
-    learning_rate: RateOption = None,
-    resume: ResumeOption = None,
-    run: RunOption = None,
-    dry_run: DryRunOption = False,
-    profile: ProfileOption = None,
-    overrides: SetOption = None,
-    quiet: QuietOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,  # noqa: ARG001
+    context: CommandContext, resume: ResumeOption = None, run: RunOption = None, dry_run: DryRunOption = False
 ) -> None:
     """Stage 2: train the multi-level combiner on the best tuned CLIP."""
-    flags = as_overrides("combiner", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    loaded, terminal = open_profile(profile, [*(overrides or []), *flags], quiet=quiet)
-    _train(loaded, terminal, "combiner", _resume(loaded, "combiner", resume, run), dry_run=dry_run, json=json)
+    _train(context, "combiner", _resume(context.profile, "combiner", resume, run), dry_run=dry_run)
 
 
-def _train(profile: Any, terminal: Any, stage: str, resume: Any, *, dry_run: bool, json: bool, **how: Any) -> None:
-    from mlcl_cli.cli.render import show
+def register(app: typer.Typer) -> None:
+    """Add both commands to `app`."""
+    command(app, "finetune", "mlcl finetune --encoder text", settings=_settings("finetune"))(finetune)
+    command(app, "train-combiner", "mlcl train-combiner --epochs 300", settings=_settings("combiner"))(train_combiner)
 
+
+def _settings(section: str) -> dict[str, Setting]:
+    options = {
+        "epochs": Annotated[int | None, typer.Option(help="Epochs. Default: the profile's.")],
+        "batch_size": Annotated[int | None, typer.Option(help="Triplets per batch. Default: the profile's.")],
+        "learning_rate": Annotated[float | None, typer.Option(help="Learning rate. Default: the profile's.")],
+    }
+    return {name: Setting(f"{section}.{name}", option) for name, option in options.items()}
+
+
+def _train(context: CommandContext, stage: str, resume: "Resume", *, dry_run: bool, **how: Any) -> None:
     if dry_run:
         from mlcl_cli.workflows.dry_run import dry_run as rehearse
 
-        result = rehearse(profile, terminal, stage, **how)
-        show(result.as_json() if json else result.in_words(), json=json)
+        result = rehearse(context.profile, context.progress, stage, **how)
+        context.show(result.as_json() if context.json else result.in_words())
     else:
         from mlcl_cli.workflows import train
 
         run = train.train_combiner if stage == "combiner" else train.finetune
-        show(run(profile, terminal, resume=resume, **how).as_json(), json=json)
+        context.show(run(context.profile, context.progress, resume=resume, **how).as_json())
 
 
-def _resume(profile: Any, stage: str, flag: bool | None, run: str | None) -> Any:
+def _resume(profile: "Profile", stage: str, flag: bool | None, run: str | None) -> "Resume":
     from mlcl_cli.workflows.resume import Resume
     from mlcl_cli.workflows.run_names import run_named
 
     automatic = profile.resume == "auto" and flag is None
-    named = None if run is None else run_named(profile, run, stage)
+    named: Path | None = None if run is None else run_named(profile, run, stage)
     return Resume(wanted=bool(flag) or automatic, optional=automatic, run=named)
-
-
-def _checkpoint(profile: Any, text: str) -> Path:
-    from mlcl_cli.workflows.run_names import checkpoint_named
-
-    return checkpoint_named(profile, text, "finetune")
