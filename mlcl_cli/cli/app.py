@@ -20,7 +20,6 @@ from mlcl_cli.cli.completion import bash_words, runs_or_files
 from mlcl_cli.cli.error_boundary import print_bug
 from mlcl_cli.cli.options import (
     CheckpointOption,
-    CombiningFunctionName,
     CombiningOption,
     DatasetName,
     DeviceName,
@@ -138,7 +137,7 @@ train.register(app)
 def evaluate(
     context: CommandContext,
     checkpoint: CheckpointOption = None,
-    combining_function: CombiningOption = CombiningFunctionName.COMBINER,
+    combining_function: CombiningOption = "combiner",
     ranks: Annotated[
         Path | None,
         typer.Option(
@@ -167,7 +166,7 @@ def submit_cirr(
     context: CommandContext,
     name: Annotated[str | None, typer.Option(help="The submission's name. Default: the run's.")] = None,
     checkpoint: CheckpointOption = None,
-    combining_function: CombiningOption = CombiningFunctionName.COMBINER,
+    combining_function: CombiningOption = "combiner",
 ) -> None:
     """Write the two JSON files that CIRR's test server takes."""
     profile = context.profile
@@ -178,7 +177,7 @@ def submit_cirr(
         profile,
         context.progress,
         name=name,
-        combining_function=combining_function.value,
+        combining_function=combining_function,
         checkpoint=None if checkpoint is None else checkpoint_named(profile, checkpoint, "combiner"),
     )
     context.show(result.as_json())
@@ -250,14 +249,14 @@ def bench(
         list[str] | None, typer.Option(metavar="GROUP", help="Measure only this group of rows. Can be repeated.")
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each side.")] = 3,
-    device: Annotated[DeviceName, typer.Option(help="The device to measure on.")] = DeviceName.AUTO,
+    device: Annotated[DeviceName, typer.Option(help="The device to measure on.")] = "auto",
     smallest: Annotated[bool, typer.Option("--smallest", help="Try the benchmark; the figures mean nothing.")] = False,
 ) -> None:
     """Measure speed and memory beside the plain way, both in one run on this machine."""
     from mlcl_cli.cli.render import show_bench, show_json
     from mlcl_cli.workflows.bench import run_bench
 
-    result = run_bench(context.progress, device=device.value, only=only or (), repeats=repeats, smallest=smallest)
+    result = run_bench(context.progress, device=device, only=only or (), repeats=repeats, smallest=smallest)
     (show_json if context.json else show_bench)(result.as_json())
 
 

@@ -1,8 +1,8 @@
-"""The options that commands share, and what becomes of them."""
+"""Options that several commands share."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -17,23 +17,6 @@ class DatasetName(StrEnum):
     CIRR = "cirr"
 
 
-class EncoderName(StrEnum):
-    """What fine-tuning trains."""
-
-    TEXT = "text"
-    IMAGE = "image"
-    BOTH = "both"
-
-
-class CombiningFunctionName(StrEnum):
-    """How a query is composed."""
-
-    COMBINER = "combiner"
-    SUM = "sum"
-    IMAGE = "image"
-    TEXT = "text"
-
-
 class GalleryName(StrEnum):
     """FashionIQ's two galleries."""
 
@@ -41,16 +24,11 @@ class GalleryName(StrEnum):
     VAL = "val"
 
 
-class DeviceName(StrEnum):
-    """Where to compute."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
+EncoderName: TypeAlias = Literal["text", "image", "both"]
+CombiningFunctionName: TypeAlias = Literal["combiner", "sum", "image", "text"]
+DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
 ResumeOption = Annotated[
-    bool | None, typer.Option("--resume/--no-resume", help="Resume the newest unfinished run; else the profile's.")
+    bool | None, typer.Option("--resume/--no-resume", help="Resume the newest unfinished run. Default: the profile's.")
 ]
 RunOption = Annotated[
     str | None,
@@ -68,7 +46,7 @@ CheckpointOption = Annotated[
     str | None,
     typer.Option(
         metavar="RUN|FILE",
-        help="A combiner: a run's name, or a checkpoint; else the best finished run's in the workspace.",
+        help="A combiner: a run's name or a checkpoint file. Default: the best finished run's.",
         autocompletion=runs_or_files("combiner"),
     ),
 ]
@@ -76,9 +54,9 @@ CombiningOption = Annotated[CombiningFunctionName, typer.Option(help="How a quer
 
 
 def absolute(path: Path | None) -> Path | None:
-    """A path as the user meant it."""
+    """`path` without `~` and links."""
     if path is None:
         return None
     resolved = path.expanduser().resolve()
-    # /dev/stdout of a pipe resolves to a name that exists nowhere.
+    # For a pipe, /dev/stdout resolves to a name that does not exist.
     return resolved if resolved.exists() or not path.exists() else path

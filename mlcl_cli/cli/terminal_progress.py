@@ -1,4 +1,4 @@
-"""What people see while a command works, on stderr: notes, bars, and a training run as it goes."""
+"""What people see while a command works, on stderr: log messages, progress bars, and a training run."""
 
 import logging
 import time
@@ -12,18 +12,19 @@ from rich.text import Text
 
 from mlcl_cli.cli.render import error_console, safe
 from mlcl_cli.cli.wrapping import WordWrapped
+from mlcl_cli.formatting import duration
 from mlcl_cli.progress import NOTICE, Advance, TrainingDisplay, TrainingStatus
 
 SECONDS_BETWEEN_LINES = 30.0
-LONG = 2.0  # seconds; what is shorter than that would only flicker below the bar of the whole
+LONG = 2.0  # seconds; a shorter inner bar would only flicker
 SPEED_OVER = 600.0  # seconds over which the time left is estimated: steps and validations alternate
 
 
 class Terminal:
-    """The Progress that people see.
+    """Prints the package's log messages and displays progress.
 
-    Live bars where stderr is a terminal, else plain lines now and then. `quiet` takes the plain lines on a terminal,
-    too, and leaves out the notes.
+    Draws live bars if stderr is a terminal, and otherwise prints a plain line every half a minute. With `quiet`, prints
+    plain lines on a terminal, too, and leaves out notes.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -41,7 +42,7 @@ class Terminal:
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
-        """A progress bar; an inner one stands below an outer one, or below a training run, while it lasts."""
+        """A progress bar. An inner one is drawn below an outer one, or below a training run."""
         if self._plain:
             yield self._plain_bar(label, total)
             return
@@ -67,11 +68,11 @@ class Terminal:
 
     @contextmanager
     def training(self, epochs: int, steps: int, done: int) -> Iterator[TrainingDisplay]:
-        """A calm display of a run: all of it, the epoch, the loss with its terms, what is learned, the best epoch."""
+        """A display of a run: epochs, steps, the loss with its terms, learned scalars, the best epoch."""
         if self._plain:
-            yield _Lines(self._say, epochs, steps, done)
+            yield _PlainRun(self._print, epochs, steps, done)
             return
-        display = _Screen(self._console, epochs, steps, done)
+        display = _LiveRun(self._console, epochs, steps, done)
         self._progress = display.bars
         try:
             with Live(display, console=self._console, refresh_per_second=4):
@@ -79,20 +80,20 @@ class Terminal:
         finally:
             self._progress = None
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(f"[dim]·[/dim] {safe(text)}")
 
     def _plain_bar(self, label: str, total: int) -> Advance:
-        done, said, began = 0, time.monotonic(), time.monotonic()
+        done, printed, began = 0, time.monotonic(), time.monotonic()
 
         def advance(count: int, status: str = "") -> None:
-            nonlocal done, said
+            nonlocal done, printed
             done += count
             now = time.monotonic()
-            if now - said > SECONDS_BETWEEN_LINES or (done == total and status):
-                left = "" if done == total else f", {_clock((now - began) * (total - done) / max(1, done))} left"
-                self._say(f"{label}: {done:,} of {total:,}{left}{', ' if status else ''}{status}")
-                said = now
+            if now - printed > SECONDS_BETWEEN_LINES or (done == total and status):
+                left = "" if done == total else f", {duration((now - began) * (total - done) / max(1, done))} left"
+                self._print(f"{label}: {done:,} of {total:,}{left}{', ' if status else ''}{status}")
+                printed = now
 
         return advance
 
@@ -115,8 +116,8 @@ class _TimeLeft(TimeRemainingColumn):
         return text if task.finished else text.append(" left")
 
 
-class _Screen:
-    """A training run on a terminal. It is told of every step, and draws a few times a second."""
+class _LiveRun:
+    """A training run on a terminal, drawn a few times a second."""
 
     def __init__(self, console: Console, epochs: int, steps: int, done: int) -> None:
         self.bars = _bars(console)
@@ -144,29 +145,29 @@ class _Screen:
         return Group(self.bars, Text(lines, style="dim", no_wrap=False, overflow="fold"))
 
 
-class _Lines:
-    """A training run where nobody watches: a line now and then, and at the end."""
+class _PlainRun:
+    """A training run as plain lines: one every half a minute, and one at the end."""
 
     def __init__(self, say: Callable[[str], None], epochs: int, steps: int, done: int) -> None:
-        self._say, self._epochs, self._steps = say, epochs, steps
+        self._print, self._epochs, self._steps = say, epochs, steps
         self._first = self._done = done
-        self._began = self._said = time.monotonic()
+        self._began = self._printed = time.monotonic()
 
     def move(self, epoch: int, step: int) -> None:
         self._done = (epoch - 1) * self._steps + step
 
     def show(self, status: TrainingStatus) -> None:
-        """Says a line where the last one is long ago, or the run is done."""
+        """Print a line if the last one was long ago or the run is done."""
         now, total = time.monotonic(), self._epochs * self._steps
-        if self._done < total and now - self._said < SECONDS_BETWEEN_LINES:
+        if self._done < total and now - self._printed < SECONDS_BETWEEN_LINES:
             return
-        self._said = now
+        self._printed = now
         epoch, step = divmod(self._done, self._steps)
         where = f"epoch {epoch:,} of {self._epochs:,}" + (f" and {step:,} of {self._steps:,} steps" if step else "")
         left = (now - self._began) * (total - self._done) / max(1, self._done - self._first)
-        ahead = [f"{_clock(left)} left"] if self._done < total else []
+        ahead = [f"{duration(left)} left"] if self._done < total else []
         rate = [_rate(status)] if status.rate else []
-        self._say(" · ".join([f"Training: {where}", *ahead, *rate, *_lines(status, epoch)]))
+        self._print(" · ".join([f"Training: {where}", *ahead, *rate, *_lines(status, epoch)]))
 
 
 def _bars(console: Console) -> Progress:
@@ -181,7 +182,7 @@ def _bars(console: Console) -> Progress:
 
 
 def _lines(status: TrainingStatus, epoch: int) -> list[str]:
-    """The loss as a sum; what is learned; the best epoch."""
+    """The loss as a sum, the learned scalars, the best epoch."""
     lines = []
     if status.loss is not None:
         terms = " + ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in status.terms.items())
@@ -198,9 +199,3 @@ def _lines(status: TrainingStatus, epoch: int) -> list[str]:
 
 def _rate(status: TrainingStatus) -> str:
     return "" if status.rate is None else f"{status.rate:,.0f} triplets/s"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
