@@ -1,8 +1,10 @@
-"""typer's commands and groups, with suggestions for unknown commands and help without the types of flags and lists."""
+"""typer's commands and groups, with suggestions, and help without the types of flags and lists."""
 
+import re
 from difflib import get_close_matches
 from typing import Any
 
+from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 
 # What other tools call a command.
@@ -39,12 +41,28 @@ def _without_odd_types(params: list[Any]) -> list[Any]:
     return params
 
 
+def _with_suggestion(message: str) -> str:
+    """`message` with the choice that its invalid value is most like."""
+    if found := re.fullmatch(r"'(.*)' is not one of (.*)\.", message):
+        likely = get_close_matches(found[1], re.findall(r"'([^']*)'", found[2]), n=1)
+        return f"{message} Did you mean {likely[0]!r}?" if likely else message
+    return message
+
+
 class Command(TyperCommand):
     """A command whose help shows no types of flags and lists."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Its parameters, `--help` among them."""
         return _without_odd_types(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse `args`; an invalid choice is a usage error that suggests a valid one."""
+        try:
+            return super().parse_args(ctx, args)
+        except BadParameter as error:
+            error.message = _with_suggestion(error.message.removeprefix("Value error, "))
+            raise
 
 
 class Group(TyperGroup):

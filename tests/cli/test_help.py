@@ -167,3 +167,18 @@ def test_no_profile_completes_no_run_and_says_nothing(tmp_path: Path) -> None:
         command, env={**os.environ, **asked}, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (found.stdout.strip(), found.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("init --dataset shoe", "'shoe' is not one of 'fashioniq', 'shoes', 'cirr'. Did you mean 'shoes'?"),
+        ("evaluate --combining-function summ", "Did you mean 'sum'?"),
+        ("finetune --encoder q", "'q' is not one of 'text', 'image', 'both'."),
+    ],
+)
+def test_invalid_choice_lists_and_suggests_valid_ones(mlcl: Mlcl, command: str, hint: str) -> None:
+    outcome = mlcl(*command.split())
+    assert outcome.code == 2
+    assert hint in " ".join(outcome.err.replace("│", " ").split())
+    assert "Value error" not in outcome.err
