@@ -105,7 +105,7 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, command: tuple[str, ...])
 )
 def test_odd_environments(tmp_path: Path, env: dict[str, str]) -> None:
     code, out, err = run(tmp_path, "check", env=env)
-    assert (code, out, "there is no profile" in err.replace("\n", " ")) == (2, "", True)
+    assert (code, out, "no profile found" in err.replace("\n", " ")) == (2, "", True)
     code, out, _ = run(tmp_path, "--help", env=env)
     assert code == 0
     assert out.strip()

@@ -1,4 +1,4 @@
-"""A profile written, loaded, and complained about."""
+"""Fixtures that write a profile and load it, or return its error."""
 
 from collections.abc import Callable
 from pathlib import Path

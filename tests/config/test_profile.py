@@ -125,7 +125,7 @@ def leaves(values: dict[str, Any], above: str = "") -> set[str]:
     return found
 
 
-def test_a_template_needs_a_data_set() -> None:
+def test_a_template_of_an_unknown_data_set_suggests_one() -> None:
     with pytest.raises(UsageError, match="did you mean 'shoes'"):
         template("shoe")
 
@@ -149,7 +149,7 @@ def test_the_recipes_are_the_defaults(folder: Path, load: Load, dataset: str) ->
 
 
 @pytest.mark.parametrize("dataset", ["fashioniq", "cirr"])
-def test_clip4cirs_recipe(dataset: str) -> None:
+def test_the_clip4cir_config_has_its_published_recipe(dataset: str) -> None:
     """The figures of the commands in CLIP4Cir's README; the network is CLIP4Cir's."""
     profile = load_profile(CONFIGS / "clip4cir.yaml", [f"dataset={dataset}"])
     stage1, stage2 = profile.finetune, profile.combiner
