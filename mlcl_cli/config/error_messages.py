@@ -100,7 +100,7 @@ class Source:
         return problem_in_file(self.path, line, f"{'.'.join(key)}: {what}")
 
 
-def problems(error: ValidationError, source: Source) -> list[Problem]:
+def validation_problems(error: ValidationError, source: Source) -> list[Problem]:
     """One problem for each key."""
     by_key: dict[KeyPath, Problem] = {}
     for detail in error.errors(include_url=False):
@@ -133,7 +133,7 @@ def _wrong_value(key: KeyPath, detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"is required: {expected}"
     hint = did_you_mean(value, [*_words(field.annotation)])
-    if not hint and isinstance(value, str) and Path in get_args(field.annotation):
+    if value and not hint and isinstance(value, str) and Path in get_args(field.annotation):
         hint = f". A path needs a folder or an extension: ./{value}"
     return f"must be {expected}, not {shown(value)}{hint}"
 

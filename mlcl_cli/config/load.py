@@ -7,7 +7,14 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from mlcl_cli.config.error_messages import KEYS, Source, problem_in_file, problem_in_override, problems, unknown_key
+from mlcl_cli.config.error_messages import (
+    KEYS,
+    Source,
+    problem_in_file,
+    problem_in_override,
+    unknown_key,
+    validation_problems,
+)
 from mlcl_cli.config.schema import Profile
 from mlcl_cli.config.strict_yaml import MAX_CHARACTERS, KeyPath, Value, YamlError, parse
 from mlcl_cli.config.suggestions import shown
@@ -55,20 +62,20 @@ def load_profile(path: Path, overrides: Sequence[str] = ()) -> Profile:
         what = f"must be keys and values, such as `dataset: cirr`, not {shown(document.value)}"
         raise UsageError(problem_in_file(path, 1, what).text)
     parsed: dict[KeyPath, _Override] = {}
-    found = [problem_in_file(path, error.line, error.what) for error in document.duplicates]
+    problems = [problem_in_file(path, error.line, error.what) for error in document.duplicates]
     for override in overrides:
         try:
             parsed |= _parse_override(override)
         except (UsageError, YamlError) as error:
-            found.append(problem_in_override(override, error.what))
+            problems.append(problem_in_override(override, error.what))
     source = Source(path, document.lines, {key: override.text for key, override in parsed.items()})
     values = _merge(document.value or {}, parsed)
     try:
         profile = Profile.model_validate(values, context={"folder": path.parent.resolve()})
     except ValidationError as error:
-        found += problems(error, source)
-    if found:
-        raise SeveralUsageError([printable(problem.text) for problem in sorted(found, key=lambda each: each.line)])
+        problems += validation_problems(error, source)
+    if problems:
+        raise SeveralUsageError([printable(problem.text) for problem in sorted(problems, key=lambda each: each.line)])
     return profile
 
 

@@ -33,7 +33,7 @@ SYNONYMS = {other: key for key, others in _OTHER_NAMES.items() for other in othe
 def shown(value: object) -> str:
     """A value as a message names it: short, on one line, printable."""
     if value is None:
-        return "empty"
+        return "an empty value"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):

@@ -43,7 +43,7 @@ def _path(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str | Path):
         return value
     if not str(value).strip():
-        raise ValueError("must be a path, not empty")
+        raise ValueError("must be a path, not an empty value")
     folder: Path = Path.cwd() if isinstance(value, CommandLineText) else (info.context or {}).get("folder", Path.cwd())
     text = _expand(value) if isinstance(value, str) else str(value)
     try:

@@ -29,7 +29,7 @@ Complaints = Callable[..., list[str]]
         ("image.target_ratio", "0.9", "must be a number of at least 1, not 0.9"),
         ("image.target_ratio", ".nan", "must be a number of at least 1, not nan"),
         ("finetune.epochs", "ten", "must be a positive integer, not 'ten'"),
-        ("finetune.epochs", "", "must be a positive integer, not empty"),
+        ("finetune.epochs", "", "must be a positive integer, not an empty value"),
         ("finetune.batch_size", "1", "must be an integer of at least 2, not 1"),
         ("finetune.learning_rate", "0", "must be a positive number, not 0"),
         ("finetune.learning_rate", ".inf", "must be a positive number, not inf"),
@@ -120,7 +120,7 @@ def test_a_wrong_file_names_the_line(complaint: Complaint, text: str, message: s
         ("=1", "unknown key; valid keys here are dataset, "),
         ("seed.x=1", "unknown key; did you mean 'seed'?"),
         ("combiner.levels=[cat", "is not YAML"),
-        ("workspace=", "must be a path, not empty"),
+        ("workspace=", "must be a path, not an empty value"),
         ("seed=\udcff", "has a character that is not allowed in YAML"),
     ],
 )
