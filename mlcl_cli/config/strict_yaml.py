@@ -71,7 +71,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
         self._document = Document()
-        self._anchors: dict[str | None, tuple[Value, int]] = {}  # values, and how many they hold
+        self._anchors: dict[str, tuple[Value, int]] = {}  # values, and how many they hold
         self._count = 0
 
     def document(self) -> Document:
@@ -105,7 +105,8 @@ class _Reader:
             raise YamlError(f"has a YAML tag ({tag}); write the plain value", line)
         else:
             value = self._mapping(path) if isinstance(event, yaml.MappingStartEvent) else self._sequence(path)
-        self._anchors[event.anchor] = value, self._count - before
+        if event.anchor:
+            self._anchors[event.anchor] = value, self._count - before
         return value
 
     def _sequence(self, path: KeyPath) -> list[Value]:
