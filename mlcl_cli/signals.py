@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODE = 75  # sysexits.h: a temporary failure, try again
-HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
-SIGNALS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -55,7 +54,7 @@ def interruptible() -> Iterator[None]:
     if _State.installed or threading.current_thread() is not threading.main_thread():
         yield
         return
-    handled = [n for n in SIGNALS if n != HANGUP or signal.getsignal(n) is not signal.SIG_IGN]
+    handled = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, _handle) for number in handled}
     _State.first_signal, _State.deferrals, _State.installed = None, 0, True
     try:
@@ -81,9 +80,9 @@ def defer_signals() -> Iterator[None]:
 
 def _handle(number: int, _frame: FrameType | None) -> None:
     first = _State.first_signal
-    if first is not None and number == HANGUP:
+    if first is not None and number == signal.SIGHUP:
         return  # a closed terminal sends several: from the kernel, from the shell
-    if first is not None and first != HANGUP:
+    if first is not None and first != signal.SIGHUP:
         os._exit(EXIT_CODE)  # files are whole at any moment: each is renamed into place
     _State.first_signal = number
     if first is None and _State.deferrals == 0:

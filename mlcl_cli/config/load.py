@@ -1,7 +1,6 @@
 """From a file and `--set`s to a Profile, and back to text."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -61,15 +60,17 @@ def load_profile(path: Path, overrides: Sequence[str] = ()) -> Profile:
     if not isinstance(document.value, dict | None):
         what = f"must be keys and values, such as `dataset: cirr`, not {shown(document.value)}"
         raise UsageError(problem_in_file(path, 1, what).text)
-    parsed: dict[KeyPath, _Override] = {}
+    values, written = dict(document.value or {}), dict[KeyPath, str]()
     problems = [problem_in_file(path, error.line, error.what) for error in document.duplicates]
     for override in overrides:
         try:
-            parsed |= _parse_override(override)
+            key, value = _parse_override(override)
         except (UsageError, YamlError) as error:
             problems.append(problem_in_override(override, error.what))
-    source = Source(path, document.lines, {key: override.text for key, override in parsed.items()})
-    values = _merge(document.value or {}, parsed)
+        else:
+            written[key] = override
+            _put(values, key, value)
+    source = Source(path, document.lines, written)
     try:
         profile = Profile.model_validate(values, context={"folder": path.parent.resolve()})
     except ValidationError as error:
@@ -118,13 +119,7 @@ def _read(path: Path) -> str:
         raise UsageError("is not UTF-8 text", where=f"{path}:{line}", remedy="Save it as UTF-8") from error
 
 
-@dataclass(frozen=True)
-class _Override:
-    text: str
-    value: Value
-
-
-def _parse_override(text: str) -> dict[KeyPath, _Override]:
+def _parse_override(text: str) -> tuple[KeyPath, Value]:
     name, equals, value_text = text.partition("=")
     key = tuple(name.strip().split("."))
     if not equals:
@@ -132,14 +127,12 @@ def _parse_override(text: str) -> dict[KeyPath, _Override]:
     if ".".join(key) not in KEYS:
         raise UsageError(unknown_key(key))
     value = parse(value_text).value
-    return {key: _Override(text, CommandLineText(value) if isinstance(value, str) else value)}
+    return key, CommandLineText(value) if isinstance(value, str) else value
 
 
-def _merge(values: Mapping[str, Value], overrides: Mapping[KeyPath, _Override]) -> dict[str, Value]:
-    merged = dict(values)
-    for (*section, name), override in overrides.items():
-        if not section:
-            merged[name] = override.value
-        elif isinstance(inner := merged.get(section[0]) or {}, dict):
-            merged[section[0]] = {**inner, name: override.value}
-    return merged
+def _put(values: dict[str, Value], key: KeyPath, value: Value) -> None:
+    *section, name = key
+    if not section:
+        values[name] = value
+    elif isinstance(others := values.get(section[0]) or {}, dict):  # else the section itself is wrong
+        values[section[0]] = {**others, name: value}
