@@ -18,9 +18,9 @@ INIT = ("init", "--output", "new.yaml")
 
 
 def start(folder: Path, *command: str, env: dict[str, str] | None = None, **how: Any) -> "subprocess.Popen[str]":
-    own = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
-    return subprocess.Popen([*MLCL, *command], cwd=folder, env=own, text=True, **streams)
+    return subprocess.Popen([*MLCL, *command], cwd=folder, env=environment, text=True, **streams)
 
 
 def run(folder: Path, *command: str, **how: Any) -> tuple[int, str, str]:
@@ -113,7 +113,7 @@ def test_odd_environments_neither_crash_nor_hide_the_help(tmp_path: Path, env: d
 
 LOCKLESS = """
 import ctypes, struct, sys
-# Linux' own filter: the system call flock answers {errno}, as a network drive without a lock server does.
+# Linux's own filter: the system call flock answers {errno}, as a network drive without a lock server does.
 instructions = [(0x20, 0, 0, 0), (0x15, 0, 1, {flock}), (0x06, 0, 0, 0x00050000 | {errno}), (0x06, 0, 0, 0x7FFF0000)]
 program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in instructions))
 header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(instructions), ctypes.addressof(program)))
@@ -128,7 +128,7 @@ from pathlib import Path
 from mlcl_cli.atomic_files import exclusive_lock
 for _ in range(2):
     with exclusive_lock(Path(sys.argv[1]) / "lock", lambda: sys.exit("taken")):
-        print("alone")
+        print("locked")
 """
 
 
@@ -136,12 +136,12 @@ for _ in range(2):
 @pytest.mark.parametrize("number", [37, 38, 95], ids=["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
 def test_a_file_system_without_locks_is_warned_of_once(tmp_path: Path, number: int) -> None:
     script = LOCKLESS.format(errno=number, flock=FLOCK[os.uname().machine]) + USE
-    own = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=own, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
     if done.returncode == 99:
         pytest.skip("needs seccomp")
-    assert (done.returncode, done.stdout) == (0, "alone\nalone\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "locked\nlocked\n"), done.stderr
     assert done.stderr.count("has no locks; run only one mlcl command at a time") == 1
     assert done.stderr.count("\n") == 1
 
@@ -169,7 +169,7 @@ def test_a_read_only_lock_file_is_refused(tmp_path: Path) -> None:
     script += "lock(Path('lock'), exit).__enter__()"
     (tmp_path / "lock").touch(0o444)
     command = [sys.executable, "-c", script]
-    own = {**os.environ, "PYTHONPATH": str(ROOT)}
-    how: Any = {"cwd": tmp_path, "env": own, "capture_output": True, "text": True, "check": False}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    how: Any = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "check": False}
     done = subprocess.run(command, preexec_fn=bound_by_permissions, **how)
     assert "MachineError: lock: cannot be locked (Permission denied)" in done.stderr

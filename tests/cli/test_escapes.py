@@ -69,7 +69,7 @@ def test_a_run_name_is_escaped(mlcl: Mlcl, tmp_path: Path) -> None:
     assert outcome.json["runs"][0]["name"] == HOSTILE
     assert SHOWN in clean(mlcl("runs", "show", HOSTILE))
     assert SHOWN in clean(mlcl("evaluate"))
-    assert SHOWN in clean(mlcl("runs", "rm", HOSTILE))  # asks, and nobody answers
+    assert SHOWN in clean(mlcl("runs", "rm", HOSTILE))  # asks, and gets no answer
     assert SHOWN in clean(mlcl("runs", "rm", HOSTILE, "--yes"))
     assert not run.exists()
 

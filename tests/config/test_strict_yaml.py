@@ -63,15 +63,15 @@ fuzz = settings(max_examples=300, deadline=None)
     ],
 )
 def test_scalars_follow_the_core_schema_of_yaml_1_2(text: str, value: object) -> None:
-    found = parse(text).value
-    assert found == value
-    assert type(found) is type(value)
+    parsed = parse(text).value
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
 def test_nan_is_a_number() -> None:
-    found = parse(".NaN").value
-    assert isinstance(found, float)
-    assert math.isnan(found)
+    parsed = parse(".NaN").value
+    assert isinstance(parsed, float)
+    assert math.isnan(parsed)
 
 
 def test_each_key_has_its_line() -> None:
