@@ -1,4 +1,4 @@
-"""The `mlcl` entry point: streams and signals are prepared before anything that takes time is imported."""
+"""The `mlcl` entry point: streams and signals are prepared before any slow import."""
 
 import os
 import sys
@@ -9,32 +9,22 @@ from mlcl_cli.signals import EXIT_CODE, Interrupted, interruptible, received
 
 
 def main() -> None:
-    """Runs the command line; stopped by a signal at any moment, it ends with exit code 75."""
+    """Run the command line; if a signal stops it, at any moment, exit with code 75."""
     set_wait_policy(os.environ)
     finish = streams.prepare()
-    try:
-        _run()
-    except SystemExit as end:
-        if not end.code and (code := finish()):
-            sys.exit(code)
-        raise
-    if code := finish():
-        sys.exit(code)
-
-
-def _run() -> None:
+    code: str | int | None = 0
     try:
         with interruptible():
             from mlcl_cli.cli.app import main as run
 
             run()
-    except Interrupted as stopped:
-        streams.write_error(str(stopped), below=True)
-        sys.exit(EXIT_CODE)
-    except SystemExit:
-        if received():  # click, too, has an opinion on what Ctrl-C exits with
-            sys.exit(EXIT_CODE)
-        raise
+    except Interrupted as error:
+        streams.write_error(str(error), below=True)
+        code = EXIT_CODE
+    except SystemExit as error:
+        code = EXIT_CODE if received() else error.code  # click has its own exit code for Ctrl-C
+    if code := code or finish():
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -11,28 +11,28 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlcl_cli.errors import MachineError, UsageError
 from mlcl_cli.streams import printable_json
 
 if TYPE_CHECKING:
-    from filelock import FileLock
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_UNLOCKED: set[Path] = set()
-os.umask(_UMASK := os.umask(0o077))  # it can be read in no other way
+_FOLDERS_WITHOUT_LOCKS: set[Path] = set()
+os.umask(_UMASK := os.umask(0o077))  # the only way to read it
 
 
 def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None:
-    """Writes all files or none: each is staged beside its place, synced, and only then are all renamed.
+    """Write all files or none: each is staged beside its target and synced, and only then are all renamed.
 
-    A value is the bytes, or a function that writes to the path it is given. Folders are made. A symbolic link stays,
-    and its target is written. Bytes for a path that is this process's standard output, such as /dev/stdout, are
-    written there. Raises UsageError, before anything is staged, where a target is a device, pipe, socket or folder, and
-    MachineError where the disk is full or the folder cannot be written; nothing staged is left then.
+    A value is the bytes, or a function that writes to the path it is given. Missing folders are made, and a symbolic
+    link keeps pointing to its target, which is written. Bytes for this process's standard output, such as /dev/stdout,
+    are written to it. Raises UsageError, before anything is staged, if a target is a device, pipe, socket or folder,
+    and MachineError if the disk is full or the folder cannot be written.
     """
     streamed = {path: content for path, content in contents.items() if isinstance(content, bytes) and _is_stdout(path)}
     targets = {_target(path): content for path, content in contents.items() if path not in streamed}
@@ -45,45 +45,26 @@ def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None
                 content(staged[path])
             else:
                 staged[path].write_bytes(content)
-            staged[path].chmod(0o666 & ~_UMASK)  # safetensors would keep its files to their owner
+            staged[path].chmod(0o666 & ~_UMASK)  # safetensors makes its files private
             _sync(staged[path])
         for path, stage in staged.items():
             stage.replace(path)
         for folder in {path.parent for path in targets}:
             _sync(folder)
         for content in streamed.values():
-            _write_stdout(content)
-    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by the latter
+            sys.stdout.flush()
+            with open(1, "wb", closefd=False) as file:
+                file.write(content)
+    except (OSError, RuntimeError) as error:  # torch.save raises the latter for a full disk
         raise MachineError(
             f"cannot be written ({getattr(error, 'strerror', None) or error})",
             where=getattr(error, "filename", None) or next(iter(contents)),
-            remedy="Free space or permit writing there; what was there before is untouched",
+            remedy="Free space, or change the permissions; existing files are unchanged",
         ) from error
     finally:
         for stage in staged.values():
-            with suppress(OSError):  # a disk that is read-only refuses even what is not there
+            with suppress(OSError):  # a read-only disk refuses to delete even a missing file
                 stage.unlink(missing_ok=True)
-
-
-def nearest_existing_parent(path: Path) -> Path:
-    """`path`, or the nearest of its parents that is there."""
-    return next(place for place in (path, *path.parents) if place.exists())
-
-
-def require_own(path: Path, sign: str, what: str) -> None:
-    """Raises UsageError where `path` is a folder, a device, a pipe, or a file that holds something without `sign`.
-
-    `sign` is looked for among the first 1,000 characters. Standard output is fine.
-    """
-    if _is_stdout(path):
-        return
-    if path.is_dir():
-        raise UsageError("is a folder", where=path, remedy=f"Give the name of a file for {what}")
-    target = _target(path)
-    if target.exists() and target.stat().st_size:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            if sign not in file.read(1000):
-                raise UsageError(f"exists and is not {what} of mlcl", where=path, remedy="Choose another name")
 
 
 def write_file(path: Path, content: bytes | Callable[[Path], None]) -> None:
@@ -91,8 +72,8 @@ def write_file(path: Path, content: bytes | Callable[[Path], None]) -> None:
     write_files({path: content})
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """`write_file` of a safetensors file."""
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
+    """`write_file` for a safetensors file."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -105,63 +86,79 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
     write_file(path, save)
 
 
-@contextmanager
-def exclusive(path: Path, taken: Callable[[], None]) -> Iterator[None]:
-    """One process at a time holds the lock file `path`, and gives it up when it dies.
+def to_json(value: object, *, indent: int | None = None) -> bytes:
+    """UTF-8 JSON with a final newline; NaN and infinities are refused (ValueError)."""
+    separators = None if indent else (",", ":")
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    return f"{printable_json(text)}\n".encode()
 
-    `taken` is called where another one holds it: it raises, or returns to wait. Where the file system has no locks,
-    nothing is locked, and a warning says so, once per folder. Raises MachineError where the lock file cannot be opened.
+
+def nearest_existing_parent(path: Path) -> Path:
+    """`path` itself if it exists, or the nearest of its parents that does."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def require_replaceable(path: Path, signature: str, what: str) -> None:
+    """Raise UsageError unless `path` is new, empty, standard output, or a file with `signature` near its start.
+
+    What someone else wrote, a folder, a device or a pipe is never replaced.
     """
-    from filelock import FileLock
+    if _is_stdout(path):
+        return
+    if path.is_dir():
+        raise UsageError("is a folder", where=path, remedy=f"Give the name of a file for {what}")
+    target = _target(path)
+    if target.exists() and target.stat().st_size:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            if signature not in file.read(1000):
+                what = f"already exists and is not {what} written by mlcl"
+                raise UsageError(what, where=path, remedy="Choose another name")
+
+
+@contextmanager
+def exclusive_lock(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file `path`, which one process at a time can, and which is released when the process dies.
+
+    If another process holds it, `on_busy` is called: it raises, or returns to wait. Where the file system has no locks,
+    nothing is locked, and a warning is logged once for each folder.
+    Raises MachineError if the lock file cannot be opened.
+    """
+    from filelock import FileLock, Timeout
 
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, taken)
-    except (OSError, NotImplementedError, UserWarning) as error:  # filelock has three ways to say ENOSYS
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "flock not supported", UserWarning)  # its substitute outlives the process
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                on_busy()
+                lock.acquire()
+    except (OSError, NotImplementedError, UserWarning) as error:  # filelock has three ways to report ENOSYS
         if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             remedy = "Ask for permission to write there, or choose another workspace"
             raise MachineError(f"cannot be locked ({error.strerror})", where=path, remedy=remedy) from error
-        if path.parent not in _UNLOCKED:
-            _UNLOCKED.add(path.parent)
-            logger.warning(f"{path.parent}: this file system has no locks; run one mlcl command at a time here")
+        if path.parent not in _FOLDERS_WITHOUT_LOCKS:
+            _FOLDERS_WITHOUT_LOCKS.add(path.parent)
+            text = "this file system has no locks; run only one mlcl command at a time in this workspace"
+            logger.warning(f"{path.parent}: {text}")
     try:
         yield
     finally:
-        with suppress(OSError):  # closing its file has released it
+        with suppress(OSError):  # closing the file has released it
             lock.release()
 
 
-def _acquire(lock: "FileLock", taken: Callable[[], None]) -> None:
-    from filelock import Timeout
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "flock not supported", UserWarning)  # it would use a file that outlives us
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            taken()
-            lock.acquire()
-
-
-def to_json(value: Any, *, indent: int | None = None) -> bytes:
-    """UTF-8 JSON with a final newline; NaN and infinities are refused (ValueError)."""
-    separators = None if indent else (",", ":")
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
-    lines = text.split("\n")  # those of the indentation: inside strings they are escaped
-    return ("\n".join(map(printable_json, lines)) + "\n").encode()
-
-
 def _target(path: Path) -> Path:
-    """The regular file, there or not yet, that writing to `path` means. Raises UsageError where it is none."""
+    """The regular file, existing or not, that writing to `path` means. Raises UsageError if it is something else."""
     try:
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        mode = target.stat().st_mode if target.exists() else None
+        mode = target.stat().st_mode if target.exists() else stat.S_IFREG
     except OSError as error:
-        raise MachineError(
-            f"cannot be written ({error.strerror})", where=path, remedy="Choose another place to write to"
-        ) from error
-    if mode is not None and not stat.S_ISREG(mode):
+        remedy = "Choose another path"
+        raise MachineError(f"cannot be written ({error.strerror})", where=path, remedy=remedy) from error
+    if not stat.S_ISREG(mode):
         raise UsageError("is not a regular file", where=path, remedy="Choose another name")
     return target
 
@@ -171,12 +168,6 @@ def _is_stdout(path: Path) -> bool:
         return os.path.samestat(path.stat(), os.fstat(1))
     except OSError:
         return False
-
-
-def _write_stdout(content: bytes) -> None:
-    sys.stdout.flush()
-    with open(1, "wb", closefd=False) as file:
-        file.write(content)
 
 
 def _sync(path: Path) -> None:

@@ -1,15 +1,13 @@
-"""What a user can cause: each error says what is wrong, where, and what to do, in one line."""
+"""Errors that a user or the machine can cause: each says in one line what is wrong, where, and what to do."""
 
 import errno
 from collections.abc import Sequence
 
-SHOWN = 5
-# What torch, C++ and the system say of it.
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
 
 
 class MlclError(Exception):
-    """Base of every error that is not our bug.
+    """Base of every error that is not a bug.
 
     `what` says what is wrong, `where` names the file, line, key or image, `remedy` says what to do.
     """
@@ -25,7 +23,7 @@ class MlclError(Exception):
         return f"{text}. {self.remedy}" if self.remedy else text
 
     def lines(self) -> Sequence[str]:
-        """The message, a line each; a line may hold any character until it is printed."""
+        """One message per problem. It may hold any character, even a line break, until it is printed."""
         return [str(self)]
 
 
@@ -36,19 +34,19 @@ class UsageError(MlclError):
 
 
 class SeveralUsageError(UsageError):
-    """Several problems at once, one a line."""
+    """Several problems at once."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(problems))
 
     def lines(self) -> Sequence[str]:
-        """One problem a line."""
+        """The problems."""
         return self.problems
 
 
 class DataError(MlclError):
-    """A data set, an image, a checkpoint or a feature bank is not what it should be."""
+    """A data set, an image, a checkpoint or a feature bank is invalid."""
 
     exit_code = 3
 
@@ -64,7 +62,7 @@ class MachineError(MlclError):
 
 
 class StuckError(MachineError):
-    """A file cannot be read in time; the thread that waits for it will not end by itself."""
+    """Reading a file timed out; the thread that reads it will not end by itself."""
 
 
 class DivergedError(MlclError):
@@ -73,7 +71,7 @@ class DivergedError(MlclError):
     exit_code = 5
 
 
-def some(items: Sequence[object], shown: int = SHOWN) -> str:
+def some(items: Sequence[object], shown: int = 5) -> str:
     """The first few of `items` in words: "a, b, c and 12 more"."""
     text = ", ".join(str(item) for item in items[:shown])
     return f"{text} and {len(items) - shown:,} more" if len(items) > shown else text
@@ -81,9 +79,7 @@ def some(items: Sequence[object], shown: int = SHOWN) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that the device or the machine has no memory left."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return True
-    return isinstance(error, RuntimeError) and (
-        # torch's own is not imported here: commands that need no torch start without it.
-        type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in OUT_OF_MEMORY)
-    )
+    if isinstance(error, RuntimeError):
+        # torch's own class is not imported: commands that need no torch start without it.
+        return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)

@@ -2,24 +2,23 @@
 
 from itertools import pairwise
 
-SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def counted(number: int, noun: str) -> str:
-    """`number` of a `noun` that forms its plural with -s or -ies: "1 triplet", "2,000 queries"."""
+    """`number` of a `noun` whose plural ends in -s or -ies: "1 triplet", "2,000 queries"."""
     if number == 1:
         return f"1 {noun}"
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number:,} {plural}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
 
 
 def size(number: float) -> str:
     """`number` bytes in the unit that leaves up to three digits: "842 MiB", "1.4 GiB"."""
-    unit = 0
-    while number >= 999.5 and unit < len(SIZES) - 1:
-        number, unit = number / 1024, unit + 1
-    return f"{number:.{1 if unit and number < 9.95 else 0}f} {SIZES[unit]}"
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while number >= 999.5 and len(units) > 1:
+        number /= 1024
+        del units[0]
+    return f"{number:.{1 if units[0] != 'B' and number < 9.95 else 0}f} {units[0]}"
 
 
 def duration(seconds: float) -> str:
@@ -29,8 +28,8 @@ def duration(seconds: float) -> str:
     if seconds < 9.95:
         return f"{seconds:.2g} s"
     whole = round(seconds)
-    for (name, length), (lesser, part) in pairwise(UNITS):
+    for (unit, length), (smaller, part) in pairwise(UNITS):
         if whole >= length:
             rest = whole % length // part
-            return f"{whole // length:,} {name}" + (f" {rest} {lesser}" if rest else "")
+            return f"{whole // length:,} {unit}" + (f" {rest} {smaller}" if rest else "")
     return f"{whole} s"

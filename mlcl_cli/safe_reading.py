@@ -1,4 +1,4 @@
-"""What users hand in is read without trust: regular files only, and JSON of any depth."""
+"""Reading of files that may be anything: regular files only, and JSON of any depth."""
 
 import errno
 import json
@@ -11,14 +11,14 @@ NOT_REGULAR = "not a regular file"
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """`path`, opened for reading bytes, without waiting for somebody to write to it, as a FIFO would, forever.
+    """`path`, opened for reading bytes, without waiting forever for someone to write to it, as a FIFO would.
 
-    Raises OSError as `open` does (IsADirectoryError for a folder), and where `path` is a FIFO, a socket or a device.
+    Raises OSError as `open` does (IsADirectoryError for a folder), and if `path` is a FIFO, a socket or a device.
     """
     flags = os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK)
-    except BlockingIOError:  # a file server has a lease on it: a regular file, which opens when that is given up
+    except BlockingIOError:  # a file server leases it: a regular file, which opens once the lease is released
         descriptor = os.open(path, flags)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket, or a device without a driver
@@ -34,7 +34,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def parse_json(text: str | bytes, **options: Any) -> Any:
-    """`json.loads` that raises ValueError, and no RecursionError, for a value that is nested too deeply."""
+    """`json.loads` that raises ValueError, not RecursionError, for a value that is nested too deeply."""
     try:
         return json.loads(text, **options)
     except RecursionError:

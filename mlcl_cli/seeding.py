@@ -1,4 +1,4 @@
-"""Every random draw has a seed of its own, derived from what it is for: nothing depends on what was drawn before."""
+"""Each random draw has its own seed, derived from its purpose, so nothing depends on what was drawn before."""
 
 import hashlib
 
@@ -12,5 +12,5 @@ def derive_seed(seed: int, *purpose: object) -> int:
 
 
 def derive_generator(seed: int, *purpose: object) -> torch.Generator:
-    """A CPU generator started at `derive_seed` these."""
+    """A CPU generator with the seed that `derive_seed` gives."""
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))

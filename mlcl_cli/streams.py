@@ -1,4 +1,4 @@
-"""Standard streams that cannot fail a command, and text that cannot steer the terminal at their other end."""
+"""Standard streams that cannot fail a command, and text that cannot steer the terminal."""
 
 import io
 import os
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 READER_GONE = 141  # what a shell shows for a program that SIGPIPE ended
-CANNOT_WRITE = 4  # MachineError's, which is not imported before signals are handled
+CANNOT_WRITE = 4  # as MachineError, which is imported only after signals are handled
 
 # C0, DEL, C1, line and paragraph separators, bidirectional controls, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -15,27 +15,27 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 
 def printable(text: object) -> str:
     r"""`text` on one line, with each character that could steer a terminal escaped: `\x1b`, `\n`, `\u202e`."""
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
 
 
 def printable_json(text: str) -> str:
     r"""JSON with each such character inside its strings as `\uXXXX`, which reads back as the same value."""
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _UNSAFE.sub(lambda match: "\n" if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
 
 
 def write_error(text: str, *, below: bool = False) -> None:
-    """One line on stderr, escaped; `below` leaves a line that was begun, such as the terminal's `^C`."""
+    """Write one escaped line to stderr; `below` first ends a line that was begun, such as the terminal's `^C`."""
     sys.stderr.write(("\n" if below else "") + f"{printable(text)}\n")
     sys.stderr.flush()
 
 
-class _Tolerant(io.FileIO):
-    """A stream whose writes always succeed. What fails first is kept in `error`; the rest goes nowhere."""
+class _TolerantFile(io.FileIO):
+    """A stream whose writes always succeed. The first failure is kept in `error`; later output is dropped."""
 
     error: OSError | None = None
 
     def write(self, data: "io.ReadableBuffer", /) -> int:  # type: ignore[name-defined]
-        """The number of bytes written, or dropped."""
+        """The number of bytes written or dropped."""
         if self.error is None:
             try:
                 return super().write(data)
@@ -45,25 +45,25 @@ class _Tolerant(io.FileIO):
 
 
 def prepare() -> Callable[[], int]:
-    """Replaces the standard streams by tolerant ones and returns what to call at the end of the process.
+    """Replace the standard streams with tolerant ones; return what to call at the end of the process.
 
-    A closed descriptor is opened on the null device, so that no file of ours takes its number. A character that the
-    locale's encoding lacks is written as a backslash escape. What is returned flushes standard output and gives an exit
-    code: 0, READER_GONE where its reader left, or CANNOT_WRITE, after a line on standard error. A standard error that
-    fails is ignored.
+    A closed descriptor is opened on the null device, so that no other file gets its number. A character that the
+    locale cannot encode is written as a backslash escape. The returned function flushes standard output and gives the
+    exit code: 0, READER_GONE if its reader left, or CANNOT_WRITE, after a line on stderr. Failures of stderr are
+    ignored.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-    if os.environ.get("COLUMNS") == "0":  # what a container without a terminal may say; tables would be empty
+    if os.environ.get("COLUMNS") == "0":  # set in some containers without a terminal; tables would be empty
         del os.environ["COLUMNS"]
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    output = _Tolerant(1, "w", closefd=False)
-    sys.stdout = _text(output, sys.stdout)
-    sys.stderr = _text(_Tolerant(2, "w", closefd=False), sys.stderr)
+    output = _TolerantFile(1, "w", closefd=False)
+    sys.stdout = _text_stream(output, sys.stdout)
+    sys.stderr = _text_stream(_TolerantFile(2, "w", closefd=False), sys.stderr)
 
     def finish() -> int:
         sys.stdout.flush()
@@ -71,13 +71,13 @@ def prepare() -> Callable[[], int]:
             return 0
         if isinstance(output.error, BrokenPipeError):
             return READER_GONE
-        sys.stderr.write(f"error: standard output: cannot be written ({output.error.strerror})\n")
+        write_error(f"error: standard output: cannot be written ({output.error.strerror})")
         return CANNOT_WRITE
 
     return finish
 
 
-def _text(raw: _Tolerant, before: object) -> io.TextIOWrapper:
-    lines = raw.fileno() == 2 or raw.isatty() or getattr(before, "write_through", False)
+def _text_stream(raw: _TolerantFile, before: object) -> io.TextIOWrapper:
+    by_line = raw.fileno() == 2 or raw.isatty() or getattr(before, "write_through", False)
     encoding = getattr(before, "encoding", None) or "utf-8"
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=lines)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=by_line)

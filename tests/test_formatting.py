@@ -9,7 +9,7 @@ from mlcl_cli.formatting import counted, duration, size
     ("number", "noun", "text"),
     [(1, "triplet", "1 triplet"), (0, "image", "0 images"), (2000, "query", "2,000 queries")],
 )
-def test_counts(number: int, noun: str, text: str) -> None:
+def test_counts_have_their_plural(number: int, noun: str, text: str) -> None:
     assert counted(number, noun) == text
 
 
@@ -25,7 +25,7 @@ def test_counts(number: int, noun: str, text: str) -> None:
         (2**50, "1024 TiB"),
     ],
 )
-def test_sizes(number: float, text: str) -> None:
+def test_sizes_have_up_to_three_digits(number: float, text: str) -> None:
     assert size(number) == text
 
 
@@ -44,5 +44,5 @@ def test_sizes(number: float, text: str) -> None:
         (360_000, "4 d 4 h"),
     ],
 )
-def test_durations(seconds: float, text: str) -> None:
+def test_durations_have_at_most_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text

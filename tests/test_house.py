@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "signals": set(),
     "streams": set(),
     "atomic_files": {"errors", "streams"},
-    "config": {"errors", "safe_reading"},
+    "config": {"errors", "safe_reading", "streams"},
     "data": BASE - {"seeding", "signals"},
     "images": {"errors", "formatting", "safe_reading"},
     "models": {"errors"},

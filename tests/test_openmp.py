@@ -1,4 +1,4 @@
-"""OpenMP's wait policy, as real processes beside real busy ones choose it."""
+"""OpenMP's wait policy, chosen by real processes beside real busy ones."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcl_cli.openmp import CHOICES, LOAD, SLEEPING, SPINNING, set_wait_policy
+from mlcl_cli.openmp import LOAD, SLEEP, SPIN, VARIABLES, set_wait_policy
 
 SHOW = """
 import os, sys
@@ -24,7 +24,7 @@ print({name: os.environ[name] for name in %r if name in os.environ}, "torch" in 
 
 @pytest.fixture
 def busy() -> Iterator[None]:
-    """Two programs that want all of a processor."""
+    """Two programs that each keep a processor busy."""
     programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     yield
     for program in programs:
@@ -32,26 +32,26 @@ def busy() -> Iterator[None]:
         program.wait()
 
 
-def chosen(**environment: str) -> str:
-    own = {name: value for name, value in os.environ.items() if name not in CHOICES}
-    command = [sys.executable, "-c", SHOW % (CHOICES,)]
+def chosen_policy(**environment: str) -> str:
+    inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    command = [sys.executable, "-c", SHOW % (VARIABLES,)]
     return subprocess.run(
-        command, env=own | environment, capture_output=True, text=True, check=True
+        command, env=inherited | environment, capture_output=True, text=True, check=True
     ).stdout.splitlines()[-1]
 
 
-@pytest.mark.skipif(not LOAD.exists(), reason="only Linux says what is runnable")
+@pytest.mark.skipif(not LOAD.exists(), reason="needs Linux")
 @pytest.mark.usefixtures("busy")
 def test_threads_sleep_beside_busy_programs_and_torch_is_not_loaded_yet() -> None:
-    assert chosen() == f"{SLEEPING} False"
+    assert chosen_policy() == f"{SLEEP} False"
 
 
 def test_a_policy_is_always_set() -> None:
-    assert chosen() in (f"{SLEEPING} False", f"{SPINNING} False")
+    assert chosen_policy() in (f"{SLEEP} False", f"{SPIN} False")
 
 
-@pytest.mark.parametrize("name", CHOICES)
-def test_a_choice_of_the_user_stays(name: str) -> None:
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_setting_of_the_user_stays(name: str) -> None:
     environment = {name: "whatever"}
     set_wait_policy(environment)
     assert environment == {name: "whatever"}
@@ -63,4 +63,4 @@ def test_threads_spin_where_the_load_is_unknown(monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setattr("mlcl_cli.openmp.LOAD", tmp_path / "loadavg")
         environment: dict[str, str] = {}
         set_wait_policy(environment)
-        assert environment == SPINNING
+        assert environment == SPIN

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from mlcl_cli.bench.measure import Row, Timing
 from mlcl_cli.bench.synthetic_data import SMALLEST, SyntheticData
-from mlcl_cli.openmp import CHOICES, set_wait_policy
+from mlcl_cli.openmp import VARIABLES, set_wait_policy
 
 OTHERS = (0, 1, 2)
 STEPS = 100
@@ -20,7 +20,7 @@ def shared_processors(material: SyntheticData, repeats: int) -> Iterator[Row]:
         return
     smallest = material.sizes is SMALLEST
     steps = 5 if smallest else STEPS
-    untouched = {name: value for name, value in os.environ.items() if name not in CHOICES}
+    untouched = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     for others in OTHERS[:1] if smallest else OTHERS:
         ours, plain = list[tuple[float, float]](), list[tuple[float, float]]()
         with ExitStack() as busy:

@@ -1,18 +1,18 @@
 """pydantic's errors in plain words, each at its line of the profile or its `--set`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from mlcl_cli.config.schema import CONTRADICTION, Profile
 from mlcl_cli.config.strict_yaml import KeyPath
-from mlcl_cli.config.suggestions import SYNONYMS, did_you_mean, listed, nearest, printable, shown
-from mlcl_cli.config.types import CLIP_NAMES
+from mlcl_cli.config.suggestions import SYNONYMS, did_you_mean, nearest, shown
 
 
 def _walk(model: type[BaseModel], above: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:
@@ -31,19 +31,56 @@ KEYS: tuple[str, ...] = tuple(".".join(key) for key in _LEAVES)
 
 
 def choices(key: str) -> list[str]:
-    """The words that `key` takes; empty where it takes none, or a list of them."""
-    if key == "clip.model":
-        return [*CLIP_NAMES]
+    """The words that `key` takes; empty if it takes none, or a list of them."""
     annotation = FIELDS[tuple(key.split("."))].annotation
-    return ["true", "false"] if annotation is bool else [*_words(annotation)]
+    return [] if get_origin(annotation) is tuple else [*_words(annotation)]
 
 
-def _words(annotation: Any) -> Iterator[str]:
-    if get_origin(annotation) is Literal:
-        yield from get_args(annotation)
-    elif get_origin(annotation) in (Union, UnionType, Annotated):
-        for part in get_args(annotation):
+def _words(annotation: object) -> Iterator[str]:
+    if annotation is bool:
+        yield from ("true", "false")
+    for part in get_args(annotation):
+        if get_origin(annotation) is Literal:
+            yield part
+        else:
             yield from _words(part)
+
+
+def _expected(annotation: object, constraints: Sequence[object] = ()) -> str:
+    """What a field of this type takes."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _expected(parts[0], parts[1:])
+    if origin in (Union, UnionType):
+        return " or ".join(_expected(part) for part in parts)
+    if origin is tuple:
+        names = [*_words(annotation)]
+        return f"a list of {', '.join(names)}, such as [{names[-1]}]"
+    if origin is Literal:
+        return f"one of {', '.join(parts)}" if len(parts) > 1 else str(parts[0])
+    if annotation in (bool, Path):
+        return "true or false" if annotation is bool else "a path"
+    article, noun = ("an", "integer") if annotation is int else ("a", "number")
+    least = next((limit.ge for limit in constraints if hasattr(limit, "ge")), None)
+    return f"a positive {noun}" if least is None else f"{article} {noun} of at least {least}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A message, and the line of the profile that it is about: 0 if it is about none."""
+
+    text: str
+    line: int = 0
+
+
+def problem_in_file(path: Path, line: int | None, what: str) -> Problem:
+    """A problem on a line of the profile, where it has one."""
+    return Problem(f"{path}:{line}: {what}", line) if line else Problem(f"{path}: {what}")
+
+
+def problem_in_override(text: str, what: str) -> Problem:
+    """A problem with a `--set`; they come after those of the file."""
+    return Problem(f"--set {text}: {what}", line=2**31)
 
 
 @dataclass(frozen=True)
@@ -54,102 +91,73 @@ class Source:
     lines: Mapping[KeyPath, int]
     overrides: Mapping[KeyPath, str]
 
-    def at_line(self, line: int | None, what: str) -> tuple[int, str]:
-        """A problem on a line of the file, after its sort key."""
-        return line or 0, f"{self.path}:{line}: {what}" if line else f"{self.path}: {what}"
-
-    def at_key(self, key: KeyPath, what: str) -> tuple[int, str]:
-        """A problem with a key, wherever it was written."""
+    def problem(self, key: KeyPath, what: str) -> Problem:
+        """A problem with `key`, where it or else its section was written."""
         if key in self.overrides:
-            return at_override(self.overrides[key], what)
-        written = next((key[:size] for size in range(len(key), 0, -1) if key[:size] in self.lines), None)
-        line = self.lines[written] if written else None
-        return self.at_line(line, f"{printable('.'.join(key))}: {what}")
-
-    def has(self, key: KeyPath) -> bool:
-        """Whether the key was written at all."""
-        return key in self.lines or key in self.overrides
+            return problem_in_override(self.overrides[key], what)
+        above = (key[:size] for size in range(len(key), 0, -1))
+        line = next((self.lines[written] for written in above if written in self.lines), None)
+        return problem_in_file(self.path, line, f"{'.'.join(key)}: {what}")
 
 
-def at_override(text: str, what: str) -> tuple[int, str]:
-    """A problem with a `--set`, after its sort key: they come last."""
-    return 2**31, f"--set {printable(text)}: {what}"
-
-
-def unknown_override(key: str) -> str:
-    """What is wrong with a `--set` whose key is none."""
-    path = tuple(key.split("."))
-    if path in SECTIONS:
-        return f"{key} is a section; set one of its keys, such as {key}.{SECTIONS[path][0]}"
-    return "unknown key" + _suggestion(path, inside=False)
-
-
-def problems(error: ValidationError, source: Source) -> list[tuple[int, str]]:
-    """One problem a key, with what sorts it, in plain words."""
-    found: dict[KeyPath, tuple[int, str]] = {}
+def validation_problems(error: ValidationError, source: Source) -> list[Problem]:
+    """One problem for each key."""
+    by_key: dict[KeyPath, Problem] = {}
     for detail in error.errors(include_url=False):
-        loc = tuple(str(part) for part in detail["loc"])
+        place = tuple(str(part) for part in detail["loc"])
         if detail["type"] == CONTRADICTION:
-            for keys, what in detail["ctx"]["found"].items():
-                paths = [(*loc, name) for name in keys]
-                # The culprit may be a default; then the blame goes to the key that someone wrote.
-                blamed = next((path for path in paths if source.has(path)), paths[0])
-                text = what if blamed == paths[0] else f"{'.'.join(paths[0])} {what}"
-                found[paths[0]] = source.at_key(blamed, text)
+            for names, what in detail["ctx"]["found"].items():
+                keys = [(*place, name) for name in names]
+                # The first is to blame. If it is a default, the message belongs to a key that someone wrote.
+                written = next((key for key in keys if key in source.lines or key in source.overrides), keys[0])
+                text = what if written == keys[0] else f"{'.'.join(keys[0])} {what}"
+                by_key[keys[0]] = source.problem(written, text)
         elif detail["type"] == "extra_forbidden":
-            found[loc] = source.at_key(loc, "unknown key" + _suggestion(loc, inside=True))
+            by_key[place] = source.problem(place, unknown_key(place))
         else:
-            # A union's error has a loc for each of its members: one message a field says it all.
-            key = next(loc[:size] for size in range(len(loc), -1, -1) if loc[:size] in FIELDS)
-            found.setdefault(key, source.at_key(key, _wrong(key, dict(detail))))
-    return list(found.values())
+            # A union has an error for each of its members: one message for the field says it all.
+            key = next(place[:size] for size in range(len(place), -1, -1) if place[:size] in FIELDS)
+            by_key.setdefault(key, source.problem(key, _wrong_value(key, detail)))
+    return list(by_key.values())
 
 
-def _wrong(key: KeyPath, detail: Mapping[str, Any]) -> str:
+def _wrong_value(key: KeyPath, detail: ErrorDetails) -> str:
+    field, value = FIELDS[key], detail["input"]
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
-    value, wanted, hint = detail["input"], FIELDS[key].description, ""
-    if key in SECTIONS:
-        return f"must be a section with the keys {listed(SECTIONS[key])}, not {shown(value)}"
-    if not wanted:
-        names = get_args(FIELDS[key].annotation)
-        wanted, hint = f"one of {', '.join(names)}", did_you_mean(value, names)
-    if detail["type"] == "missing":
-        return f"is required: {wanted}"
     if detail["type"] == "less_than_equal":
-        wanted = f"at most {detail['ctx']['le']:,}"
-    return f"must be {wanted}, not {shown(value)}{hint}"
+        return f"must be at most {detail['ctx']['le']:,}, not {shown(value)}"
+    if key in SECTIONS:
+        return f"must be a section with the keys {', '.join(SECTIONS[key])}, not {shown(value)}"
+    expected = _expected(field.annotation, field.metadata)
+    if detail["type"] == "missing":
+        return f"is required: {expected}"
+    hint = did_you_mean(value, [*_words(field.annotation)])
+    if value and not hint and isinstance(value, str) and Path in get_args(field.annotation):
+        hint = f". A path needs a folder or an extension: ./{value}"
+    return f"must be {expected}, not {shown(value)}{hint}"
 
 
-def _suggestion(key: KeyPath, *, inside: bool) -> str:
-    """The end of a message about an unknown key: the likeliest keys, or those of its section.
-
-    `inside` a file, a key of the same section is named without it.
-    """
-    section, found = key[:-1], _likely(key)
-    if not found:
-        return f"; the keys here are {listed(SECTIONS.get(section, SECTIONS[()]))}"
-    names = [path[-1] if inside and path[:-1] == section else ".".join(path) for path in found]
-    return f"; did you mean {listed([repr(name) for name in names])}?"
+def unknown_key(key: KeyPath) -> str:
+    """What is wrong with a key that does not exist: the likeliest keys, or those of its section."""
+    if key in SECTIONS:
+        return f"{'.'.join(key)} is a section; set one of its keys, such as {'.'.join(key)}.{SECTIONS[key][0]}"
+    if matches := _likely(key):
+        return f"unknown key; did you mean {' or '.join(repr('.'.join(match)) for match in matches)}?"
+    return f"unknown key; valid keys here are {', '.join(SECTIONS.get(key[:-1], SECTIONS[()]))}"
 
 
 def _likely(key: KeyPath) -> list[KeyPath]:
-    """What the unknown `key` was probably meant to be: by its last part, within its section before other sections."""
     section, last = key[:-1], key[-1]
-    if section not in SECTIONS:
-        if section in FIELDS:
-            return [section]
-        sections = [above[0] for above in SECTIONS if above]
-        section = (meant,) if (meant := nearest(section[0], sections)) else ()
-        if (*section, last) in FIELDS:
-            return [(*section, last)]
-    name = tuple(SYNONYMS.get(last.casefold().replace("-", "_"), last).split("."))
-    same = [path for path in _LEAVES if path[-len(name) :] == name or path[:-1] == name]
-    if same:
-        return [path for path in same if path[:-1] == section] or same
-    if near := nearest(last, SECTIONS[section]):
+    if section in FIELDS and section not in SECTIONS:
+        return [section]
+    names = {".".join(known): known for known in FIELDS}
+    if near := nearest(".".join(key), names, cutoff=0.9):
+        return [names[near]]
+    meant = tuple(SYNONYMS.get(last.casefold().replace("-", "_"), last).split("."))
+    matches = [leaf for leaf in _LEAVES if leaf[-len(meant) :] == meant or leaf[:-1] == meant]
+    if not matches and (near := nearest(last, SECTIONS.get(section, ()))):
         return [(*section, near)]
-    if not section and (near := nearest(".".join(key), KEYS)):
-        return [tuple(near.split("."))]
-    near = nearest(last, [path[-1] for path in _LEAVES])
-    return [path for path in _LEAVES if path[-1] == near]
+    if not matches and (near := nearest(last, [leaf[-1] for leaf in _LEAVES])):
+        matches = [leaf for leaf in _LEAVES if leaf[-1] == near]
+    return [leaf for leaf in matches if leaf[:-1] == section] or matches

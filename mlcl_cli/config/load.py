@@ -2,18 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from mlcl_cli.config.error_messages import KEYS, Source, at_override, problems, unknown_override
+from mlcl_cli.config.error_messages import (
+    KEYS,
+    Source,
+    problem_in_file,
+    problem_in_override,
+    unknown_key,
+    validation_problems,
+)
 from mlcl_cli.config.schema import Profile
-from mlcl_cli.config.strict_yaml import MAX_CHARACTERS, Document, KeyPath, Value, YamlError, parse
-from mlcl_cli.config.suggestions import listed, printable, shown
-from mlcl_cli.config.types import Typed
+from mlcl_cli.config.strict_yaml import MAX_CHARACTERS, KeyPath, Value, YamlError, parse
+from mlcl_cli.config.suggestions import shown
+from mlcl_cli.config.types import CommandLineText
 from mlcl_cli.errors import SeveralUsageError, UsageError
 from mlcl_cli.safe_reading import open_regular
+from mlcl_cli.streams import printable
 
 VARIABLE = "MLCL_PROFILE"
 DEFAULT = "mlcl.yaml"
@@ -22,83 +29,78 @@ DEFAULT = "mlcl.yaml"
 def find_profile(option: Path | None, env: Mapping[str, str], cwd: Path) -> tuple[Path, str]:
     """The profile's path and why it is this one: `--profile`, else `$MLCL_PROFILE`, else `./mlcl.yaml`.
 
-    Raises UsageError where none of them is given. Whether a named file can be read shows when it is loaded.
+    Raises UsageError if there is none. Whether the file can be read shows when it is loaded.
     """
-    if option is not None:
-        return _home(cwd, option), "--profile"
-    if env.get(VARIABLE):
-        return _home(cwd, Path(env[VARIABLE])), f"${VARIABLE}"
+    named, why = (option, "--profile") if option is not None else (env.get(VARIABLE), f"${VARIABLE}")
+    if named:
+        try:
+            return cwd / Path(named).expanduser(), why
+        except RuntimeError as error:
+            raise UsageError(f"has no home folder ({error})", where=named) from error
     if (cwd / DEFAULT).exists():
         return cwd / DEFAULT, f"./{DEFAULT}"
-    others = sorted(path.name for path in cwd.glob("mlcl.*.yaml"))
-    choice = f", or choose one with --profile {listed(others)}" if others else ""
+    others = ", ".join(sorted(path.name for path in cwd.glob("mlcl.*.yaml")))
     raise UsageError(
-        f"there is no profile: no --profile, no ${VARIABLE}, and no {DEFAULT} in {cwd}",
-        remedy=f"Run `mlcl init` to write one{choice}",
+        f"no profile found: no --profile, no ${VARIABLE}, and no {DEFAULT} in {cwd}",
+        remedy="Run `mlcl init` to write one" + (f", or choose one with --profile: {others}" if others else ""),
     )
 
 
 def load_profile(path: Path, overrides: Sequence[str] = ()) -> Profile:
-    """Reads the profile in `path` with `key.path=value` overrides on top; the last one of a key counts.
+    """The profile in `path` with `key.path=value` overrides on top; the last one of a key wins.
 
     Relative paths start at the profile's folder; those in overrides at the working folder.
-    Raises UsageError with every problem, one a line, or where the file cannot be read.
+    Raises UsageError with every problem, one a line, or if the file cannot be read.
     """
     text = _read(path)
     try:
         document = parse(text)
     except YamlError as error:
-        raise UsageError(Source(path, {}, {}).at_line(error.line, error.what)[1]) from error
+        raise UsageError(problem_in_file(path, error.line, error.what).text) from error
     if not isinstance(document.value, dict | None):
         what = f"must be keys and values, such as `dataset: cirr`, not {shown(document.value)}"
-        raise UsageError(Source(path, {}, {}).at_line(1, what)[1])
-    typed, found = _read_overrides(overrides)
-    source = Source(path, document.lines, {key: text for key, (text, _) in typed.items()})
-    found += _repeats(document, source)
-    values = _merge(document.value or {}, {key: value for key, (_, value) in typed.items()})
+        raise UsageError(problem_in_file(path, 1, what).text)
+    values, written = dict(document.value or {}), dict[KeyPath, str]()
+    problems = [problem_in_file(path, error.line, error.what) for error in document.duplicates]
+    for override in overrides:
+        try:
+            key, value = _parse_override(override)
+        except (UsageError, YamlError) as error:
+            problems.append(problem_in_override(override, error.what))
+        else:
+            written[key] = override
+            _put(values, key, value)
+    source = Source(path, document.lines, written)
     try:
         profile = Profile.model_validate(values, context={"folder": path.parent.resolve()})
     except ValidationError as error:
-        found += problems(error, source)
-    if found:
-        raise SeveralUsageError([line for _, line in sorted(found, key=lambda problem: problem[0])])
+        problems += validation_problems(error, source)
+    if problems:
+        raise SeveralUsageError([printable(problem.text) for problem in sorted(problems, key=lambda each: each.line)])
     return profile
 
 
 def dump(profile: Profile) -> str:
-    """The resolved profile as YAML; loading it gives an equal one, wherever it lies."""
-    values = _escaped(profile.model_dump(mode="json"))
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
+    """The resolved profile as YAML; loading it gives an equal one from any folder."""
+    return yaml.dump(profile.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists on one line, as people write them."""
+    """Lists on one line, as people write them, and `$$` for a dollar sign."""
 
 
-def _flow(dumper: _Dumper, items: list[Any]) -> yaml.Node:
+def _represent_list(dumper: _Dumper, items: list[object]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
 
 
-def _text(dumper: _Dumper, text: str) -> yaml.Node:
-    # PyYAML writes exotic line breaks raw, and reading folds them; only double quotes escape them.
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    # PyYAML writes unusual line breaks raw, and reading folds them; only double quotes escape them.
+    style = None if text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text.replace("$", "$$"), style)
 
 
-_Dumper.add_representer(list, _flow)
-_Dumper.add_representer(str, _text)
-
-
-def _escaped(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    return value.replace("$", "$$") if isinstance(value, str) else value
-
-
-def _home(cwd: Path, path: Path) -> Path:
-    try:
-        return cwd / path.expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"has no home folder ({error})", where=path) from error
+_Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(str, _represent_text)
 
 
 def _read(path: Path) -> str:
@@ -117,40 +119,20 @@ def _read(path: Path) -> str:
         raise UsageError("is not UTF-8 text", where=f"{path}:{line}", remedy="Save it as UTF-8") from error
 
 
-def _read_overrides(overrides: Sequence[str]) -> tuple[dict[KeyPath, tuple[str, Value]], list[tuple[int, str]]]:
-    values: dict[KeyPath, tuple[str, Value]] = {}
-    found: list[tuple[int, str]] = []
-    for text in overrides:
-        key, equals, written = text.partition("=")
-        key = key.strip()
-        if not equals:
-            found.append(at_override(text, "must be KEY=VALUE, such as seed=1"))
-        elif key not in KEYS:
-            found.append(at_override(text, unknown_override(key)))
-        else:
-            try:
-                value = parse(written).value
-            except YamlError as error:
-                found.append(at_override(text, error.what))
-            else:
-                values[tuple(key.split("."))] = (text, Typed(value) if isinstance(value, str) else value)
-    return values, found
+def _parse_override(text: str) -> tuple[KeyPath, Value]:
+    name, equals, value_text = text.partition("=")
+    key = tuple(name.strip().split("."))
+    if not equals:
+        raise UsageError("must be KEY=VALUE, such as seed=1")
+    if ".".join(key) not in KEYS:
+        raise UsageError(unknown_key(key))
+    value = parse(value_text).value
+    return key, CommandLineText(value) if isinstance(value, str) else value
 
 
-def _repeats(document: Document, source: Source) -> list[tuple[int, str]]:
-    return [
-        source.at_line(repeat.line, f"{printable('.'.join(repeat.key))}: is given twice, first on line {repeat.first}")
-        for repeat in document.repeats
-    ]
-
-
-def _merge(values: dict[str, Value], overrides: Mapping[KeyPath, Value]) -> dict[str, Value]:
-    merged = dict(values)
-    for (*above, name), value in overrides.items():
-        if not above:
-            merged[name] = value
-            continue
-        section = merged.get(above[0]) or {}
-        if isinstance(section, dict):
-            merged[above[0]] = {**section, name: value}
-    return merged
+def _put(values: dict[str, Value], key: KeyPath, value: Value) -> None:
+    *section, name = key
+    if not section:
+        values[name] = value
+    elif isinstance(others := values.get(section[0]) or {}, dict):  # else the section itself is wrong
+        values[section[0]] = {**others, name: value}

@@ -4,26 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from mlcl_cli.config.types import (
-    AutoOrWhole,
-    ClipCheckpoint,
-    ClipModel,
-    FilePath,
-    FreshOrWhole,
-    Levels,
-    NoneOrWhole,
-    Positive,
-    Rate,
-    Ratio,
-    Seed,
-    SsclTerms,
-    Switch,
-    WholeFrom1,
-    WholeFrom2,
-)
+from mlcl_cli.config.types import BatchSize, ClipCheckpoint, ClipModel, Count, FilePath, Levels, Ratio, Seed, SsclTerms
 
 CONTRADICTION = "contradiction"
 
@@ -52,7 +36,7 @@ class Clip(_Section):
 
     model: ClipModel = "RN50x4"
     checkpoint: ClipCheckpoint = "auto"
-    encode_batch: AutoOrWhole = "auto"
+    encode_batch: Literal["auto"] | Count = "auto"
 
 
 class Image(_Section):
@@ -60,35 +44,35 @@ class Image(_Section):
 
     transform: Literal["targetpad", "squarepad", "clip"] = "targetpad"
     target_ratio: Ratio = 1.25
-    max_megapixels: Positive = 64.0
-    read_seconds: Positive = 120.0
+    max_megapixels: PositiveFloat = 64.0
+    read_seconds: PositiveFloat = 120.0
 
 
 class Finetune(_Section):
     """Stage 1; the defaults are METHOD.md, Section 3.2."""
 
     encoder: Literal["text", "image", "both"] = "both"
-    epochs: WholeFrom1 = 100
-    batch_size: WholeFrom2 = 128
-    learning_rate: Rate = 2e-6
-    validate_every: WholeFrom1 = 1
-    chunk_size: NoneOrWhole = "none"
-    checkpoint_blocks: Switch = False
+    epochs: Count = 100
+    batch_size: BatchSize = 128
+    learning_rate: PositiveFloat = 2e-6
+    validate_every: Count = 1
+    chunk_size: Literal["none"] | Count = "none"
+    checkpoint_blocks: bool = False
 
 
 class Combiner(_Section):
     """Stage 2: network, losses, training and use; the defaults are METHOD.md, Sections 4.1 and 4.4."""
 
-    projection_dim: WholeFrom1 = 2560
-    hidden_dim: WholeFrom1 = 5120
-    epochs: WholeFrom1 = 1000
-    batch_size: WholeFrom2 = 2048
-    learning_rate: Rate = 2e-5
-    validate_every: WholeFrom1 = 1
-    learned_temperature: Switch = True
+    projection_dim: Count = 2560
+    hidden_dim: Count = 5120
+    epochs: Count = 1000
+    batch_size: BatchSize = 2048
+    learning_rate: PositiveFloat = 2e-5
+    validate_every: Count = 1
+    learned_temperature: bool = True
     levels: Levels = ("sum", "cat", "hybrid")
     sscl: SsclTerms = ("mid", "high")
-    augmented_views: FreshOrWhole = "fresh"
+    augmented_views: Literal["fresh"] | Count = "fresh"
     schedule: Literal["none", "cosine_restarts"] = "none"
     inference_weights: Literal["released", "matched"] = "released"
     select_by: Literal["auto", "arithmetic", "harmonic", "geometric"] = "auto"
@@ -103,9 +87,9 @@ class Evaluate(_Section):
 class Checkpoints(_Section):
     """How often a run saves the state that it can resume from, and which epochs' weights it keeps for good."""
 
-    every_epochs: NoneOrWhole = "none"
-    every_minutes: Positive = 5.0
-    keep_every: NoneOrWhole = "none"
+    every_epochs: Literal["none"] | Count = "none"
+    every_minutes: PositiveFloat = 5.0
+    keep_every: Literal["none"] | Count = "none"
 
 
 class Profile(_Section):
@@ -118,7 +102,7 @@ class Profile(_Section):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     seed: Seed = 0
-    workers: AutoOrWhole = "auto"
+    workers: Literal["auto"] | Count = "auto"
     bad_images: Literal["stop", "drop"] = "stop"
     resume: Literal["none", "auto"] = "none"
     checkpoints: Checkpoints = Field({}, validate_default=True)

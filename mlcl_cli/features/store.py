@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mlcl_cli.atomic_files import exclusive
+from mlcl_cli.atomic_files import exclusive_lock
 from mlcl_cli.errors import some
 from mlcl_cli.features.bank import Bank, Table
 from mlcl_cli.features.encode_batch import EncodeBatch
@@ -162,7 +162,7 @@ class FeatureStore:
         if not self.writes:
             yield Bank.open(self.folder, key, writes=False)
             return
-        with exclusive(path.with_name(f"{path.name}.lock"), wait):
+        with exclusive_lock(path.with_name(f"{path.name}.lock"), wait):
             yield Bank.open(self.folder, key)
 
     def _fill(self, bank: Bank, stamps: Mapping[str, str], parts: Iterator[tuple[list[str], Tensor]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor
 
-from mlcl_cli.atomic_files import exclusive, nearest_existing_parent, to_json, write_file
+from mlcl_cli.atomic_files import exclusive_lock, nearest_existing_parent, to_json, write_file
 from mlcl_cli.errors import DataError, MachineError, some
 from mlcl_cli.runs.checkpoints import SUFFIX, Kind, save_checkpoint
 from mlcl_cli.runs.logs import Logs, Scalars
@@ -75,7 +75,7 @@ class Run:
     def __post_init__(self) -> None:
         self._logs = Logs(self.folder)
         self._held = ExitStack()
-        self._held.enter_context(exclusive(self.folder / LOCK, self._refuse))
+        self._held.enter_context(exclusive_lock(self.folder / LOCK, self._refuse))
 
     @classmethod
     def create(cls, parent: Path, name: str, profile: str, **parts: Any) -> Self:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import normalize
 
-from mlcl_cli.atomic_files import require_own, write_file
+from mlcl_cli.atomic_files import require_replaceable, write_file
 from mlcl_cli.config import Profile
 from mlcl_cli.data.captions import validation_caption
 from mlcl_cli.data.protocols import Protocol
@@ -153,7 +153,7 @@ def run_evaluation(
 ) -> EvaluationResult:
     """Evaluates the data set's validation protocol; writes every target's rank to `ranks`, as CSV, if given."""
     if ranks is not None:
-        require_own(ranks, ",".join(RANK_COLUMNS), "a table of ranks")
+        require_replaceable(ranks, ",".join(RANK_COLUMNS), "a table of ranks")
     context = RunContext.open(profile, progress, needs_disk=False)
     split = context.split("val")
     model = load_retrieval_model(context, combining_function, checkpoint)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mlcl_cli.atomic_files import require_own
+from mlcl_cli.atomic_files import require_replaceable
 from mlcl_cli.errors import UsageError
 from mlcl_cli.runs.checkpoints import load_checkpoint
 from mlcl_cli.runs.original_format import FORMAT, description_path, write_original
@@ -27,7 +27,7 @@ def export_checkpoint(source: Path, output: Path, *, force: bool) -> dict[str, A
             raise UsageError("is not a regular file", where=path, remedy="Choose another output")
         if path.exists() and not force:
             raise UsageError("already exists", where=path, remedy="Use --force to overwrite it")
-    require_own(beside, f'"format": "{FORMAT}"', "the description of an export")
+    require_replaceable(beside, f'"format": "{FORMAT}"', "the description of an export")
     checkpoint = load_checkpoint(source)
     files, warnings = write_original(output, checkpoint.kind, checkpoint.state, checkpoint.about)
     return {

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mlcl_cli.atomic_files import require_own, to_json, write_file
+from mlcl_cli.atomic_files import require_replaceable, to_json, write_file
 from mlcl_cli.data.datasets import DATASETS
 
 Severity = Literal["error", "note"]
@@ -115,7 +115,9 @@ class CheckResult:
 
 def require_writable(path: Path) -> None:
     """Raises UsageError where findings would replace a file that holds something else."""
-    require_own(path, ",".join(COLUMNS[:4]) if path.suffix.lower() == ".csv" else '"command": "check"', "findings")
+    require_replaceable(
+        path, ",".join(COLUMNS[:4]) if path.suffix.lower() == ".csv" else '"command": "check"', "findings"
+    )
 
 
 def write_findings(result: CheckResult, path: Path) -> None:

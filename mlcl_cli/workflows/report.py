@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcl_cli import __version__
-from mlcl_cli.atomic_files import require_own, write_file
+from mlcl_cli.atomic_files import require_replaceable, write_file
 from mlcl_cli.config import Profile, load_profile
 from mlcl_cli.errors import DataError, MlclError, StuckError, UsageError
 from mlcl_cli.formatting import counted
@@ -68,7 +68,7 @@ def write_report(
     path = output or profile.workspace / "reports" / f"{_title(runs, every=every)}.html"
     if path.suffix not in (".html", ".htm"):
         raise UsageError("must end in .html", where=path, remedy="Choose another --output")
-    require_own(path, SIGN, "a report")
+    require_replaceable(path, SIGN, "a report")
     paths: Paths = {}
     reported = [_reported(profile, progress, number, run, sample, paths) for number, run in enumerate(runs)]
     title = f"{runs[0].stage}/{runs[0].folder.name}" if len(runs) == 1 else f"{len(runs)} runs side by side"

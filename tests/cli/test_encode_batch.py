@@ -21,4 +21,4 @@ def test_a_batch_is_a_whole_number(mlcl: Mlcl, tmp_path: Path, wrong: str) -> No
     world(tmp_path, "cirr")
     shown = mlcl("evaluate", "--set", f"clip.encode_batch={wrong}")
     assert shown.code == 2
-    assert f"clip.encode_batch={wrong}: must be auto or a whole number of at least 1" in shown.err
+    assert f"clip.encode_batch={wrong}: must be auto or a positive integer" in shown.err

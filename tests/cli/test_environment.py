@@ -1,4 +1,4 @@
-"""Broken streams, odd locales, folders that are gone: the command works, or says one line. Real processes, no mocks."""
+"""Broken streams, odd locales, deleted folders: the command works, or prints one line. Real processes, no mocks."""
 
 import ctypes
 import json
@@ -18,9 +18,9 @@ INIT = ("init", "--output", "new.yaml")
 
 
 def start(folder: Path, *command: str, env: dict[str, str] | None = None, **how: Any) -> "subprocess.Popen[str]":
-    own = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
-    return subprocess.Popen([*MLCL, *command], cwd=folder, env=own, text=True, **streams)
+    return subprocess.Popen([*MLCL, *command], cwd=folder, env=environment, text=True, **streams)
 
 
 def run(folder: Path, *command: str, **how: Any) -> tuple[int, str, str]:
@@ -39,21 +39,21 @@ def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path: Path, command: 
     os.close(writer)
 
 
-def test_results_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+def test_a_full_stdout_is_an_error(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         code, _, err = run(tmp_path, *INIT, stdout=full)
     assert code == 4
     assert err == "error: standard output: cannot be written (No space left on device)\n"
 
 
-def test_messages_that_cannot_be_written_fail_nothing(tmp_path: Path) -> None:
+def test_a_broken_stderr_fails_nothing(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         code, out, _ = run(tmp_path, *INIT, stderr=full)
     assert (code, out[:14]) == (0, "Wrote new.yaml")
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
-def test_closed_streams_are_no_files_of_ours(tmp_path: Path, closed: tuple[int, ...]) -> None:
+def test_closed_streams_are_not_reused_for_files(tmp_path: Path, closed: tuple[int, ...]) -> None:
     def close() -> None:
         for descriptor in closed:
             os.close(descriptor)
@@ -83,7 +83,7 @@ def test_json_is_whole_and_files_are_utf8_in_an_ascii_locale(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", [("runs",), ("init",), ("export", "a.safetensors", "b.pt"), ("evaluate",)])
-def test_a_working_folder_that_is_gone(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_a_deleted_working_folder_is_one_line(tmp_path: Path, command: tuple[str, ...]) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     code, _, err = run(gone, *command, preexec_fn=gone.rmdir)
@@ -103,9 +103,9 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, command: tuple[str, ...])
     ],
     ids=str,
 )
-def test_odd_environments(tmp_path: Path, env: dict[str, str]) -> None:
+def test_odd_environments_neither_crash_nor_hide_the_help(tmp_path: Path, env: dict[str, str]) -> None:
     code, out, err = run(tmp_path, "check", env=env)
-    assert (code, out, "there is no profile" in err.replace("\n", " ")) == (2, "", True)
+    assert (code, out, "no profile found" in err.replace("\n", " ")) == (2, "", True)
     code, out, _ = run(tmp_path, "--help", env=env)
     assert code == 0
     assert out.strip()
@@ -113,7 +113,7 @@ def test_odd_environments(tmp_path: Path, env: dict[str, str]) -> None:
 
 LOCKLESS = """
 import ctypes, struct, sys
-# Linux' own filter: the system call flock answers {errno}, as a network drive without a lock server does.
+# Linux's own filter: the system call flock answers {errno}, as a network drive without a lock server does.
 instructions = [(0x20, 0, 0, 0), (0x15, 0, 1, {flock}), (0x06, 0, 0, 0x00050000 | {errno}), (0x06, 0, 0, 0x7FFF0000)]
 program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in instructions))
 header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(instructions), ctypes.addressof(program)))
@@ -125,35 +125,35 @@ if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.addressof(header), 0, 
 FLOCK = {"x86_64": 73, "aarch64": 32}
 USE = """
 from pathlib import Path
-from mlcl_cli.atomic_files import exclusive
+from mlcl_cli.atomic_files import exclusive_lock
 for _ in range(2):
-    with exclusive(Path(sys.argv[1]) / "lock", lambda: sys.exit("taken")):
-        print("alone")
+    with exclusive_lock(Path(sys.argv[1]) / "lock", lambda: sys.exit("taken")):
+        print("locked")
 """
 
 
 @pytest.mark.skipif(os.uname().machine not in FLOCK, reason="needs the number of a system call")
 @pytest.mark.parametrize("number", [37, 38, 95], ids=["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
-def test_without_locks_it_says_so_once_and_works_alone(tmp_path: Path, number: int) -> None:
+def test_a_file_system_without_locks_is_warned_of_once(tmp_path: Path, number: int) -> None:
     script = LOCKLESS.format(errno=number, flock=FLOCK[os.uname().machine]) + USE
-    own = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=own, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
     if done.returncode == 99:
         pytest.skip("needs seccomp")
-    assert (done.returncode, done.stdout) == (0, "alone\nalone\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "locked\nlocked\n"), done.stderr
     assert done.stderr.count("has no locks; run only one mlcl command at a time") == 1
     assert done.stderr.count("\n") == 1
 
 
 def bound_by_permissions() -> None:
-    """Root gives up what lets it ignore them (CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH); others are bound anyway."""
+    """Drop root's right to ignore permissions: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
     libc = ctypes.CDLL(None)
     for capability in (1, 2):
         libc.prctl(24, capability, 0, 0, 0)
 
 
-def test_a_workspace_of_somebody_else_is_evaluated_in_memory(tmp_path: Path) -> None:
+def test_a_read_only_workspace_is_evaluated_in_memory(tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     features = tmp_path / "work/features"
     features.mkdir(parents=True)
@@ -164,13 +164,12 @@ def test_a_workspace_of_somebody_else_is_evaluated_in_memory(tmp_path: Path) -> 
     assert not any(features.iterdir())
 
 
-def test_a_run_of_somebody_else_is_not_resumed(tmp_path: Path) -> None:
-    script = (
-        "import pathlib\nfrom mlcl_cli.atomic_files import exclusive\nexclusive(pathlib.Path('lock'), exit).__enter__()"
-    )
+def test_a_read_only_lock_file_is_refused(tmp_path: Path) -> None:
+    script = "from pathlib import Path; from mlcl_cli.atomic_files import exclusive_lock as lock\n"
+    script += "lock(Path('lock'), exit).__enter__()"
     (tmp_path / "lock").touch(0o444)
     command = [sys.executable, "-c", script]
-    own = {**os.environ, "PYTHONPATH": str(ROOT)}
-    how: Any = {"cwd": tmp_path, "env": own, "capture_output": True, "text": True, "check": False}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    how: Any = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "check": False}
     done = subprocess.run(command, preexec_fn=bound_by_permissions, **how)
     assert "MachineError: lock: cannot be locked (Permission denied)" in done.stderr

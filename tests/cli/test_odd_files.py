@@ -1,4 +1,4 @@
-"""Files that would block a reader or exhaust it are refused in one line, whatever names them."""
+"""Files that would block or exhaust a reader are refused in one line, whatever refers to them."""
 
 import os
 import resource
@@ -31,7 +31,7 @@ def device(path: Path) -> None:
 def listener(path: Path) -> None:
     path.unlink(missing_ok=True)
     here = Path.cwd()
-    os.chdir(path.parent)  # a socket's path is short
+    os.chdir(path.parent)  # a socket's path must be short
     try:
         socket.socket(socket.AF_UNIX).bind(path.name)
     finally:
@@ -44,7 +44,7 @@ def deep(path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("make", [fifo, device, listener])
-def test_files_that_are_not_regular(mlcl: Mlcl, tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_files_that_are_not_regular_are_refused(mlcl: Mlcl, tmp_path: Path, make: Callable[[Path], None]) -> None:
     profile = tmp_path / "other.yaml"
     make(profile)
     outcome = mlcl("evaluate", "--profile", str(profile))
@@ -65,7 +65,7 @@ def test_files_that_are_not_regular(mlcl: Mlcl, tmp_path: Path, make: Callable[[
         assert f"{name}: cannot be read (not a regular file)" in outcome.err
 
 
-def test_json_of_any_depth(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_deep_json_is_reported_as_damage(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     run = tmp_path / "work/combiner/one"
     run.mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_json_of_any_depth(mlcl: Mlcl, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", [cirr, fashioniq])
-def test_deep_name_lists(mlcl: Mlcl, tmp_path: Path, reader: Callable[[Path], Path]) -> None:
+def test_deep_name_lists_are_refused(mlcl: Mlcl, tmp_path: Path, reader: Callable[[Path], Path]) -> None:
     world(tmp_path, reader.__name__)
     for path in (tmp_path / "data").rglob("split*.json"):
         deep(path)
@@ -93,7 +93,7 @@ def test_deep_name_lists(mlcl: Mlcl, tmp_path: Path, reader: Callable[[Path], Pa
     assert "nested too deeply" in outcome.err
 
 
-def test_more_memory_than_there_is(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_model_larger_than_memory_is_a_machine_error(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (2**36, limits[1]))
@@ -136,7 +136,7 @@ def under_a_file() -> None:
         (under_a_file, "/dev/null/file: Not a directory"),
     ],
 )
-def test_what_the_machine_refuses_is_no_bug(
+def test_what_the_machine_refuses_is_not_called_a_bug(
     cause: Callable[[], None], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(typer.Exit) as end:

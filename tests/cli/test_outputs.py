@@ -12,7 +12,7 @@ import pytest
 from conftest import Mlcl
 from world import world
 
-from mlcl_cli.atomic_files import require_own, write_file, write_files
+from mlcl_cli.atomic_files import require_replaceable, write_file, write_files
 from mlcl_cli.errors import UsageError
 
 SUM = ("evaluate", "--combining-function", "sum", "--ranks")
@@ -64,7 +64,7 @@ def test_a_link_to_a_device_is_refused(tmp_path: Path) -> None:
     link = tmp_path / "null.csv"
     link.symlink_to(os.devnull)
     with pytest.raises(UsageError, match="is not a regular file"):
-        require_own(link, "x", "a table")
+        require_replaceable(link, "x", "a table")
     with pytest.raises(UsageError, match="is not a regular file"):
         write_file(link, b"text")
     assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)

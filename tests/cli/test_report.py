@@ -273,11 +273,14 @@ def test_captions_and_names_are_text_not_markup(mlcl: Mlcl, trained: Path) -> No
     [
         (["report", "nothing"], "'nothing' names no run"),
         (["report", "--all", "cirr"], "--all: names are given, too"),
-        (["report", "--output", "thesis.html"], "thesis.html: exists and is not a report of mlcl"),
+        (["report", "--output", "thesis.html"], "thesis.html: already exists and is not a report written by mlcl"),
         (["report", "--set", "evaluate.gallery=val"], "--set evaluate.gallery=val: has no effect on a report"),
-        (["evaluate", "--ranks", "thesis.html"], "thesis.html: exists and is not a table of ranks of mlcl"),
+        (
+            ["evaluate", "--ranks", "thesis.html"],
+            "thesis.html: already exists and is not a table of ranks written by mlcl",
+        ),
         (["evaluate", "--ranks", "data"], "data: is a folder"),
-        (["check", "--output", "thesis.html"], "thesis.html: exists and is not findings of mlcl"),
+        (["check", "--output", "thesis.html"], "thesis.html: already exists and is not findings written by mlcl"),
         (["report", "--output", "data"], "data: must end in .html"),
     ],
 )

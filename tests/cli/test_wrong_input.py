@@ -43,12 +43,12 @@ def shoe_world(mlcl: Mlcl, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_no_profile(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_missing_profile_names_init(mlcl: Mlcl, tmp_path: Path) -> None:
     refused(mlcl("evaluate"), 2, "mlcl init")
     assert files(tmp_path) == set()
 
 
-def test_unknown_key_and_wrong_type_are_told_at_once(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_an_unknown_key_and_a_wrong_type_are_reported_together(mlcl: Mlcl, tmp_path: Path) -> None:
     (tmp_path / "mlcl.yaml").write_text("dataset: cirr\ncombiner:\n  epohcs: 3\n  batch_size: many\n")
     outcome = mlcl("train-combiner")
     assert outcome.code == 2
@@ -58,38 +58,38 @@ def test_unknown_key_and_wrong_type_are_told_at_once(mlcl: Mlcl, tmp_path: Path)
     assert "Traceback" not in outcome.err
 
 
-def test_an_unknown_key_on_the_command_line(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_an_unknown_key_of_set_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     refused(mlcl("evaluate", "--set", "combiner.epohcs=3"), 2, "--set", "epochs")
 
 
-def test_a_root_that_does_not_exist(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_missing_root_is_named(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     shutil.rmtree(tmp_path / "data")
     refused(mlcl(*EVALUATE), 3, str(tmp_path / "data"))
 
 
 @pytest.mark.parametrize("dataset", ["fashioniq", "shoes", "cirr"])
-def test_a_root_of_another_layout(mlcl: Mlcl, tmp_path: Path, dataset: str) -> None:
+def test_a_root_with_another_layout_is_refused(mlcl: Mlcl, tmp_path: Path, dataset: str) -> None:
     world(tmp_path, dataset)
     shutil.rmtree(tmp_path / "data")
     (tmp_path / "data/holiday").mkdir(parents=True)
     refused(mlcl(*EVALUATE), 3, "data")
 
 
-def test_an_annotation_file_that_is_missing(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_missing_annotation_file_is_named(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     (tmp_path / "data/cirr/captions/cap.rc2.val.json").unlink()
     refused(mlcl(*EVALUATE), 3, "cap.rc2.val.json")
 
 
-def test_an_annotation_file_that_is_not_json(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_an_annotation_file_that_is_not_json_is_named(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     (tmp_path / "data/cirr/captions/cap.rc2.val.json").write_text("<html>404</html>")
     refused(mlcl(*EVALUATE), 3, "cap.rc2.val.json", "JSON")
 
 
-def test_a_record_that_lacks_a_field(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_record_without_a_field_is_named(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     edit(tmp_path / "data/cirr/captions/cap.rc2.val.json", lambda records: records[2].pop("caption") and None)
     refused(mlcl(*EVALUATE), 3, "cap.rc2.val.json", "3", "caption")
@@ -103,12 +103,12 @@ def break_image(path: Path, how: str) -> None:
     elif how == "truncated":
         path.write_bytes(path.read_bytes()[:-30])
     else:
-        path.write_text("this is no picture")
+        path.write_text("not an image")
 
 
 @pytest.mark.parametrize("how", ["missing", "zero-byte", "truncated", "text"])
 @pytest.mark.parametrize("command", [("finetune", "--encoder", "text"), ("finetune", "--encoder", "image"), EVALUATE])
-def test_a_bad_image(mlcl: Mlcl, shoe_world: Path, how: str, command: tuple[str, ...]) -> None:
+def test_a_bad_image_stops_the_command(mlcl: Mlcl, shoe_world: Path, how: str, command: tuple[str, ...]) -> None:
     names = json.loads((shoe_world / "data/annotations/split.val.json").read_text())
     path = shoe_world / "data/images" / names[0]
     break_image(path, how)
@@ -116,7 +116,7 @@ def test_a_bad_image(mlcl: Mlcl, shoe_world: Path, how: str, command: tuple[str,
     assert not (shoe_world / "work/finetune").exists()
 
 
-def test_all_bad_images_are_listed_at_once(mlcl: Mlcl, shoe_world: Path) -> None:
+def test_all_bad_images_are_listed_together(mlcl: Mlcl, shoe_world: Path) -> None:
     paths = sorted((shoe_world / "data/images").rglob("*.jpg"))[:3]
     for path, how in zip(paths, ("missing", "zero-byte", "text"), strict=True):
         break_image(path, how)
@@ -124,7 +124,7 @@ def test_all_bad_images_are_listed_at_once(mlcl: Mlcl, shoe_world: Path) -> None
     refused(outcome, 3, "3 images", *(path.name for path in paths))
 
 
-def test_dropped_images_are_counted_listed_and_labelled(mlcl: Mlcl, shoe_world: Path) -> None:
+def test_dropped_images_are_counted_listed_and_labeled(mlcl: Mlcl, shoe_world: Path) -> None:
     for split in ("train", "val"):
         names = json.loads((shoe_world / f"data/annotations/split.{split}.json").read_text())
         break_image(shoe_world / "data/images" / names[0], "missing")
@@ -151,25 +151,25 @@ def test_a_submission_is_never_pruned(mlcl: Mlcl, tmp_path: Path) -> None:
     assert not (tmp_path / "work/submissions").exists()
 
 
-def test_an_image_name_that_leaves_the_root(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_an_image_name_outside_the_root_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     places = tmp_path / "data/cirr/image_splits/split.rc2.val.json"
     edit(places, lambda value: value.update({"val-0-img0": "../../secret.png"}))
     refused(mlcl(*EVALUATE), 3, "secret.png")
 
 
-def test_a_triplet_whose_image_is_in_no_split(mlcl: Mlcl, shoe_world: Path) -> None:
+def test_a_triplet_with_an_image_of_no_split_is_refused(mlcl: Mlcl, shoe_world: Path) -> None:
     triplets = shoe_world / "data/annotations/triplet.val.json"
     edit(triplets, lambda records: records[1].update(ImageName="womens/clogs/0/unknown.jpg"))
     refused(mlcl(*EVALUATE), 3, "unknown.jpg", "split")
 
 
-def test_an_unknown_clip_name(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_an_unknown_clip_name_lists_the_known_ones(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     refused(mlcl(*EVALUATE, "--set", "clip.model=RN50x5"), 2, "RN50x4")
 
 
-def test_a_clip_file_that_is_missing_or_none(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_missing_or_invalid_clip_file_is_named(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     refused(mlcl(*EVALUATE, "--set", "clip.model=none.pt"), 3, "none.pt")
     (tmp_path / "text.pt").write_text("hello")
@@ -178,7 +178,7 @@ def test_a_clip_file_that_is_missing_or_none(mlcl: Mlcl, tmp_path: Path) -> None
     refused(mlcl(*EVALUATE, "--set", "clip.model=other.pt"), 3, "other.pt", "not CLIP's")
 
 
-def test_a_checkpoint_of_another_kind(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_checkpoint_of_the_wrong_kind_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     tuned = mlcl("finetune", "--encoder", "text", "--json").json["best"]["checkpoint"]
     refused(mlcl("evaluate", "--checkpoint", tuned), 3, "of a clip, not of a combiner")
@@ -186,13 +186,13 @@ def test_a_checkpoint_of_another_kind(mlcl: Mlcl, tmp_path: Path) -> None:
     refused(mlcl(*EVALUATE, "--set", f"clip.checkpoint={combiner}"), 3, "of a combiner, not of a clip")
 
 
-def test_a_tuned_clip_of_another_size(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_tuned_clip_of_another_size_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     other = tiny_clip(tmp_path / "other.pt", embed_dim=24)
     refused(mlcl(*EVALUATE, "--set", f"clip.checkpoint={other}"), 3, "belong to another CLIP")
 
 
-def test_a_combiner_made_with_another_clip(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_combiner_trained_on_another_clip_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     assert mlcl("train-combiner").code == 0
     other = tiny_clip(tmp_path / "other.pt", seed=1)
@@ -201,45 +201,45 @@ def test_a_combiner_made_with_another_clip(mlcl: Mlcl, tmp_path: Path) -> None:
     assert not (tmp_path / "work/submissions").exists()
 
 
-def test_a_combiner_trained_on_another_transform(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_combiner_trained_with_another_transform_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     assert mlcl("train-combiner").code == 0
     refused(mlcl("evaluate", "--set", "image.transform=squarepad"), 3, "squarepad")
 
 
-def test_no_combiner_yet(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_missing_combiner_names_the_command_that_trains_one(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     refused(mlcl("evaluate"), 3, "mlcl train-combiner")
 
 
-def test_an_empty_split(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_an_empty_split_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     write_json(tmp_path / "data/cirr/captions/cap.rc2.val.json", [])
     refused(mlcl(*EVALUATE), 3, "cap.rc2.val.json")
 
 
 @pytest.mark.parametrize("command", [("finetune", "--encoder", "text"), ("train-combiner",)])
-def test_a_batch_larger_than_the_data_set(mlcl: Mlcl, tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_a_batch_larger_than_the_data_set_is_refused(mlcl: Mlcl, tmp_path: Path, command: tuple[str, ...]) -> None:
     world(tmp_path, "cirr")
     refused(mlcl(*command, "--batch-size", "13"), 2, "batch_size 13", "12")
     assert not list((tmp_path / "work").glob("*/*/run.json"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_that_is_absent(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_missing_cuda_is_a_machine_error(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     refused(mlcl(*EVALUATE, "--set", "device=cuda"), 4, "CUDA")
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="needs a folder that is not writable")
-def test_a_workspace_that_cannot_be_written(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_an_unwritable_workspace_is_a_machine_error(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     (tmp_path / "taken").write_text("a file, not a folder")
     refused(mlcl(*EVALUATE, "--set", "workspace=taken"), 4, "taken")
     refused(mlcl("train-combiner", "--set", "workspace=/proc/mlcl"), 4, "/proc/mlcl")
 
 
-def test_scores_that_are_not_finite(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_scores_that_are_not_finite_are_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     state = torch.load(tmp_path / "clip.pt", weights_only=True)
     state["text_projection"].fill_(torch.nan)
@@ -247,7 +247,7 @@ def test_scores_that_are_not_finite(mlcl: Mlcl, tmp_path: Path) -> None:
     refused(mlcl(*EVALUATE), 3, "not finite")
 
 
-def test_a_loss_that_is_not_finite(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_training(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     refused(mlcl("finetune", "--encoder", "text", "--learning-rate", "1e30"), 5, "not finite", "epoch")
 
@@ -271,12 +271,12 @@ def test_init_never_overwrites(mlcl: Mlcl, tmp_path: Path) -> None:
     assert "dataset: shoes" in (tmp_path / "mlcl.yaml").read_text()
 
 
-def test_submitting_for_another_data_set(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_submission_for_another_data_set_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "fashioniq")
     refused(mlcl("submit-cirr"), 2, "fashioniq")
 
 
-def test_a_submissions_name_stays_a_name(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_submission_name_is_not_a_path(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     refused(mlcl("submit-cirr", "--name", "../up"), 2, "../up")
 

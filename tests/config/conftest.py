@@ -1,4 +1,4 @@
-"""A profile written, loaded, and complained about."""
+"""Fixtures that write a profile and load it, or return its error."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +11,13 @@ from mlcl_cli.errors import UsageError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the profile lies, links resolved."""
+    """The folder of the profile, without symbolic links."""
     return tmp_path.resolve()
 
 
 @pytest.fixture
 def load(folder: Path) -> Callable[..., Profile]:
-    """`load(text, *overrides)`: what a profile of this text gives."""
+    """`load(text, *overrides)`: the profile that this text makes."""
 
     def run(text: str, *overrides: str) -> Profile:
         path = folder / "mlcl.yaml"
@@ -29,7 +29,7 @@ def load(folder: Path) -> Callable[..., Profile]:
 
 @pytest.fixture
 def complaints(folder: Path, load: Callable[..., Profile]) -> Callable[..., list[str]]:
-    """`complaints(text, *overrides)`: the lines of the error, less the file's folder."""
+    """`complaints(text, *overrides)`: the lines of the error, without the file's folder."""
 
     def run(text: str, *overrides: str) -> list[str]:
         with pytest.raises(UsageError) as error:
@@ -41,7 +41,7 @@ def complaints(folder: Path, load: Callable[..., Profile]) -> Callable[..., list
 
 @pytest.fixture
 def complaint(complaints: Callable[..., list[str]]) -> Callable[..., str]:
-    """`complaint(text, *overrides)`: the error's only line."""
+    """`complaint(text, *overrides)`: the only line of the error."""
 
     def run(text: str, *overrides: str) -> str:
         (line,) = complaints(text, *overrides)

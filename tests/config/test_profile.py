@@ -79,13 +79,13 @@ evaluate:
 def test_the_defaults_are_the_published_ones(folder: Path, load: Load) -> None:
     profile = load("dataset: fashioniq\n")
     expected = yaml.safe_load(DEFAULTS)
-    found = profile.model_dump(mode="json")
+    values = profile.model_dump(mode="json")
     for section, keys in (("roots", ("fashioniq", "shoes", "cirr")), ("shoes", ("images", "annotations"))):
         expected[section] = {key: str(folder / expected[section][key]) for key in keys}
     expected["workspace"] = str(folder / "runs")
-    assert found == expected
-    assert list(found) == list(expected)
-    assert [list(value) for value in found.values() if isinstance(value, dict)] == [
+    assert values == expected
+    assert list(values) == list(expected)
+    assert [list(value) for value in values.values() if isinstance(value, dict)] == [
         list(value) for value in expected.values() if isinstance(value, dict)
     ]
     assert load(DEFAULTS) == profile
@@ -119,13 +119,13 @@ def test_the_template_is_the_default_profile_with_every_key(load: Load, dataset:
 
 
 def leaves(values: dict[str, Any], above: str = "") -> set[str]:
-    found: set[str] = set()
+    keys: set[str] = set()
     for key, value in values.items():
-        found |= leaves(value, f"{above}{key}.") if isinstance(value, dict) else {above + key}
-    return found
+        keys |= leaves(value, f"{above}{key}.") if isinstance(value, dict) else {above + key}
+    return keys
 
 
-def test_a_template_needs_a_data_set() -> None:
+def test_a_template_of_an_unknown_data_set_suggests_one() -> None:
     with pytest.raises(UsageError, match="did you mean 'shoes'"):
         template("shoe")
 
@@ -149,7 +149,7 @@ def test_the_recipes_are_the_defaults(folder: Path, load: Load, dataset: str) ->
 
 
 @pytest.mark.parametrize("dataset", ["fashioniq", "cirr"])
-def test_clip4cirs_recipe(dataset: str) -> None:
+def test_the_clip4cir_config_has_its_published_recipe(dataset: str) -> None:
     """The figures of the commands in CLIP4Cir's README; the network is CLIP4Cir's."""
     profile = load_profile(CONFIGS / "clip4cir.yaml", [f"dataset={dataset}"])
     stage1, stage2 = profile.finetune, profile.combiner
@@ -164,7 +164,7 @@ def test_clip4cirs_recipe(dataset: str) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20),
-    levels=st.sets(st.sampled_from(["sum", "cat", "hybrid"])).filter(lambda found: "hybrid" in found),
+    levels=st.sets(st.sampled_from(["sum", "cat", "hybrid"])).filter(lambda levels: "hybrid" in levels),
     rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False),
     views=st.integers(1, 9) | st.just("fresh"),
 )

@@ -1,4 +1,4 @@
-"""Which file is the profile, and files that are none."""
+"""Which file is the profile, and files that cannot be one."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from mlcl_cli.config import find_profile, load_profile
 from mlcl_cli.errors import UsageError
 
 
-def test_the_profile_is_found(folder: Path) -> None:
+def test_the_option_wins_over_the_variable_over_the_working_folder(folder: Path) -> None:
     with pytest.raises(UsageError, match="Run `mlcl init`"):
         find_profile(None, {"MLCL_PROFILE": ""}, folder)
     (folder / "mlcl.yaml").touch()
@@ -24,7 +24,7 @@ def test_the_profile_is_found(folder: Path) -> None:
         find_profile(Path("~nobody-of-this-name/c.yaml"), {}, folder)
 
 
-def test_files_that_cannot_be_read(folder: Path) -> None:
+def test_an_unreadable_file_is_named_with_a_remedy(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"does not exist. Run `mlcl init`"):
         load_profile(folder / "none.yaml")
     with pytest.raises(UsageError, match="is a folder"):
@@ -41,7 +41,7 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_without_permission(folder: Path) -> None:
+def test_a_file_without_permission_is_a_usage_error(folder: Path) -> None:
     (folder / "mlcl.yaml").touch(mode=0)
     with pytest.raises(UsageError, match="cannot be read"):
         load_profile(folder / "mlcl.yaml")
@@ -52,6 +52,6 @@ def test_a_byte_order_mark_and_windows_lines_are_fine(folder: Path) -> None:
     assert load_profile(folder / "mlcl.yaml").seed == 3
 
 
-def test_importing_costs_no_torch() -> None:
+def test_importing_config_imports_no_torch() -> None:
     code = "import sys, mlcl_cli.config; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""What a wrong profile is told, and how overrides win."""
+"""Messages about a wrong profile, and the precedence of overrides."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import pytest
 from mlcl_cli.config import Profile
 from mlcl_cli.config.error_messages import KEYS
 from mlcl_cli.config.suggestions import SYNONYMS
+from mlcl_cli.streams import printable
 
 Load = Callable[..., Profile]
 Complaint = Callable[..., str]
@@ -17,34 +18,38 @@ Complaints = Callable[..., list[str]]
     ("key", "value", "message"),
     [
         ("dataset", "fashionq", "must be one of fashioniq, shoes, cirr, not 'fashionq'; did you mean 'fashioniq'?"),
-        ("seed", "-1", "must be a whole number of at least 0, not -1"),
-        ("seed", "1.0", "must be a whole number of at least 0, not 1.0"),
-        ("seed", "true", "must be a whole number of at least 0, not true"),
+        ("seed", "-1", "must be an integer of at least 0, not -1"),
+        ("seed", "1.0", "must be an integer of at least 0, not 1.0"),
+        ("seed", "true", "must be an integer of at least 0, not true"),
         ("seed", "99999999999999999999", "must be at most 9,223,372,036,854,775,807, not 99999999999999999999"),
-        ("workers", "0", "must be auto or a whole number of at least 1, not 0"),
-        ("workers", "many", "must be auto or a whole number of at least 1, not 'many'"),
+        ("workers", "0", "must be auto or a positive integer, not 0"),
+        ("workers", "many", "must be auto or a positive integer, not 'many'"),
         ("device", "gpu", "must be one of auto, cuda, cpu, not 'gpu'; did you mean 'cpu'?"),
         ("bad_images", "no", "must be one of stop, drop, not 'no'"),
         ("image.target_ratio", "0.9", "must be a number of at least 1, not 0.9"),
         ("image.target_ratio", ".nan", "must be a number of at least 1, not nan"),
-        ("finetune.epochs", "ten", "must be a whole number of at least 1, not 'ten'"),
-        ("finetune.epochs", "", "must be a whole number of at least 1, not empty"),
-        ("finetune.batch_size", "1", "must be a whole number of at least 2, not 1"),
-        ("finetune.learning_rate", "0", "must be a number above 0, not 0"),
-        ("finetune.learning_rate", ".inf", "must be a number above 0, not inf"),
-        ("finetune.learning_rate", "x" * 290, f"must be a number above 0, not '{'x' * 56}..."),
+        ("finetune.epochs", "ten", "must be a positive integer, not 'ten'"),
+        ("finetune.epochs", "", "must be a positive integer, not an empty value"),
+        ("finetune.batch_size", "1", "must be an integer of at least 2, not 1"),
+        ("finetune.learning_rate", "0", "must be a positive number, not 0"),
+        ("finetune.learning_rate", ".inf", "must be a positive number, not inf"),
+        ("finetune.learning_rate", "x" * 290, f"must be a positive number, not '{'x' * 56}..."),
         ("combiner.projection_dim", "3000000000", "must be at most 2,147,483,647, not 3000000000"),
         ("combiner.learned_temperature", "yes", "must be true or false, not 'yes'"),
         ("combiner.levels", "hybrid", "must be a list of sum, cat, hybrid, such as [hybrid], not 'hybrid'"),
-        ("combiner.levels", "[hybird]", "must be a list of sum, cat, hybrid, not 'hybird'; did you mean 'hybrid'?"),
+        (
+            "combiner.levels",
+            "[hybird]",
+            "must be a list of sum, cat, hybrid, such as [hybrid], not 'hybird'; did you mean 'hybrid'?",
+        ),
         ("combiner.levels", "[cat, cat]", "has 'cat' twice"),
-        ("combiner.sscl", "[low]", "must be a list of mid, high, not 'low'"),
-        ("combiner.augmented_views", "0", "must be fresh or a whole number of at least 1, not 0"),
+        ("combiner.sscl", "[low]", "must be a list of mid, high, such as [high], not 'low'"),
+        ("combiner.augmented_views", "0", "must be fresh or a positive integer, not 0"),
         ("combiner.select_by", "[1]", "must be one of auto, arithmetic, harmonic, geometric, not [1]"),
         ("evaluate.gallery", "{a: 1}", "must be one of original, val, not a section"),
     ],
 )
-def test_a_wrong_value(complaint: Complaint, key: str, value: str, message: str) -> None:
+def test_a_wrong_value_names_what_its_key_takes(complaint: Complaint, key: str, value: str, message: str) -> None:
     *section, name = key.split(".")
     lines = [f"{section[0]}:", f"  {name}: {value}"] if section else [f"{name}: {value}"]
     head = [] if key == "dataset" else ["dataset: cirr"]
@@ -62,11 +67,11 @@ def test_a_wrong_value(complaint: Complaint, key: str, value: str, message: str)
         ("dataset: cirr\nsed: 1\n", "mlcl.yaml:2: sed: unknown key; did you mean 'seed'?"),
         (
             "dataset: cirr\ncombiner:\n  epohcs: 1\n",
-            "mlcl.yaml:3: combiner.epohcs: unknown key; did you mean 'epochs'?",
+            "mlcl.yaml:3: combiner.epohcs: unknown key; did you mean 'combiner.epochs'?",
         ),
         (
             "dataset: cirr\ncombiner:\n  lr: 1\n",
-            "mlcl.yaml:3: combiner.lr: unknown key; did you mean 'learning_rate'?",
+            "mlcl.yaml:3: combiner.lr: unknown key; did you mean 'combiner.learning_rate'?",
         ),
         (
             "dataset: cirr\nepochs: 1\n",
@@ -74,22 +79,22 @@ def test_a_wrong_value(complaint: Complaint, key: str, value: str, message: str)
         ),
         (
             "dataset: cirr\nimage: {zzz: 1}\n",
-            "mlcl.yaml:2: image.zzz: unknown key; the keys here are transform, target_ratio, "
-            "max_megapixels or read_seconds",
+            "mlcl.yaml:2: image.zzz: unknown key; valid keys here are transform, target_ratio, "
+            "max_megapixels, read_seconds",
         ),
-        ('dataset: cirr\n"a\\e[1m": 1\n', "mlcl.yaml:2: 'a\\x1b[1m': unknown key; the keys here are dataset, roots"),
+        ('dataset: cirr\n"a\\e[1m": 1\n', "mlcl.yaml:2: a\\x1b[1m: unknown key; valid keys here are dataset, roots"),
         (
             "dataset: cirr\nimage: 3\n",
             "mlcl.yaml:2: image: must be a section with the keys transform, target_ratio, "
-            "max_megapixels or read_seconds, not 3",
+            "max_megapixels, read_seconds, not 3",
         ),
-        ("dataset: cirr\nseed: 1\nseed: 2\n", "mlcl.yaml:3: seed: is given twice, first on line 2"),
+        ("dataset: cirr\nseed: 1\nseed: 2\n", "mlcl.yaml:3: seed: duplicate key, first defined on line 2"),
         ("- a\n", "mlcl.yaml:1: must be keys and values, such as `dataset: cirr`, not ['a']"),
         ("dataset: [\n", "mlcl.yaml:2: is not YAML"),
         ("dataset: cirr\n---\n", "mlcl.yaml:2: starts a second document"),
     ],
 )
-def test_a_wrong_file(complaint: Complaint, text: str, message: str) -> None:
+def test_a_wrong_file_names_the_line(complaint: Complaint, text: str, message: str) -> None:
     assert complaint(text).startswith(message)
 
 
@@ -108,21 +113,20 @@ def test_a_wrong_file(complaint: Complaint, text: str, message: str) -> None:
         ("clip.name=RN50", "unknown key; did you mean 'clip.model'?"),
         ("output_dir=x", "unknown key; did you mean 'workspace'?"),
         ("fp16=true", "unknown key; did you mean 'precision'?"),
-        ("data_root=x", "unknown key; did you mean 'roots.fashioniq', 'roots.shoes' or 'roots.cirr'?"),
+        ("data_root=x", "unknown key; did you mean 'roots.fashioniq' or 'roots.shoes' or 'roots.cirr'?"),
         ("combiner.galery=val", "unknown key; did you mean 'evaluate.gallery'?"),
         ("combiner=3", "combiner is a section; set one of its keys, such as combiner.projection_dim"),
         ("seed", "must be KEY=VALUE, such as seed=1"),
-        ("=1", "unknown key; the keys here are dataset, "),
+        ("=1", "unknown key; valid keys here are dataset, "),
         ("seed.x=1", "unknown key; did you mean 'seed'?"),
         ("combiner.levels=[cat", "is not YAML"),
-        ("workspace=", "must be a path, not empty"),
-        ("seed=\udcff", "has a character that is no text"),
+        ("workspace=", "must be a path, not an empty value"),
+        ("seed=\udcff", "has a character that is not allowed in YAML"),
     ],
 )
-def test_a_wrong_override(complaint: Complaint, override: str, message: str) -> None:
+def test_a_wrong_override_is_quoted(complaint: Complaint, override: str, message: str) -> None:
     line = complaint("dataset: cirr\n", override)
-    shown = override if override.isprintable() else repr(override)
-    assert line.startswith(f"--set {shown}: {message}")
+    assert line.startswith(f"--set {printable(override)}: {message}")
 
 
 def test_synonyms_lead_to_keys_that_exist() -> None:
@@ -133,7 +137,7 @@ def test_synonyms_lead_to_keys_that_exist() -> None:
         assert word not in {path[-1] for path in paths} or "." in meant, f"{word} is a key itself"
 
 
-def test_overrides_win_and_the_last_of_them(load: Load) -> None:
+def test_the_last_override_of_a_key_wins(load: Load) -> None:
     text = "dataset: fashion\nfinetune:\ncombiner:\n  epochs: ten\n"
     profile = load(
         text,
@@ -154,7 +158,7 @@ def test_overrides_win_and_the_last_of_them(load: Load) -> None:
     assert profile.seed == 3
 
 
-def test_overrides_need_no_file_content(load: Load) -> None:
+def test_an_override_completes_an_empty_file(load: Load) -> None:
     assert load("", "dataset=shoes").dataset == "shoes"
 
 
@@ -164,19 +168,19 @@ def test_an_aliased_section_is_not_overridden_with_its_twin(load: Load) -> None:
     assert (profile.finetune.epochs, profile.combiner.epochs) == (5, 7)
 
 
-def test_levels_are_a_set(load: Load) -> None:
+def test_levels_are_put_in_order(load: Load) -> None:
     profile = load("dataset: cirr\ncombiner: {levels: [hybrid, sum], sscl: [high, mid]}\n")
     assert profile.combiner.levels == ("sum", "hybrid")
     assert profile.combiner.sscl == ("mid", "high")
 
 
-def test_every_problem_is_told_at_once(complaints: Complaints) -> None:
+def test_every_problem_is_reported_at_once(complaints: Complaints) -> None:
     text = "dataset: ciir\nsed: 1\nfinetune:\n  epochs: 0\n  epochs: 0\ncombiner:\n  levels: [sum]\n  sscl: []\n"
     assert complaints(text, "device=gpu", "wrkspace=x") == [
         "mlcl.yaml:1: dataset: must be one of fashioniq, shoes, cirr, not 'ciir'; did you mean 'cirr'?",
         "mlcl.yaml:2: sed: unknown key; did you mean 'seed'?",
-        "mlcl.yaml:5: finetune.epochs: is given twice, first on line 4",
-        "mlcl.yaml:5: finetune.epochs: must be a whole number of at least 1, not 0",
+        "mlcl.yaml:5: finetune.epochs: duplicate key, first defined on line 4",
+        "mlcl.yaml:5: finetune.epochs: must be a positive integer, not 0",
         "mlcl.yaml:7: combiner.levels: must have cat or hybrid: without them there is nothing to train",
         "--set wrkspace=x: unknown key; did you mean 'workspace'?",
         "--set device=gpu: must be one of auto, cuda, cpu, not 'gpu'; did you mean 'cpu'?",
@@ -219,10 +223,12 @@ def test_every_problem_is_told_at_once(complaints: Complaints) -> None:
         ),
     ],
 )
-def test_contradictions(complaint: Complaint, text: str, overrides: list[str], message: str) -> None:
+def test_a_contradiction_is_reported_at_a_key_that_was_written(
+    complaint: Complaint, text: str, overrides: list[str], message: str
+) -> None:
     assert complaint(f"dataset: cirr\n{text}", *overrides) == message
 
 
-def test_what_is_no_contradiction(load: Load) -> None:
+def test_settings_that_only_look_contradictory_load(load: Load) -> None:
     load("dataset: cirr\ncombiner: {select_by: geometric, levels: [cat], sscl: [mid], validate_every: 1000}\n")
     load("dataset: shoes\ncombiner: {select_by: auto, levels: [hybrid]}\n")
