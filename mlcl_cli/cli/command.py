@@ -105,9 +105,8 @@ def command(
     """
 
     def register(function: Callable[Concatenate[CommandContext, P], None]) -> Callable[..., None]:
-        run = with_context(function, shared, settings or {})
-        app.command(name, cls=Command, epilog=f"Example:  {example}")(run)
-        return run
+        app.command(name, cls=Command, epilog=f"Example:  {example}")(with_context(function, shared, settings))
+        return function
 
     return register
 
@@ -121,7 +120,7 @@ def with_context(
     settings = settings or {}
 
     @functools.wraps(function)
-    def run(
+    def _command_line(
         *,
         profile: Path | None = None,
         overrides: list[str] | None = None,
@@ -145,6 +144,6 @@ def with_context(
         inspect.Parameter(name, keyword, default=value, annotation=it) for name, (it, value) in extra.items()
     ]
     # What typer reads.
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    _command_line.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    _command_line.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return _command_line

@@ -139,7 +139,7 @@ def under_a_file() -> None:
 def test_what_the_machine_refuses_is_not_called_a_bug(
     cause: Callable[[], None], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(typer.Exit) as end:
-        error_boundary(lambda debug: cause())()  # noqa: ARG005
+    with pytest.raises(typer.Exit) as end, error_boundary(debug=False):
+        cause()
     assert end.value.exit_code == 4
     assert capsys.readouterr().err.startswith(f"error: {message}")
