@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mlcl_cli.errors import DataError, MachineError
-from mlcl_cli.models.layouts import require_openai_layout
-from mlcl_cli.models.torch_files import Archive, MoreThanWeights, ScriptObject, read_archive
-from mlcl_cli.models.torchscript import script_state
+from mlcl_cli.models.foreign_layouts import require_openai_layout
+from mlcl_cli.models.torch_files import read_torch_file
 
 State = Mapping[str, Tensor]
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
@@ -31,23 +30,6 @@ def fingerprint(state: State, names: Iterable[str] | None = None) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.numpy().data)
     return digest.hexdigest()[:16]
-
-
-def read_torch_file(path: Path) -> Any:
-    """What `torch.save` wrote: plain values and tensors; of a TorchScript archive, its state dict.
-
-    Nothing in the file is executed. Raises DataError for a file that is missing, damaged, or holds anything else.
-    """
-    return read_archive(path, _without_code)
-
-
-def _without_code(archive: Archive, content: Any) -> Any:
-    if not isinstance(content, ScriptObject):
-        return content
-    try:
-        return script_state(archive, content)
-    except (ValueError, KeyError, RecursionError) as error:
-        raise MoreThanWeights(f"its modules cannot be read: {error}") from error
 
 
 def load_clip(model: str | Path) -> nn.Module:

@@ -22,7 +22,7 @@ from mlcl_cli.images.decode import BadImage, read_images, set_limits
 from mlcl_cli.images.file_stamps import file_stamp
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import choose_compute, choose_workers
-from mlcl_cli.models.layouts import UNKNOWN_ACTIVATION
+from mlcl_cli.models.foreign_layouts import UNKNOWN_ACTIVATION
 from mlcl_cli.models.weights import is_official, is_there, load_clip
 from mlcl_cli.progress import Reporter
 from mlcl_cli.safe_reading import parse_json

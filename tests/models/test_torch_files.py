@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from world import SIZES
 
 from mlcl_cli.errors import DataError
-from mlcl_cli.models.weights import fingerprint, import_clip, is_official, load_clip, read_torch_file
+from mlcl_cli.models.torch_files import read_torch_file
+from mlcl_cli.models.weights import fingerprint, import_clip, is_official, load_clip
 from mlcl_cli.runs.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.filterwarnings(
@@ -237,6 +238,12 @@ MALFORMED: dict[str, Callable[[Path], None]] = {
     "overlapping elements": packed(of(tensor(size=(2**40,), stride=(0,))), FOUR),
     "huge declared size": packed(of(tensor(size=(2**62, 2**62))), FOUR),
     "huge declared storage": packed(of(tensor(size=(2**40,), stride=(1,), numel=2**40)), FOUR),
+    "element count overflows": packed(of(tensor(size=(2**32, 2**32), stride=(0, 0))), FOUR),
+    "sizes of thousands of bits": packed(of(tensor(size=(2**2000,) * 10_000, stride=(0,) * 10_000)), FOUR),
+    "arguments are a tensor": packed(b"\x80\x02c__torch__.m\nM\n" + tensor() + b"R.", FOUR),
+    "a tensor restores itself": packed(of(tensor() + b"(" + tensor() + b"K\x00K\x00NtK\x00tb"), FOUR),
+    "an item of a tensor": packed(b"\x80\x02" + tensor() + b"K\x00K\x07s.", FOUR),
+    "a function restores itself": packed(b"\x80\x02ctorch\nSize\n}" + text("a") + b"K\x01sb."),
     "compressed storage": deflated,
     "complex": saved({"a": torch.ones(2, dtype=torch.complex64)}),
     "quantized": packed(b"\x80\x02}" + text("a") + b"ctorch._utils\n_rebuild_qtensor\n)Rs."),
