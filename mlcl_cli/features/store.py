@@ -57,7 +57,7 @@ class FeatureStore:
     bad: dict[str, BadImage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Taken once: what a frozen side has banked belongs to the weights as they are now.
+        # Taken once: what a frozen tower has banked belongs to the weights as they are now.
         self.fingerprints = self.encoder.fingerprints()
         device = self.encoder.compute.device
         self.at_once = choose_encode_batch(self.encode_batch, device, self.encoder.size)
@@ -108,7 +108,7 @@ class FeatureStore:
         if not banked:
             return _table([(distinct, self.encode_tokens(self.tokens(distinct)))] if distinct else [], self.encoder)
         stamps = dict.fromkeys(distinct, "")
-        with self._bank(self._key("texts", "text", {})) as bank:
+        with self._bank(self._key("texts", self.fingerprints.text, {})) as bank:
             if missing := bank.missing(stamps):
                 features = self.encode_tokens(self.tokens(missing))
                 with defer_signals():
@@ -138,7 +138,7 @@ class FeatureStore:
     def _banked(self, files: Files, recipe: "_Recipe") -> Table:
         key = {"dataset": self.dataset, "transform": repr(self.transform), **recipe.key}
         stamps = self.stamps_of(dict(files))
-        with self._bank(self._key(recipe.kind, "image", key)) as bank:
+        with self._bank(self._key(recipe.kind, self.fingerprints.image, key)) as bank:
             missing = set(bank.missing(stamps))
             # Portions are those of all files, so that a build that was cut encodes the rest in the same company.
             starts = range(0, len(files), recipe.portion)
@@ -221,8 +221,8 @@ class FeatureStore:
         device = self.encoder.compute.device
         return self._batch.encode(lambda part: self.encoder.encode_images(preprocess_pixels(part.to(device))), pixels)
 
-    def _key(self, kind: str, side: str, extra: Mapping[str, str]) -> dict[str, str]:
-        return {"kind": kind, "encoder": self.fingerprints[side], "precision": "fp32", **extra}
+    def _key(self, kind: str, fingerprint: str, extra: Mapping[str, str]) -> dict[str, str]:
+        return {"kind": kind, "encoder": fingerprint, "precision": "fp32", **extra}
 
 
 @dataclass(frozen=True)

@@ -69,17 +69,26 @@ def build_clip(state: State, where: object) -> nn.Module:
 
 
 def load_tuned(network: nn.Module, state: State, where: object) -> None:
-    """Puts tuned weights into `network`. Raises DataError where they belong to another kind of CLIP."""
-    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in NOT_WEIGHTS}
-    if own != given:
-        odd = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+    """Load tuned weights into `network`. Raises DataError if they belong to another kind of CLIP."""
+    expected = network.state_dict()
+    weights = {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
+    if mismatches := shape_mismatches(expected, weights):
+        name = mismatches[0]
+        shapes = [tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (weights, expected)]
         raise DataError(
-            f"these tuned weights belong to another CLIP: {odd[0]} is {given.get(odd[0])}, not {own.get(odd[0])}",
+            f"these tuned weights belong to another CLIP: {name} is {shapes[0]}, expected {shapes[1]}",
             where=where,
             remedy="Set clip.model to the model that was tuned",
         )
-    network.load_state_dict({name: tensor.float() for name, tensor in state.items() if name in own})
+    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+
+
+def shape_mismatches(expected: State, state: State) -> list[str]:
+    """Names that only one of the state dicts has, or whose shapes differ, sorted."""
+    names = sorted(expected.keys() | state.keys())
+    return [
+        name for name in names if name not in expected or name not in state or expected[name].shape != state[name].shape
+    ]
 
 
 def _clip_state(path: Path) -> State:

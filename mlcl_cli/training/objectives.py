@@ -12,7 +12,7 @@ from mlcl_cli.images.augment import Augmentation, random_crop
 from mlcl_cli.images.decode import read_images
 from mlcl_cli.images.image_cache import PaddedImageCache, readable
 from mlcl_cli.models.combiner import Combiner
-from mlcl_cli.models.encoder import Encoder, Tower
+from mlcl_cli.models.encoder import Encoder, Towers
 from mlcl_cli.models.losses import SsclTerm, combiner_logits, combiner_losses, finetune_loss
 from mlcl_cli.seeding import derive_seed
 from mlcl_cli.training.feature_sources import FeatureSource
@@ -175,8 +175,8 @@ class CombinerObjective:
         images = self.images.features(references)[None]
         if self.views:
             images = torch.cat([images, self.views.features(views)[None]])
-        levels = self.combiner(self.texts.features(captions), images)
-        terms = combiner_logits(self.combiner, levels, self.images.features(targets), self.sscl)
+        output = self.combiner(self.texts.features(captions), images)
+        terms = combiner_logits(self.combiner, output, self.images.features(targets), self.sscl)
         return combiner_losses(self.combiner, terms)
 
     def logging(self) -> dict[str, Tensor]:
@@ -198,9 +198,9 @@ class CombinerObjective:
         self.combiner.load_state_dict(dict(weights))
 
 
-def finetune_optimizer(encoder: Encoder, sides: Sequence[Tower], learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW over the parameters of `sides`, which become trainable: betas and eps of METHOD.md, Section 3.2."""
-    parameters = [parameter for side in sides for parameter in encoder.parameters(side)]
+def finetune_optimizer(encoder: Encoder, towers: Towers, learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW over the parameters of `towers`, which become trainable: betas and eps of METHOD.md, Section 3.2."""
+    parameters = encoder.parameters(towers)
     for parameter in parameters:
         parameter.requires_grad_()
     return torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.999), eps=1e-7, fused=True)
