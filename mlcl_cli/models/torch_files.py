@@ -19,7 +19,7 @@ LEGACY_HEAD = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 def read_torch_file(path: Path) -> object:
     """Plain values and tensors that `torch.save` wrote; of a TorchScript archive, its state dict.
 
-    Nothing in the file is executed. Raises DataError for a file that is missing, damaged, or holds anything else.
+    Nothing in the file is executed. Raises DataError for a file that is missing, damaged, or contains anything else.
     """
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
@@ -32,7 +32,7 @@ def read_torch_file(path: Path) -> object:
                 return script_state(archive, content) if isinstance(content, ScriptObject) else content
             except NotWeightsError as error:
                 remedy = CONVERT_SCRIPT if archive.is_script else CONVERT
-                raise DataError(f"holds more than weights ({error})", where=path, remedy=remedy) from error
+                raise DataError(f"contains more than weights ({error})", where=path, remedy=remedy) from error
     except DataError:
         raise
     except Exception as error:  # a damaged or hostile archive may fail anywhere in zipfile, pickle or torch

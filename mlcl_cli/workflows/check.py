@@ -23,7 +23,7 @@ from mlcl_cli.images.file_stamps import file_stamp
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.models.foreign_layouts import UNKNOWN_ACTIVATION
-from mlcl_cli.models.weights import is_official, is_there, load_clip
+from mlcl_cli.models.weights import is_official, load_clip, needs_download
 from mlcl_cli.progress import Reporter
 from mlcl_cli.safe_reading import parse_json
 from mlcl_cli.workflows.check_data import (
@@ -242,7 +242,7 @@ def _remembered(memory: Path, limit: str) -> Mapping[str, str]:
 def _clip(profile: Profile, result: CheckResult) -> _ClipSize | None:
     """Checks the CLIP file; returns its sizes."""
     model = profile.clip.model
-    if not is_there(model):
+    if needs_download(model):
         result.add("clip", "note", "clip.model", f"{model} is not downloaded yet: the first run will")
         return None
     try:
