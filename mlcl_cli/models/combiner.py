@@ -25,12 +25,7 @@ class InferenceWeights(StrEnum):
     MATCHED = "matched"  # Equation 16: those of the training loss
 
 
-@dataclass(frozen=True, slots=True)
-class LevelWeights:
-    """Weights of the high and the mid level, each a tensor of shape (1,), or 1 where only one of them exists."""
-
-    high: Tensor | float
-    mid: Tensor | float
+RELEASED, MATCHED = InferenceWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +129,13 @@ class Combiner(nn.Module):
         """w = sigmoid(loss_weight), shape (1,); None where only one of mid and high level exists."""
         return None if self.loss_weight is None else torch.sigmoid(self.loss_weight)
 
-    @property
-    def level_weights(self) -> LevelWeights:
-        """Weights in the training loss: 2w and 2 − 2w (METHOD.md, Equation 13)."""
+    def level_weights(self, weights: InferenceWeights = MATCHED) -> Mapping[str, Tensor]:
+        """2w and 2 − 2w for the high and mid levels (METHOD.md, Equation 13), or swapped; without an entry it is 1."""
         weight = self.weight
-        return LevelWeights(1.0, 1.0) if weight is None else LevelWeights(2 * weight, 2 - 2 * weight)
+        if weight is None:
+            return {}
+        high, mid = 2 * weight, 2 - 2 * weight
+        return {"hybrid": high, "cat": mid} if weights is MATCHED else {"hybrid": mid, "cat": high}
 
     def forward(self, text: Tensor, images: Tensor) -> CombinerOutput:
         """Combine raw features: `text` (B, d), `images` (V, B, d), in one batched pass for all views.
@@ -163,28 +160,19 @@ class Combiner(nn.Module):
         return CombinerOutput(shared, projected, low, mid, high)
 
     @torch.no_grad()
-    def queries(self, text: Tensor, images: Tensor, weights: InferenceWeights = InferenceWeights.RELEASED) -> Tensor:
+    def queries(self, text: Tensor, images: Tensor, weights: InferenceWeights = RELEASED) -> Tensor:
         """Unit queries (B, d) from raw `text` and `images` (B, d): METHOD.md, Equations 15 and 16."""
         parts = self.query_parts(text, images, weights)
         return normalize(sum(parts.values(), start=torch.zeros_like(text, dtype=torch.float32)), dim=-1)
 
     @torch.no_grad()
-    def query_parts(
-        self, text: Tensor, images: Tensor, weights: InferenceWeights = InferenceWeights.RELEASED
-    ) -> dict[Level, Tensor]:
+    def query_parts(self, text: Tensor, images: Tensor, weights: InferenceWeights = RELEASED) -> dict[Level, Tensor]:
         """The weighted level vectors (B, d) whose normalized sum is the query. Call in eval mode."""
         output: CombinerOutput = self(text, images[None])
-        level_weights = self.level_weights
-        if weights is InferenceWeights.RELEASED:
-            level_weights = LevelWeights(high=level_weights.mid, mid=level_weights.high)
-        parts: dict[Level, Tensor] = {}
-        if output.low is not None:
-            parts["sum"] = output.low
-        if output.mid is not None:
-            parts["cat"] = level_weights.mid * output.mid
-        if output.high is not None:
-            parts["hybrid"] = level_weights.high * output.high[0]
-        return parts
+        high = None if output.high is None else output.high[0]
+        levels: dict[Level, Tensor | None] = {"sum": output.low, "cat": output.mid, "hybrid": high}
+        factors = self.level_weights(weights)
+        return {level: factors.get(level, 1.0) * vector for level, vector in levels.items() if vector is not None}
 
     def _drop(self, x: Tensor) -> Tensor:
         """Dropout with probability 0.5 (METHOD.md, Section 4.1)."""

@@ -58,6 +58,5 @@ def combiner_logits(
 
 def combiner_losses(combiner: Combiner, terms: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weighted terms of METHOD.md, Equation 13, by the names of `combiner_logits`; their sum is the loss."""
-    level_weights = combiner.level_weights
-    weights = {"hybrid": level_weights.high, "cat": level_weights.mid}
+    weights = combiner.level_weights()
     return {name: weights.get(name, 1.0) * contrastive(scores) for name, scores in terms.items()}

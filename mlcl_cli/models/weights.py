@@ -90,10 +90,8 @@ def load_tuned(network: nn.Module, state: State, where: object) -> None:
 
 def shape_mismatches(expected: State, state: State) -> list[str]:
     """Names that only one of the state dicts has, or whose shapes differ, sorted."""
-    names = sorted(expected.keys() | state.keys())
-    return [
-        name for name in names if name not in expected or name not in state or expected[name].shape != state[name].shape
-    ]
+    shapes = [{(name, tensor.shape) for name, tensor in tensors.items()} for tensors in (expected, state)]
+    return sorted({name for name, _ in shapes[0] ^ shapes[1]})
 
 
 def _clip_state(path: Path) -> State:

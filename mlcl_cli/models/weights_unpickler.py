@@ -1,6 +1,6 @@
-"""A restricted unpickler: plain values, tensors and TorchScript's attributes; no code in a file is ever executed.
+"""A restricted unpickler: plain values, tensors and attributes of TorchScript objects; no code is ever executed.
 
-`torch.load(weights_only=True)` refuses TorchScript, allocates what a file declares and hashes any key.
+`torch.load(weights_only=True)` refuses TorchScript, allocates what a file declares and hashes keys of any depth.
 """
 
 import io
@@ -12,16 +12,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mlcl_cli.models.torch_archive import Archive
-
 ALLOWED_OPCODES = (
-    pickle.PROTO + pickle.FRAME + pickle.STOP + pickle.MARK
+    pickle.PROTO + pickle.FRAME + pickle.STOP + pickle.MARK + pickle.GLOBAL + pickle.STACK_GLOBAL + pickle.BINPERSID
     + pickle.NONE + pickle.NEWTRUE + pickle.NEWFALSE + pickle.BININT + pickle.BININT1 + pickle.BININT2
     + pickle.LONG1 + pickle.BINFLOAT + pickle.BINUNICODE + pickle.SHORT_BINUNICODE
     + pickle.EMPTY_TUPLE + pickle.TUPLE + pickle.TUPLE1 + pickle.TUPLE2 + pickle.TUPLE3
     + pickle.EMPTY_LIST + pickle.APPEND + pickle.APPENDS + pickle.EMPTY_DICT
     + pickle.BINPUT + pickle.LONG_BINPUT + pickle.MEMOIZE + pickle.BINGET + pickle.LONG_BINGET
-    + pickle.GLOBAL + pickle.STACK_GLOBAL + pickle.BINPERSID
 )  # fmt: skip
 
 
@@ -31,42 +28,41 @@ class NotWeightsError(Exception):
 
 @dataclass(slots=True, eq=False)
 class ScriptObject:
-    """An object of TorchScript's class `module`.`name`: its attributes, without its code."""
+    """An object of a TorchScript class, `kind` = (module, name): its attributes, without its code."""
 
-    module: str
-    name: str
+    kind: tuple[str, str]
     attributes: dict[str, object] = field(default_factory=dict)
 
 
 class WeightsUnpickler(pickle._Unpickler):
-    """Reads an archive's pickle. `load` raises NotWeightsError for other objects, anything else for a damaged file.
+    """`storage` returns a flat tensor for a key, a dtype and a number of elements.
 
-    Only `find_class` puts callables on the stack, so a pickle can call nothing but this module's own functions.
+    Only `find_class` puts callables on the stack, so a pickle can call nothing but this module's own functions. `load`
+    raises NotWeightsError for objects of other types, and anything else for a damaged file.
     """
 
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
 
-    def __init__(self, archive: Archive) -> None:
-        super().__init__(io.BytesIO(archive.pickle()))
-        self._archive = archive
+    def __init__(self, pickled: bytearray, storage: Callable[[str, torch.dtype, int], Tensor]) -> None:
+        super().__init__(io.BytesIO(pickled))
+        self._storage = storage
 
     def find_class(self, module: str, name: str) -> object:
         """The dtype or function that stands for a global name. Nothing is imported."""
         if module.startswith("__torch__"):
-            return lambda: ScriptObject(module, name)
+            return lambda: ScriptObject((module, name))
         if module == "torch.jit._pickle":  # lists of numbers, and tags with a container's type
             return _first
-        try:
-            return GLOBALS[module, name]
-        except KeyError:
-            raise NotWeightsError(f"{module}.{name}") from None
+        if (module, name) not in GLOBALS:
+            raise NotWeightsError(f"{module}.{name}")
+        return GLOBALS[module, name]
 
     def persistent_load(self, pid: object) -> Tensor:
-        """The storage that a tensor refers to, as a flat tensor."""
+        """The storage that a tensor refers to."""
         match pid:
             case ("storage", torch.dtype() as dtype, str(key), _, int(numel)):
-                return self._archive.storage(key, dtype, numel)
+                return self._storage(key, dtype, numel)
         raise ValueError("invalid storage reference")
 
     def _call(self) -> None:
@@ -79,15 +75,14 @@ class WeightsUnpickler(pickle._Unpickler):
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, ScriptObject):
             if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-                raise NotWeightsError(f"class {target.name} restores itself with code")
+                raise NotWeightsError(f"class {target.kind[1]} restores itself with code")
             target.attributes |= state
         elif not isinstance(target, dict):  # a state dict has _metadata, which is ignored
             raise TypeError("expected a state dict or a module")
 
     def _set_item(self) -> None:
-        key, value = self.stack[-2:]
-        del self.stack[-2:]
-        self._update([key, value])
+        items = [self.stack.pop(), self.stack.pop()]
+        self._update(items[::-1])
 
     def _update(self, items: list[Any]) -> None:
         target = self.stack[-1]
@@ -114,12 +109,8 @@ def _first(value: object, *_: object) -> object:
     return value
 
 
-def _empty_dict() -> dict[object, object]:
-    return {}
-
-
 def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
-    """A view of `storage`. Raises where it leaves the storage, which torch checks, or has more elements than it."""
+    """A view of `storage`. Torch raises where it leaves the storage; having more elements than it raises, too."""
     view = storage.as_strided(size, stride, offset)
     if view.numel() > storage.numel():
         raise ValueError("a tensor has more elements than its storage")
@@ -140,5 +131,5 @@ GLOBALS: dict[tuple[str, str], object] = {
     ("torch", "Size"): _first,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _first,
-    ("collections", "OrderedDict"): _empty_dict,
+    ("collections", "OrderedDict"): dict,
 }
