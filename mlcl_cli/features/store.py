@@ -18,7 +18,7 @@ from mlcl_cli.features.encode_batch import EncodeBatch
 from mlcl_cli.features.shards import is_former_bank
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.augment import RECIPE, Augmentation, random_crop
-from mlcl_cli.images.decode import BadImage, open_image, read_images
+from mlcl_cli.images.decode import BadImage, open_image, read_files
 from mlcl_cli.images.file_stamps import file_stamps
 from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
 from mlcl_cli.images.transforms import Transform, preprocess_pixels
@@ -208,10 +208,10 @@ class FeatureStore:
         cpu = self.encoder.compute.device.type == "cpu"
         for files in portions if cpu else [[file for part in portions for file in part]]:
 
-            def converted(image: Image.Image, position: int, files: Files = files) -> Tensor:
-                return recipe.convert(image, files[position][0])
+            def read(path: Path, position: int, files: Files = files) -> Tensor:
+                return recipe.convert(recipe.opener(path), files[position][0])
 
-            results = read_images(files, converted, self.workers, opener=recipe.opener, ahead=2 * recipe.portion)
+            results = read_files(files, read, self.workers, ahead=2 * recipe.portion)
             yield from list(results) if cpu else results
 
     def _plain(self, image: Image.Image, _name: str) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mlcl_cli.images.augment import Augmentation, random_crop
-from mlcl_cli.images.decode import read_images
+from mlcl_cli.images.decode import read_files
 from mlcl_cli.images.image_cache import PaddedImageCache, readable
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.models.encoder import Encoder, Towers
@@ -108,10 +108,12 @@ class FreshViews:
         numbers = rows.tolist()
         files = [self.files[row] for row in self.references[rows].tolist()]
 
-        def crop(image: Any, position: int) -> Tensor:
-            return random_crop(image, self.encoder.size, derive_seed(self.seed, "crop", epoch, numbers[position]))
+        def crop(path: Path, position: int) -> Tensor:
+            return random_crop(
+                self.opener(path), self.encoder.size, derive_seed(self.seed, "crop", epoch, numbers[position])
+            )
 
-        results = read_images(files, crop, self.workers, opener=self.opener)
+        results = read_files(files, crop, self.workers)
         crops = torch.stack([readable(result) for result in results])
         return crops, derive_seed(self.seed, "augment", epoch, numbers[0])
 

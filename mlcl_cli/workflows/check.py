@@ -18,7 +18,7 @@ from mlcl_cli.data.prepare_shoes import read_raw_shoes
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, MlclError, UsageError
 from mlcl_cli.formatting import counted
-from mlcl_cli.images.decode import BadImage, read_images, set_limits
+from mlcl_cli.images.decode import BadImage, open_image, read_files, set_limits
 from mlcl_cli.images.file_stamps import file_stamp
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import choose_compute, choose_workers
@@ -173,11 +173,12 @@ def _images(
     bad = set(absent)
     wanted = [(str(path), path) for path in users if str(path) not in verified and path not in absent]
 
-    def brightest(image: Image.Image, _position: int) -> float:
+    def brightest(path: Path, _position: int) -> float:
+        image = open_image(path)
         transform.require_size(image.size)
         return _brightest(image)
 
-    looks = read_images(wanted, brightest, choose_workers(profile.workers))
+    looks = read_files(wanted, brightest, choose_workers(profile.workers))
     with reporter.bar(f"Decoding {counted(len(wanted), 'image')}", len(wanted)) as advance:
         for (_name, path), found in zip(wanted, looks, strict=True):
             if isinstance(found, BadImage):
