@@ -15,8 +15,6 @@ DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Memory for encoding an image, per input pixel: 320 bytes measured for RN50x4, 400 for ViT-L/14, and some room.
 BYTES_PER_PIXEL = 512
 MAX_WORKERS = 16
-GPU_ENCODE_BATCH = 256
-CPU_ENCODE_BATCH = 64  # larger batches exceed a CPU's caches
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +91,9 @@ def choose_encode_batch(encode_batch: int | str, device: torch.device, size: int
         return encode_batch
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        batch, free = GPU_ENCODE_BATCH, torch.cuda.mem_get_info(device)[0] + cached
+        batch, free = 256, torch.cuda.mem_get_info(device)[0] + cached
     else:
-        batch, free = CPU_ENCODE_BATCH, psutil.virtual_memory().available
+        batch, free = 64, psutil.virtual_memory().available  # larger batches exceed a CPU's caches
     while batch > 1 and batch * size * size * BYTES_PER_PIXEL > free:
         batch //= 2
     return batch

@@ -58,7 +58,8 @@ class _Archive:
         stored = [entry.file_size for entry in entries if entry.compress_type == zipfile.ZIP_STORED]
         if len(self._entries) != len(entries) or sum(stored) > path.stat().st_size:
             raise ValueError("entries have the same name, or overlap")
-        (self._root,) = (name.removesuffix("data.pkl") for name in self._entries if _is_root_pickle(name))
+        pickles = [name for name in self._entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+        (self._root,) = (name.removesuffix("data.pkl") for name in pickles)
         self._storages: dict[str, bytearray] = {}
         if self._has("byteorder") and self._read("byteorder") != sys.byteorder.encode():
             raise ValueError("byte order differs from this machine's")
@@ -109,7 +110,3 @@ class _Archive:
             if cast("BufferedIOBase", file).readinto(content) != len(content) or file.read(1):
                 raise ValueError(f"{name} is truncated")
         return content
-
-
-def _is_root_pickle(name: str) -> bool:
-    return name.count("/") == 1 and name.endswith("/data.pkl")

@@ -7,7 +7,7 @@ import io
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,8 +41,8 @@ class WeightsUnpickler(pickle._Unpickler):
     raises NotWeightsError for objects of other types, and anything else for a damaged file.
     """
 
-    stack: list[Any]
-    pop_mark: Callable[[], list[Any]]
+    stack: list[object]
+    pop_mark: Callable[[], list[object]]
 
     def __init__(self, pickled: bytearray, storage: Callable[[str, torch.dtype, int], Tensor]) -> None:
         super().__init__(io.BytesIO(pickled))
@@ -80,11 +80,7 @@ class WeightsUnpickler(pickle._Unpickler):
         elif not isinstance(target, dict):  # a state dict has _metadata, which is ignored
             raise TypeError("expected a state dict or a module")
 
-    def _set_item(self) -> None:
-        items = [self.stack.pop(), self.stack.pop()]
-        self._update(items[::-1])
-
-    def _update(self, items: list[Any]) -> None:
+    def _update(self, items: list[object]) -> None:
         target = self.stack[-1]
         # Hashing nested tuples may take exponential time.
         if not isinstance(target, dict) or not all(isinstance(key, str | int) for key in items[::2]):
@@ -94,13 +90,13 @@ class WeightsUnpickler(pickle._Unpickler):
     def _refuse(self) -> None:
         raise NotWeightsError("an object of another type")
 
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
         **dict.fromkeys(pickle._Unpickler.dispatch, _refuse),
         **{opcode: pickle._Unpickler.dispatch[opcode] for opcode in ALLOWED_OPCODES},
         pickle.REDUCE[0]: _call,
         pickle.NEWOBJ[0]: _call,
         pickle.BUILD[0]: _build,
-        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEM[0]: lambda self: self._update([self.stack.pop(-2), self.stack.pop()]),
         pickle.SETITEMS[0]: lambda self: self._update(self.pop_mark()),
     }
 

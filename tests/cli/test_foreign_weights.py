@@ -111,12 +111,6 @@ def test_check_notes_that_the_activation_is_assumed(mlcl: Mlcl, tmp_path: Path) 
     assert "quick GELU is assumed" in note["what"]
 
 
-def plain_gelu(network: Any) -> Any:
-    for block in [*network.visual.transformer.resblocks, *network.transformer.resblocks]:
-        block.mlp.gelu = nn.GELU()
-    return network
-
-
 def test_check_recomputes_the_probe_of_a_tuned_clip(
     mlcl: Mlcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
