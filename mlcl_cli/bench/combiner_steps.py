@@ -13,7 +13,7 @@ from mlcl_cli.models.losses import combiner_logits, combiner_losses
 from mlcl_cli.training.objectives import combiner_optimizer
 
 BATCH = 128
-SIZES = (64, 256, 512)
+ARCHITECTURE = Architecture(feature_dim=64, projection_dim=256, hidden_dim=512)
 WARM_UP = 10
 
 
@@ -21,15 +21,15 @@ def main() -> None:
     """Trains on random features."""
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
-    combiner = Combiner(Architecture(*SIZES))
+    combiner = Combiner(ARCHITECTURE)
     optimizer = combiner_optimizer(combiner, 1e-4)
-    text, image, augmented, target = (torch.randn(BATCH, SIZES[0]) for _ in range(4))
+    text, image, augmented, target = (torch.randn(BATCH, ARCHITECTURE.feature_dim) for _ in range(4))
     began, loss = time.perf_counter(), torch.zeros(())
     for step in range(WARM_UP + int(sys.argv[1])):
         if step == WARM_UP:
             began = time.perf_counter()
-        levels = combiner(text, torch.stack([image, augmented]))
-        terms = combiner_losses(combiner, combiner_logits(combiner, levels, target))
+        output = combiner(text, torch.stack([image, augmented]))
+        terms = combiner_losses(combiner, combiner_logits(combiner, output, target))
         loss = torch.stack([term.squeeze() for term in terms.values()]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from mlcl_cli.bench import baseline
 from mlcl_cli.bench.measure import Machine, Row
 from mlcl_cli.bench.synthetic_data import CIRR_WORDS, FASHIONIQ_WORDS, SyntheticData, captions
-from mlcl_cli.images.decode import read_images
+from mlcl_cli.images.decode import open_image, read_files
 from mlcl_cli.images.image_cache import readable
 from mlcl_cli.images.transforms import preprocess_pixels
 from mlcl_cli.models.encoder import tokenize
@@ -43,7 +43,7 @@ def decoding(material: SyntheticData, repeats: int) -> Iterator[Row]:
     found: dict[str, Tensor] = {}
 
     def ours() -> None:
-        pictures = read_images(material.files, lambda image, _: material.transform(image), material.workers)
+        pictures = read_files(material.files, lambda path, _: material.transform(open_image(path)), material.workers)
         found["ours"] = torch.stack([readable(picture) for picture in pictures])
 
     def other() -> None:
@@ -124,7 +124,7 @@ def bank_build(material: SyntheticData, repeats: int) -> Iterator[Row]:
         found["plain"] = torch.cat([other_encoder.encode_images(part) for part in parts])
 
     def decode_alone() -> None:
-        for _ in read_images(material.files, lambda image, _: material.transform(image), material.workers):
+        for _ in read_files(material.files, lambda path, _: material.transform(open_image(path)), material.workers):
             pass
 
     def encode_alone() -> None:

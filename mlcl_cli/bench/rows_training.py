@@ -16,7 +16,7 @@ from mlcl_cli.images.augment import Augmentation
 from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
 from mlcl_cli.images.transforms import preprocess_pixels
 from mlcl_cli.models.combiner import Combiner
-from mlcl_cli.models.encoder import Encoder, Tower
+from mlcl_cli.models.encoder import IMAGE_TOWER, TOWERS, Encoder, Tower
 from mlcl_cli.models.losses import combiner_logits, combiner_losses, finetune_loss
 from mlcl_cli.training.feature_sources import CachedFeatures, ImageEncoderSource, TextEncoderSource, encoded
 from mlcl_cli.training.loop import Trainer, TrainingPlan
@@ -103,8 +103,8 @@ class PlainCombining:
             if problem := difference(mine, theirs, closeness(self.machine), "features"):
                 return problem
         combiner = deepcopy(ours.combiner).eval()
-        levels = combiner(text, torch.stack([image, goal]))
-        losses = combiner_losses(combiner, combiner_logits(combiner, levels, goal))
+        output = combiner(text, torch.stack([image, goal]))
+        losses = combiner_losses(combiner, combiner_logits(combiner, output, goal))
         mine = torch.stack([loss.squeeze() for loss in losses.values()]).sum()
         return difference(mine, baseline.combiner_loss(combiner, text, image, goal, goal), 1e-4, "losses")
 
@@ -113,30 +113,31 @@ def finetuning_epochs(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """An epoch of stage 1 for either encoder."""
     machine, sizes = material.machine, material.sizes
     rows = first(material.triplets, sizes.finetune_triplets)
-    for side in ("text", "image"):
+    towers: tuple[Tower, ...] = ("text", "image")
+    for tower in towers:
         mine = Encoder(deepcopy(material.encoder.clip), machine.compute)
         other = baseline_encoder(material, training=True)
-        objective = _finetuning(material, mine, rows, side)
-        optimizer = finetune_optimizer(mine, (side,), 2e-6)
-        theirs = BaselineFinetuning(material, other, rows, side)
-        problem = _gradients_differ(objective, theirs, mine, side, max(1e-3, closeness(machine)))
+        objective = _finetuning(material, mine, rows, tower)
+        optimizer = finetune_optimizer(mine, TOWERS[tower], 2e-6)
+        theirs = BaselineFinetuning(material, other, rows, tower)
+        problem = _gradients_differ(objective, theirs, mine, tower, max(1e-3, closeness(machine)))
         ours = _epochs(objective, machine, sizes.finetune_batch, optimizer)
         timings = machine.beside(ours, theirs.epoch, repeats)
         count = len(rows) // sizes.finetune_batch * sizes.finetune_batch
-        yield Row(f"{side} fine-tuning epoch", "triplet", (count, count), *timings, disagreement=problem)
+        yield Row(f"{tower} fine-tuning epoch", "triplet", (count, count), *timings, disagreement=problem)
 
 
 class BaselineFinetuning:
     """The original epoch of stage 1: what is frozen is encoded again, and the view that nobody needs is augmented."""
 
     def __init__(
-        self, material: SyntheticData, encoder: baseline.BaselineEncoder, rows: TripletRows, side: Tower
+        self, material: SyntheticData, encoder: baseline.BaselineEncoder, rows: TripletRows, tower: Tower
     ) -> None:
         self.machine, self.batch, self.encoder = material.machine, material.sizes.finetune_batch, encoder
         self.dataset = baseline.Triplets(material.files, material.transform, rows)
         encoder.clip.requires_grad_(False)
         parameters = dict(encoder.clip.named_parameters())
-        self.trained = {name: p for name, p in parameters.items() if name.startswith("visual.") == (side == "image")}
+        self.trained = {name: p for name, p in parameters.items() if name.startswith("visual.") == (tower == "image")}
         for parameter in self.trained.values():
             parameter.requires_grad_()
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=2e-6, eps=1e-7)  # METHOD.md, Section 3.2
@@ -160,7 +161,7 @@ def gradient_caching(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """A step on 16 times the batch in chunks of the batch, beside a step on the batch; the image encoder trains."""
     machine, batch = material.machine, material.sizes.finetune_batch
     encoder = Encoder(deepcopy(material.encoder.clip), machine.compute)
-    finetune_optimizer(encoder, ("image",), 2e-6)
+    finetune_optimizer(encoder, IMAGE_TOWER, 2e-6)
     shape = (CACHED_TIMES * batch, 3, encoder.size, encoder.size)
     references, targets = (torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(2))
     texts = torch.randn(len(references), encoder.feature_dim, device=machine.compute.device)
@@ -178,7 +179,7 @@ def gradient_caching(material: SyntheticData, repeats: int) -> Iterator[Row]:
                 reference, target = encoded(encode, chunks, cached=chunk is not None).chunk(2)
                 loss = finetune_loss(reference, turn(texts[rows]), target)
             loss.backward()
-        return torch.cat([p.grad.flatten() for p in encoder.parameters("image") if p.grad is not None])
+        return torch.cat([p.grad.flatten() for p in encoder.parameters(IMAGE_TOWER) if p.grad is not None])
 
     few = slice(0, 2 * batch)
     one, cached = gradients(few, None), gradients(few, max(1, batch // 4))
@@ -228,9 +229,9 @@ def _epochs(
     return run
 
 
-def _finetuning(material: SyntheticData, encoder: Encoder, rows: TripletRows, side: Tower) -> FinetuneObjective:
+def _finetuning(material: SyntheticData, encoder: Encoder, rows: TripletRows, tower: Tower) -> FinetuneObjective:
     store = material.store()
-    if side == "text":
+    if tower == "text":
         images = CachedFeatures(store.images(material.files).of(rows.images))
         return FinetuneObjective(encoder, rows, images, TextEncoderSource(encoder, store.tokens(rows.captions)))
     pictures = ImageCache(material.files, material.transform, material.workers)
@@ -239,7 +240,7 @@ def _finetuning(material: SyntheticData, encoder: Encoder, rows: TripletRows, si
 
 
 def _gradients_differ(
-    ours: FinetuneObjective, other: BaselineFinetuning, encoder: Encoder, side: Tower, limit: float
+    ours: FinetuneObjective, other: BaselineFinetuning, encoder: Encoder, tower: Tower, limit: float
 ) -> str | None:
     rows = torch.arange(min(8, len(ours.triplets)))
     drawn = ours.triplets.variants[rows, 0]
@@ -249,7 +250,7 @@ def _gradients_differ(
     pictures = [other.dataset[row] for row in rows.tolist()]
     reference, target = torch.stack([it[0] for it in pictures]), torch.stack([it[2] for it in pictures])
     other.loss(reference, target, [ours.triplets.captions[row] for row in drawn.tolist()]).backward()
-    mine = torch.cat([p.grad.flatten() for p in encoder.parameters(side) if p.grad is not None])
+    mine = torch.cat([p.grad.flatten() for p in encoder.parameters(TOWERS[tower]) if p.grad is not None])
     theirs = torch.cat([p.grad.flatten() for p in other.trained.values() if p.grad is not None])
     encoder.clip.zero_grad(set_to_none=True)
     worst = float((mine - theirs).norm() / theirs.norm())

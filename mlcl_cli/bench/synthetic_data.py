@@ -157,7 +157,7 @@ class SyntheticData:
     def architecture(self) -> Architecture:
         """The recipe's proportions."""
         d = self.encoder.feature_dim
-        return Architecture(d, 4 * d, 8 * d)
+        return Architecture(feature_dim=d, projection_dim=4 * d, hidden_dim=8 * d)
 
 
 def captions(count: int, words: Mapping[float, int], seed: int) -> list[str]:

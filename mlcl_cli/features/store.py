@@ -19,7 +19,7 @@ from mlcl_cli.features.encode_batch import EncodeBatch
 from mlcl_cli.features.shards import is_former_bank
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.augment import RECIPE, Augmentation, random_crop
-from mlcl_cli.images.decode import BadImage, open_image, read_images
+from mlcl_cli.images.decode import BadImage, open_image, read_files
 from mlcl_cli.images.file_stamps import file_stamps
 from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
 from mlcl_cli.images.transforms import Transform, preprocess_pixels
@@ -60,7 +60,7 @@ class FeatureStore:
     bad: dict[str, BadImage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Taken once: what a frozen side has banked belongs to the weights as they are now.
+        # Taken once: what a frozen tower has banked belongs to the weights as they are now.
         self.fingerprints = self.encoder.fingerprints()
         device = self.encoder.compute.device
         self.at_once = choose_encode_batch(self.encode_batch, device, self.encoder.size)
@@ -111,7 +111,7 @@ class FeatureStore:
         if not banked:
             return _table([(distinct, self.encode_tokens(self.tokens(distinct)))] if distinct else [], self.encoder)
         stamps = dict.fromkeys(distinct, "")
-        with self._bank(self._key("texts", "text", {})) as bank:
+        with self._bank(self._key("texts", self.fingerprints.text, {})) as bank:
             if missing := bank.missing(stamps):
                 features = self.encode_tokens(self.tokens(missing))
                 with defer_signals():
@@ -141,7 +141,7 @@ class FeatureStore:
     def _banked(self, files: Files, recipe: "_Recipe") -> Table:
         key = {"dataset": self.dataset, "transform": repr(self.transform), **recipe.key}
         stamps = self.stamps_of(dict(files))
-        with self._bank(self._key(recipe.kind, "image", key)) as bank:
+        with self._bank(self._key(recipe.kind, self.fingerprints.image, key)) as bank:
             missing = set(bank.missing(stamps))
             # Portions are those of all files, so that a build that was cut encodes the rest in the same company.
             starts = range(0, len(files), recipe.portion)
@@ -211,10 +211,10 @@ class FeatureStore:
         cpu = self.encoder.compute.device.type == "cpu"
         for files in portions if cpu else [[file for part in portions for file in part]]:
 
-            def converted(image: Image.Image, position: int, files: Files = files) -> Tensor:
-                return recipe.convert(image, files[position][0])
+            def read(path: Path, position: int, files: Files = files) -> Tensor:
+                return recipe.convert(recipe.opener(path), files[position][0])
 
-            results = read_images(files, converted, self.workers, opener=recipe.opener, ahead=2 * recipe.portion)
+            results = read_files(files, read, self.workers, ahead=2 * recipe.portion)
             yield from list(results) if cpu else results
 
     def _plain(self, image: Image.Image, _name: str) -> Tensor:
@@ -224,8 +224,8 @@ class FeatureStore:
         device = self.encoder.compute.device
         return self._batch.encode(lambda part: self.encoder.encode_images(preprocess_pixels(part.to(device))), pixels)
 
-    def _key(self, kind: str, side: str, extra: Mapping[str, str]) -> dict[str, str]:
-        return {"kind": kind, "encoder": self.fingerprints[side], "precision": "fp32", **extra}
+    def _key(self, kind: str, fingerprint: str, extra: Mapping[str, str]) -> dict[str, str]:
+        return {"kind": kind, "encoder": fingerprint, "precision": "fp32", **extra}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mlcl_cli.images.decode import BadImage, read_images
+from mlcl_cli.images.decode import BadImage, open_image, read_files
 
 LARGEST = 128  # pixels, of the longer side
 QUALITY = 74
@@ -32,12 +32,12 @@ def thumbnails(
     files: Sequence[tuple[str, Path]], workers: int, advance: Callable[[int], object] = lambda _: None
 ) -> Iterator[Thumbnail | None]:
     """A small copy of each picture, None for one that cannot be read."""
-    for found in read_images(files, _thumbnail, workers):
+    for found in read_files(files, lambda path, _: _thumbnail(open_image(path)), workers):
         advance(1)
         yield None if isinstance(found, BadImage) else found
 
 
-def _thumbnail(image: Image.Image, _position: int) -> Thumbnail:
+def _thumbnail(image: Image.Image) -> Thumbnail:
     small = image.convert("RGBA" if image.has_transparency_data else "RGB")
     small.thumbnail((LARGEST, LARGEST))
     if small.mode == "RGBA":  # on white, as product photographs are

@@ -1,20 +1,21 @@
-"""The augmented view of a reference (METHOD.md, Section 7.2): cropped one by one, the rest in whole batches."""
+"""The augmented view of a reference (METHOD.md, Section 7.2): cropped image by image, the rest in batches."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 from torchvision.transforms.v2 import functional as tv2
 
 from mlcl_cli.images.transforms import preprocess_pixels, to_uint8
 
-# A feature bank of views carries this: change it with whatever gives other views for the same seed.
+# Part of the key of banks of views: change it with any change to the views that a seed gives.
 RECIPE = "2"
-HALF_A_LEVEL = 0.5 / 255  # the jitters' rounding errors are far below it
+HALF_LEVEL = 0.5 / 255  # of 8 bits; the rounding errors of the jitters are far smaller
 JITTERS = (  # METHOD.md, Section 7.2, step 4
     {"brightness": 0.5},
     {"contrast": 0.5},
@@ -27,23 +28,23 @@ JITTERS = (  # METHOD.md, Section 7.2, step 4
 
 
 def random_crop(padded: Image.Image, size: int, seed: int) -> Tensor:
-    """Crops a random part (8 to 100 % of the area, ratio 3/4 to 4/3) and resizes it to S = `size`: uint8 (3, S, S).
+    """Crop a random part (8 to 100 % of the area, ratio 3/4 to 4/3), resized to S = `size`: uint8 (3, S, S).
 
-    The draw depends on `seed` alone, so the order in which threads finish is of no account.
+    The draw depends only on `seed`, not on the order in which threads finish.
     """
-    top, left, height, width = _crop_box(*padded.size, random.Random(seed))
-    return to_uint8(tv.resized_crop(padded, top, left, height, width, [size, size], InterpolationMode.BILINEAR))
+    box = draw_crop(*padded.size, random.Random(seed))
+    return to_uint8(tv.resized_crop(padded, *box, [size, size], InterpolationMode.BILINEAR))
 
 
-def _crop_box(width: int, height: int, draw: random.Random) -> tuple[int, int, int, int]:
-    """torchvision's RandomResizedCrop.get_params with its defaults, on a generator of our own."""
+def draw_crop(width: int, height: int, draw: random.Random) -> tuple[int, int, int, int]:
+    """Top, left, height and width as torchvision's RandomResizedCrop.get_params draws them, from a given generator."""
     for _ in range(10):
         area = width * height * draw.uniform(0.08, 1.0)
         ratio = (4 / 3) ** draw.uniform(-1, 1)
         w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
             return draw.randint(0, height - h), draw.randint(0, width - w), h, w
-    # Too long a picture for any of the ratios: its central part at the nearest ratio, as torchvision does.
+    # Too narrow for any of the ratios: the center at the nearest ratio, as in torchvision.
     w, h = width, height
     if width / height < 3 / 4:
         h = round(width / (3 / 4))
@@ -53,7 +54,7 @@ def _crop_box(width: int, height: int, draw: random.Random) -> tuple[int, int, i
 
 
 class Augmentation:
-    """Colour jitter, symmetry, autocontrast, perspective and greyscale, drawn for each picture of a batch apart."""
+    """Color jitter, symmetry, autocontrast, perspective and grayscale, drawn for each image of a batch."""
 
     def __init__(self) -> None:
         from kornia import augmentation as k
@@ -64,31 +65,27 @@ class Augmentation:
 
     @torch.no_grad()
     def __call__(self, crops: Tensor, seed: int) -> Tensor:
-        """uint8 crops (B, 3, S, S) to normalized views (B, 3, S, S). Depends on `crops` and `seed` alone."""
+        """uint8 crops (B, 3, S, S) to normalized views (B, 3, S, S). Depends only on `crops` and `seed`."""
         with torch.random.fork_rng(devices=[crops.device] if crops.is_cuda else []):
             torch.manual_seed(seed)
             views = crops.float().div_(255)
             views = _apply_choice(views, self._jitters)
             views = _apply_choice(views, SYMMETRIES)
-            views = _apply_choice(views, [_unchanged, autocontrast])
+            views = _apply_choice(views, [nn.Identity(), autocontrast])
             return preprocess_pixels(self._rest(views).clamp_(0, 1))
 
 
 def autocontrast(views: Tensor) -> Tensor:
-    """Stretches each channel of views (B, 3, S, S) in [0, 1] to the whole range, as Pillow does.
+    """Stretch each channel of views (B, 3, S, S) in [0, 1] to the whole range, like Pillow.
 
-    A channel of one 8-bit value stays as it is; kornia would turn it black.
+    A channel with a single 8-bit value stays as it is; kornia would turn it black.
     """
-    flat = views.amax((-2, -1), keepdim=True) - views.amin((-2, -1), keepdim=True) < HALF_A_LEVEL
+    flat = views.amax((-2, -1), keepdim=True) - views.amin((-2, -1), keepdim=True) < HALF_LEVEL
     return torch.where(flat, views, tv2.autocontrast(views))
 
 
-def _unchanged(views: Tensor) -> Tensor:
-    return views
-
-
-def _apply_choice(views: Tensor, choices: list[Callable[[Tensor], Tensor]]) -> Tensor:
-    """One of `choices` for each picture, equally likely."""
+def _apply_choice(views: Tensor, choices: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+    """One of `choices` for each image, equally likely."""
     drawn = torch.randint(len(choices), (len(views),))
     result = torch.empty_like(views)
     for number, apply in enumerate(choices):
@@ -98,12 +95,9 @@ def _apply_choice(views: Tensor, choices: list[Callable[[Tensor], Tensor]]) -> T
     return result
 
 
-def _turned(quarters: int, *, flipped: bool = False) -> Callable[[Tensor], Tensor]:
-    def apply(views: Tensor) -> Tensor:
-        return torch.rot90(views.flip(-1) if flipped else views, quarters, (-2, -1))
-
-    return apply
+def _rotate(views: Tensor, quarters: int, *, flipped: bool) -> Tensor:
+    return torch.rot90(views.flip(-1) if flipped else views, quarters, (-2, -1))
 
 
 # The eight symmetries of the square (METHOD.md, Section 7.2, step 5): four rotations, each with and without a flip.
-SYMMETRIES = [_turned(quarters, flipped=flipped) for flipped in (False, True) for quarters in range(4)]
+SYMMETRIES = [partial(_rotate, quarters=n, flipped=flipped) for flipped in (False, True) for n in range(4)]

@@ -1,4 +1,4 @@
-"""Pictures read in parallel, in order, without losing one silently."""
+"""Images decoded in parallel and in order; one that cannot be read is reported, never skipped silently."""
 
 import warnings
 from collections import deque
@@ -15,9 +15,9 @@ from mlcl_cli.errors import DataError, StuckError, some
 from mlcl_cli.formatting import counted
 from mlcl_cli.safe_reading import open_regular
 
-# Pillow knows more: it hands PostScript to Ghostscript, whatever the file is called.
+# Not all that Pillow reads: it starts Ghostscript for PostScript, whatever the file is called.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
-NOT_A_PICTURE = "not a picture in JPEG, PNG, WebP, BMP, GIF, TIFF, PPM or AVIF"
+NOT_AN_IMAGE = "not an image in JPEG, PNG, WebP, BMP, GIF, TIFF, PPM or AVIF"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -42,30 +42,30 @@ class BadImagesError(DataError):
         super().__init__(f"{counted(len(bad), 'image')} missing or unreadable: {some(bad)}", remedy=remedy)
 
 
-class _Patience:
-    """How long a file may take to be read, in seconds; for the process, as Pillow's own limit is."""
+class _ReadTimeout:
+    """Seconds that reading a file may take: a setting of the whole process, like Pillow's MAX_IMAGE_PIXELS."""
 
-    seconds: float = 120.0
+    seconds = 120.0
 
 
 def set_limits(megapixels: float, seconds: float) -> None:
-    """Larger pictures are refused before they are decoded; a file that takes longer to read ends the command."""
+    """Set limits for the process: larger images are rejected, and a file that takes longer ends the command."""
     Image.MAX_IMAGE_PIXELS = int(megapixels * 1_000_000)
-    _Patience.seconds = seconds
+    _ReadTimeout.seconds = seconds
 
 
 @cache
 def known_formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this build of Pillow reads."""
+    """The formats among `FORMATS` that this build of Pillow reads."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def open_image(path: Path) -> Image.Image:
-    """The decoded picture in its file's own mode, EXIF orientation ignored. Truncated files are never loaded.
+    """The decoded image in its file's mode; EXIF orientation is ignored.
 
-    Only `FORMATS` are read, whatever the file's name. Raises OSError or ValueError with a reason in words: missing,
-    empty, not a picture, truncated, or larger than `set_limits` allows, which is read before any pixel is decoded.
+    Only `FORMATS` are read, whatever the file's name. Raises OSError or ValueError with a readable reason: missing,
+    empty, not an image, truncated, or larger than `set_limits` allows, which is checked before pixels are decoded.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -79,26 +79,11 @@ def open_image(path: Path) -> Image.Image:
         except FileNotFoundError:
             raise OSError("missing") from None
         except UnidentifiedImageError:
-            raise OSError("empty file" if path.stat().st_size == 0 else NOT_A_PICTURE) from None
+            raise OSError("empty file" if path.stat().st_size == 0 else NOT_AN_IMAGE) from None
         except Image.DecompressionBombError:
             raise ValueError(f"larger than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:g} megapixels") from None
         except (OSError, SyntaxError, EOFError) as error:
             raise OSError(getattr(error, "strerror", None) or f"damaged: {error}") from None
-
-
-def read_images(
-    files: Sequence[tuple[str, Path]],
-    convert: Callable[[Image.Image, int], Result],
-    workers: int,
-    *,
-    opener: Callable[[Path], Image.Image] = open_image,
-    ahead: int | None = None,
-) -> Iterator[Result | BadImage]:
-    """`convert(picture, position)` of every (name, path), in order, read by `workers` threads a little `ahead`.
-
-    Raises StuckError for a file that takes longer to be read than `set_limits` allows.
-    """
-    return read_files(files, lambda path, position: convert(opener(path), position), workers, ahead)
 
 
 def read_files(
@@ -107,7 +92,11 @@ def read_files(
     workers: int,
     ahead: int | None = None,
 ) -> Iterator[Result | BadImage]:
-    """`read(path, position)` of every (name, path), as `read_images`; OSError and ValueError become BadImage."""
+    """`read(path, position)` of every (name, path), in order; OSError and ValueError become BadImage.
+
+    `workers` threads read at most `ahead` files ahead. Raises StuckError if a file takes longer than `set_limits`
+    allows.
+    """
 
     def attempt(position: int) -> Result | BadImage:
         name, path = files[position]
@@ -116,40 +105,41 @@ def read_files(
         except (OSError, ValueError) as error:
             return BadImage(name, path, str(error))
 
-    results = in_order(attempt, range(len(files)), workers, ahead, _Patience.seconds)
+    seconds = _ReadTimeout.seconds
+    results = threaded_map(attempt, range(len(files)), workers, ahead, seconds)
     for name, path in files:
         try:
             yield next(results)
         except TimeoutError:
-            what = f"reading image {name!r} takes more than {_Patience.seconds:g} s"
+            what = f"reading image {name!r} takes more than {seconds:g} s"
             remedy = "Fix the disk or the network drive, or raise image.read_seconds"
             raise StuckError(what, where=path, remedy=remedy) from None
 
 
-def in_order(
+def threaded_map(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     workers: int,
     ahead: int | None = None,
-    patience: float | None = None,
+    timeout: float | None = None,
 ) -> Iterator[Result]:
-    """`map` over threads that stays at most `ahead` results (a few for each worker) ahead of its reader.
+    """`map` over threads, in order, at most `ahead` results (by default a few per worker) ahead of its consumer.
 
-    Raises TimeoutError where the reader has waited `patience` seconds for a result.
+    Raises TimeoutError if a result is `timeout` seconds late.
     """
     ahead = 4 * workers + 8 if ahead is None else ahead
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    stuck = False
+    wait = True
     try:
         for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) > ahead:
-                yield pending.popleft().result(patience)
+                yield pending.popleft().result(timeout)
         while pending:
-            yield pending.popleft().result(patience)
+            yield pending.popleft().result(timeout)
     except TimeoutError:
-        stuck = True
+        wait = False
         raise
     finally:
-        pool.shutdown(wait=not stuck, cancel_futures=True)
+        pool.shutdown(wait=wait, cancel_futures=True)

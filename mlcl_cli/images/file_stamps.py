@@ -1,4 +1,4 @@
-"""What identifies the state of an image file: its metadata for a quick look, its bytes for certainty."""
+"""What identifies the state of an image file: its metadata for a quick check, its bytes for certainty."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from mlcl_cli.images.decode import BadImage, read_files
 def file_stamp(path: Path) -> str | None:
     """Size, mtime and ctime (ns) and inode of a file, or None if it is missing or cannot be accessed.
 
-    The size and mtime survive a careless overwrite (`cp -p`, `rsync --times`); the ctime and the inode do not.
+    Size and mtime may survive an overwrite (`cp -p`, `rsync --times`); ctime and inode do not.
     """
     try:
         status = path.stat()
@@ -20,20 +20,17 @@ def file_stamp(path: Path) -> str | None:
 
 
 def file_stamps(files: Mapping[str, Path]) -> dict[str, str]:
-    """The stamp of each file by name, without those that cannot be accessed."""
+    """The stamp of each file by name, except those that cannot be accessed."""
     return {name: stamp for name, path in files.items() if (stamp := file_stamp(path)) is not None}
 
 
 def content_digests(files: Sequence[tuple[str, Path]], workers: int) -> Iterator[str | BadImage]:
-    """SHA-256 of each file's bytes, cut to 128 bits, in order, read by `workers` threads.
-
-    Raises StuckError as `read_images` does.
-    """
+    """`content_digest` of each file, as `read_files` reads them."""
     return read_files(files, lambda path, _: content_digest(path), workers)
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of the file's bytes, cut to 128 bits, in hex. Raises OSError for what is not a regular file."""
+    """SHA-256 of the file's bytes, cut to 128 bits, in hex. Raises OSError if it is not a regular file."""
     if not path.is_file():  # opening a named pipe would block
         raise OSError("not a regular file")
     with path.open("rb") as file:

@@ -3,21 +3,34 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple, Self
+from enum import StrEnum
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear, normalize, relu
 
 from mlcl_cli.errors import DataError
+from mlcl_cli.models.weights import shape_mismatches
 
 Level = Literal["sum", "cat", "hybrid"]
 LEVELS: tuple[Level, ...] = ("sum", "cat", "hybrid")
 FIXED_TEMPERATURE = 100.0  # METHOD.md, Equations 3 and 10
 
 
-class CombinerOutput(NamedTuple):
-    """What the combiner computes. V = 1 view (the reference), or 2 (the reference, then its augmented view).
+class InferenceWeights(StrEnum):
+    """Which weights the high and mid levels of a query have (METHOD.md, Section 5)."""
+
+    RELEASED = "released"  # Equation 15: those of the training loss, swapped
+    MATCHED = "matched"  # Equation 16: those of the training loss
+
+
+RELEASED, MATCHED = InferenceWeights
+
+
+@dataclass(frozen=True, slots=True)
+class CombinerOutput:
+    """Outputs for V = 1 view (the reference) or 2 (the reference, then its augmented view).
 
     text    t, the half of r that all views share, raw, (B, p); Equation 4 of METHOD.md
     images  i and i', the other half, raw, (V, B, p); Equation 4
@@ -33,9 +46,9 @@ class CombinerOutput(NamedTuple):
     high: Tensor | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """All that a combiner is built from: sizes d, p, h and which parts exist."""
+    """What a combiner is built from: sizes d, p, h and which parts exist."""
 
     feature_dim: int
     projection_dim: int
@@ -45,7 +58,7 @@ class Architecture:
     self_supervised: bool = True
 
     def describe(self) -> dict[str, object]:
-        """Plain types, to be stored beside the weights."""
+        """Plain values, stored beside the weights."""
         return asdict(self) | {"levels": list(self.levels)}
 
 
@@ -73,10 +86,10 @@ class Combiner(nn.Module):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], *, levels: tuple[Level, ...] | None = None) -> Self:
-        """Builds the network that `state` belongs to: sizes from its shapes, parts from its keys.
+        """Build the network that `state` belongs to: sizes from its shapes, parts from its keys.
 
-        Level `sum` has no weights: without `levels` it is taken to be there unless the state holds the high level
-        alone, as CLIP4Cir's do. Raises DataError where keys or shapes are not a combiner's.
+        Level `sum` has no weights. Without `levels` it is assumed, unless the state holds only the high level, as
+        CLIP4Cir's do. Raises DataError if keys or shapes are not a combiner's.
         """
         try:
             p, d = state["text_projection_layer.weight"].shape
@@ -85,13 +98,19 @@ class Combiner(nn.Module):
             raise DataError("these weights are not a combiner's", remedy="Give a combiner checkpoint") from error
         if levels is None:
             mid, high = "combiner_proj.weight" in state, "output_layer.weight" in state
-            levels = tuple(level for level, on in zip(LEVELS, (mid, mid, high), strict=True) if on)
-        combiner = cls(Architecture(d, p, h, levels, "logit_scale" in state, "logit_scale_sl" in state))
-        own = {name: tuple(tensor.shape) for name, tensor in combiner.state_dict().items()}
-        given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        if own != given:
-            odd = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
-            raise DataError(f"combiner weights do not fit together: {', '.join(odd[:4])}", remedy="Use another file")
+            levels = tuple(level for level, exists in zip(LEVELS, (mid, mid, high), strict=True) if exists)
+        architecture = Architecture(
+            feature_dim=d,
+            projection_dim=p,
+            hidden_dim=h,
+            levels=levels,
+            learned_temperature="logit_scale" in state,
+            self_supervised="logit_scale_sl" in state,
+        )
+        combiner = cls(architecture)
+        if mismatches := shape_mismatches(combiner.state_dict(), state):
+            names = ", ".join(mismatches[:4])
+            raise DataError(f"combiner weights do not fit together: {names}", remedy="Use another file")
         combiner.load_state_dict(dict(state))
         return combiner
 
@@ -110,15 +129,23 @@ class Combiner(nn.Module):
         """w = sigmoid(loss_weight), shape (1,); None where only one of mid and high level exists."""
         return None if self.loss_weight is None else torch.sigmoid(self.loss_weight)
 
-    def forward(self, text: Tensor, images: Tensor) -> CombinerOutput:
-        """Combines raw features: `text` (B, d), `images` (V, B, d), in one batched pass for all views.
+    def level_weights(self, weights: InferenceWeights = MATCHED) -> Mapping[str, Tensor]:
+        """2w and 2 − 2w for the high and mid levels (METHOD.md, Equation 13), or swapped; without an entry it is 1."""
+        weight = self.weight
+        if weight is None:
+            return {}
+        high, mid = 2 * weight, 2 - 2 * weight
+        return {"hybrid": high, "cat": mid} if weights is MATCHED else {"hybrid": mid, "cat": high}
 
-        The text projection, its dropout mask and what the next layers make of it are shared by the views; every other
-        mask is a view's own.
+    def forward(self, text: Tensor, images: Tensor) -> CombinerOutput:
+        """Combine raw features: `text` (B, d), `images` (V, B, d), in one batched pass for all views.
+
+        The views share the text projection, its dropout mask and its products with the next layers; every other
+        dropout mask is drawn per view.
         """
         shared = self._drop(relu(self.text_projection_layer(text)))
-        own = self._drop(relu(self.image_projection_layer(images)))
-        combined = self._drop(relu(_of_halves(self.combiner_layer, shared, own)))
+        projected = self._drop(relu(self.image_projection_layer(images)))
+        combined = self._drop(relu(_joint_linear(self.combiner_layer, shared, projected)))
         levels = self.architecture.levels
         low = normalize(images[0].float() + text.float(), dim=-1) if "sum" in levels else None
         # c is never negative, so the relu of METHOD.md, Equation 8, changes nothing.
@@ -127,56 +154,41 @@ class Combiner(nn.Module):
         if "hybrid" in levels:
             first, second = self.dynamic_scalar[0], self.dynamic_scalar[3]
             assert isinstance(first, nn.Linear)
-            share = torch.sigmoid(second(self._drop(relu(_of_halves(first, shared, own)))).float())
+            share = torch.sigmoid(second(self._drop(relu(_joint_linear(first, shared, projected)))).float())
             mixed = share * text.float() + (1 - share) * images.float()
             high = normalize(self.output_layer(combined).float() + mixed, dim=-1)
-        return CombinerOutput(shared, own, low, mid, high)
+        return CombinerOutput(shared, projected, low, mid, high)
 
     @torch.no_grad()
-    def queries(self, text: Tensor, images: Tensor, *, matched: bool = False) -> Tensor:
-        """Unit queries (B, d) from raw `text` and `images` (B, d): METHOD.md, Equations 15 and 16.
-
-        `matched` takes the training loss's weights instead of the released order.
-        """
-        parts = self.query_parts(text, images, matched=matched)
+    def queries(self, text: Tensor, images: Tensor, weights: InferenceWeights = RELEASED) -> Tensor:
+        """Unit queries (B, d) from raw `text` and `images` (B, d): METHOD.md, Equations 15 and 16."""
+        parts = self.query_parts(text, images, weights)
         return normalize(sum(parts.values(), start=torch.zeros_like(text, dtype=torch.float32)), dim=-1)
 
     @torch.no_grad()
-    def query_parts(self, text: Tensor, images: Tensor, *, matched: bool = False) -> dict[Level, Tensor]:
+    def query_parts(self, text: Tensor, images: Tensor, weights: InferenceWeights = RELEASED) -> dict[Level, Tensor]:
         """The weighted level vectors (B, d) whose normalized sum is the query. Call in eval mode."""
-        levels = self(text, images[None])
-        high_weight, mid_weight = level_weights(self.weight, matched=matched)
-        parts: dict[Level, Tensor] = {}
-        if levels.low is not None:
-            parts["sum"] = levels.low
-        if levels.mid is not None:
-            parts["cat"] = mid_weight * levels.mid
-        if levels.high is not None:
-            parts["hybrid"] = high_weight * levels.high[0]
-        return parts
+        output: CombinerOutput = self(text, images[None])
+        high = None if output.high is None else output.high[0]
+        levels: dict[Level, Tensor | None] = {"sum": output.low, "cat": output.mid, "hybrid": high}
+        factors = self.level_weights(weights)
+        return {level: factors.get(level, 1.0) * vector for level, vector in levels.items() if vector is not None}
 
     def _drop(self, x: Tensor) -> Tensor:
         """Dropout with probability 0.5 (METHOD.md, Section 4.1)."""
         if x.is_cuda or not self.training:
             return dropout(x, 0.5, self.training)
-        # A CPU draws uniform numbers four times as fast as it tosses dropout's coins.
+        # On a CPU, uniform numbers take a quarter of the time of dropout's Bernoulli draws (measured).
         return x * ((torch.rand_like(x) < 0.5) * 2)
 
     def _scale(self, logarithm: Tensor | None) -> Tensor:
         return self.combiner_layer.bias.new_tensor([FIXED_TEMPERATURE]) if logarithm is None else logarithm.exp()
 
 
-def _of_halves(layer: nn.Linear, shared: Tensor, own: Tensor) -> Tensor:
-    """`layer` of r = [t ; i] for every view: the product with t (B, p), which serves them all, is taken once."""
-    of_text, of_image = layer.weight.split(shared.shape[-1], dim=1)
-    return linear(shared, of_text, layer.bias) + linear(own, of_image)
-
-
-def level_weights(weight: Tensor | None, *, matched: bool) -> tuple[Tensor | float, Tensor | float]:
-    """Weights of the high and mid levels: (2w, 2−2w) if `matched` (METHOD.md, Equations 13, 16), else swapped (15)."""
-    if weight is None:
-        return 1.0, 1.0
-    return (2 * weight, 2 - 2 * weight) if matched else (2 - 2 * weight, 2 * weight)
+def _joint_linear(layer: nn.Linear, text: Tensor, images: Tensor) -> Tensor:
+    """`layer` of r = [t ; i] for every view; the product with t (B, p) is computed once for all of them."""
+    text_weight, image_weight = layer.weight.split(text.shape[-1], dim=1)
+    return linear(text, text_weight, layer.bias) + linear(images, image_weight)
 
 
 def is_combiner_state(keys: Collection[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The device and the arithmetic that a command runs on."""
+"""The device and the arithmetic precision that a command uses."""
 
 import os
 from collections.abc import Iterator
@@ -12,25 +12,27 @@ import torch
 from mlcl_cli.errors import MachineError
 
 DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-BYTES_A_PIXEL = 512  # that encoding an image takes: 320 measured for RN50x4, 400 for ViT-L/14
+# Memory for encoding an image, per input pixel: 320 bytes measured for RN50x4, 400 for ViT-L/14, and some room.
+BYTES_PER_PIXEL = 512
+MAX_WORKERS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """A device, and the dtype of mixed precision there (None: plain fp32). Only training steps are mixed."""
+    """A device, and its dtype for mixed precision (None: plain fp32), which only training steps use."""
 
     device: torch.device
     dtype: torch.dtype | None
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Mixed precision where it is on."""
+        """Mixed precision, if enabled."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Allows TF32 for a training step's fp32 products and convolutions, where mixed precision is on.
+        """Allow TF32 for a training step's fp32 products and convolutions, if mixed precision is enabled.
 
-        Logits keep fp32's range and as many digits as fp16 has, at several times the rate of fp32 on a GPU.
+        Logits keep the range of fp32 and the digits of fp16, at several times the speed of fp32 on a GPU.
         """
         if self.device.type != "cuda" or self.dtype is None:
             yield
@@ -56,17 +58,17 @@ class Compute:
 
 
 def choose_compute(device: str, precision: str) -> Compute:
-    """Resolves `auto`: CUDA where there is a GPU, mixed precision on CUDA (bf16 where the hardware has it).
+    """Resolve `auto`: CUDA if there is a GPU, and mixed precision on CUDA (bf16 if the hardware supports it).
 
-    Turns TF32 off, which torch allows in convolutions by default: whatever is ranked is encoded in plain fp32.
-    Raises MachineError where CUDA is asked for and absent. Call before any other torch operation: threads inherit
-    the flushing of denormals, without which a confident softmax slows CPU products a hundredfold.
+    Turns off TF32, which torch allows in convolutions by default: features for ranking are encoded in plain fp32.
+    Raises MachineError if CUDA is requested but not available. Call before any other torch operation: threads inherit
+    the flushing of denormals, without which a confident softmax slows CPU products down a hundred times.
     """
     torch.set_flush_denormal(True)
     _set_fp32_precision("ieee")
     if device == "cuda" and not torch.cuda.is_available():
         raise MachineError(
-            "no CUDA device was found", where="device: cuda", remedy="Set device: auto or cpu, or fix the driver"
+            "no CUDA device found", where="device: cuda", remedy="Set device: auto or cpu, or fix the driver"
         )
     kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if precision == "auto" and kind == "cuda":
@@ -75,23 +77,24 @@ def choose_compute(device: str, precision: str) -> Compute:
 
 
 def choose_workers(workers: int | str) -> int:
-    """Threads that decode images: as asked, or one for each processor, sixteen at most."""
-    return workers if isinstance(workers, int) else min(16, os.cpu_count() or 1)
+    """Threads that decode images: `workers` if it is a number, else one per processor, at most MAX_WORKERS."""
+    return workers if isinstance(workers, int) else min(MAX_WORKERS, os.cpu_count() or 1)
 
 
-def choose_encode_batch(asked: int | str, device: torch.device, size: int) -> int:
-    """Images or captions encoded at once when nothing trains: as asked, or what fits into the device's free memory.
+def choose_encode_batch(encode_batch: int | str, device: torch.device, size: int) -> int:
+    """Images or captions to encode at once outside of training steps.
 
-    `size` is the side of the encoder's input in pixels. `auto` is 64 on a CPU and 256 on a GPU, halved until it fits.
+    `size` is the side of the encoder's input in pixels. `auto` is 64 on a CPU and 256 on a GPU, halved until it fits
+    into the device's free memory.
     """
-    if isinstance(asked, int):
-        return asked
+    if isinstance(encode_batch, int):
+        return encode_batch
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         batch, free = 256, torch.cuda.mem_get_info(device)[0] + cached
     else:
-        batch, free = 64, psutil.virtual_memory().available  # more does not fit a CPU's caches
-    while batch > 1 and batch * size * size * BYTES_A_PIXEL > free:
+        batch, free = 64, psutil.virtual_memory().available  # larger batches exceed a CPU's caches
+    while batch > 1 and batch * size * size * BYTES_PER_PIXEL > free:
         batch //= 2
     return batch
 

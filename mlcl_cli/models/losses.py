@@ -1,4 +1,4 @@
-"""The contrastive losses of METHOD.md. Each returns named terms; the training loop sums whatever it is given."""
+"""The contrastive losses of METHOD.md."""
 
 from collections.abc import Collection
 from typing import Literal
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from mlcl_cli.models.combiner import FIXED_TEMPERATURE, Combiner, CombinerOutput, level_weights
+from mlcl_cli.models.combiner import FIXED_TEMPERATURE, Combiner, CombinerOutput
 
 SsclTerm = Literal["mid", "high"]
 
 
 def logits(queries: Tensor, targets: Tensor, scale: Tensor | float) -> Tensor:
-    """scale · queries @ targetsᵀ for unit rows (B, d) each; (B, B), in fp32 under mixed precision, too.
+    """scale · queries @ targetsᵀ for unit rows (B, d) each: (B, B), in fp32 even under mixed precision.
 
-    A temperature of 100 would blow half precision's rounding up to whole logits.
+    A temperature of 100 would magnify the rounding of half precision to whole logits.
     """
     with torch.autocast(queries.device.type, enabled=False):
         return scale * (queries.float() @ targets.float().T)
@@ -33,31 +33,30 @@ def finetune_loss(reference: Tensor, text: Tensor, target: Tensor) -> Tensor:
 
 
 def combiner_logits(
-    combiner: Combiner, levels: CombinerOutput, target: Tensor, sscl: Collection[SsclTerm] = ("mid", "high")
+    combiner: Combiner, output: CombinerOutput, target: Tensor, sscl: Collection[SsclTerm] = ("mid", "high")
 ) -> dict[str, Tensor]:
-    """The logit matrices (B, B) of all terms that are on: hybrid, cat, sum (mCCL), sscl_mid, sscl_high (SSCL).
+    """Logit matrices (B, B) of the active terms: hybrid, cat, sum (mCCL), sscl_mid, sscl_high (SSCL).
 
-    METHOD.md, Equations 11 and 12. `target` is raw (B, d). SSCL terms need a second view in `levels`.
+    METHOD.md, Equations 11 and 12. `target` is raw (B, d). SSCL terms need a second view in `output`.
     """
     goal, scale, sscl_scale = normalize(target.float(), dim=-1), combiner.temperature, combiner.sscl_temperature
     terms: dict[str, Tensor] = {}
-    if levels.high is not None:
-        terms["hybrid"] = logits(levels.high[0], goal, scale)
-    if levels.mid is not None:
-        terms["cat"] = logits(levels.mid, goal, scale)
-    if levels.low is not None:
-        terms["sum"] = logits(levels.low, goal, scale)
+    if output.high is not None:
+        terms["hybrid"] = logits(output.high[0], goal, scale)
+    if output.mid is not None:
+        terms["cat"] = logits(output.mid, goal, scale)
+    if output.low is not None:
+        terms["sum"] = logits(output.low, goal, scale)
     if "mid" in sscl:
-        joint = torch.cat([levels.text.expand_as(levels.images), levels.images], dim=-1)
+        joint = torch.cat([output.text.expand_as(output.images), output.images], dim=-1)
         plain, augmented = normalize(joint.float(), dim=-1)
         terms["sscl_mid"] = logits(plain, augmented, sscl_scale)
-    if "high" in sscl and levels.high is not None:
-        terms["sscl_high"] = logits(levels.high[0], levels.high[1], sscl_scale)
+    if "high" in sscl and output.high is not None:
+        terms["sscl_high"] = logits(output.high[0], output.high[1], sscl_scale)
     return terms
 
 
 def combiner_losses(combiner: Combiner, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """METHOD.md, Equation 13, as its weighted summands, by the names of `combiner_logits`."""
-    high_weight, mid_weight = level_weights(combiner.weight, matched=True)
-    weights = {"hybrid": high_weight, "cat": mid_weight}
+    """Weighted terms of METHOD.md, Equation 13, by the names of `combiner_logits`; their sum is the loss."""
+    weights = combiner.level_weights()
     return {name: weights.get(name, 1.0) * contrastive(scores) for name, scores in terms.items()}

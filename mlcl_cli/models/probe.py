@@ -1,4 +1,4 @@
-"""A fixed picture and caption encoded by given weights: shows whether they still compute what they computed."""
+"""A fixed image and caption encoded by a CLIP: shows whether its weights still compute the same features."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,27 +9,29 @@ from torch import Tensor
 from mlcl_cli.models.weights import State, build_clip, import_clip
 
 CAPTION = "is red and has long sleeves"
-NUMBERS = 16
-TOLERANCE = 1e-3  # another activation moves a feature by 1e-2 of its length, another processor by 1e-5
+COMPONENTS = 16
+# Measured: another activation moves a feature by 1e-2 of its length, another processor by 1e-5.
+TOLERANCE = 1e-3
 
 Probe = Mapping[str, Sequence[float]]
 
 
 def is_clip(state: State) -> bool:
-    """Whether these are a whole CLIP's weights, by name."""
+    """Whether these are the weights of a whole CLIP, by their names."""
     return {"text_projection", "token_embedding.weight", "visual.conv1.weight"} <= set(state)
 
 
 def make_probe(state: State) -> dict[str, list[float]]:
-    """The first 16 numbers of the raw image and text feature of the probe, fp32 on the CPU, five digits each."""
+    """The first 16 components of the probe's raw image and text features, fp32 on the CPU, to five digits."""
     image, text = _features(build_clip(state, "the probe"))
     return {"image": _rounded(image), "text": _rounded(text)}
 
 
 def distance(measured: Probe, stored: Probe) -> float:
     """The larger of both features' relative distances, ‖measured − stored‖ / ‖stored‖."""
-    pairs = [(torch.tensor(measured[side]), torch.tensor(stored[side])) for side in ("image", "text")]
-    return max(float((own - kept).norm() / kept.norm().clamp(min=1e-12)) for own, kept in pairs)
+    pairs = [(torch.tensor(measured[tower]), torch.tensor(stored[tower])) for tower in ("image", "text")]
+    # The bound keeps a feature of zeros from dividing by zero.
+    return max(float((now - then).norm() / then.norm().clamp(min=1e-12)) for now, then in pairs)
 
 
 @torch.no_grad()
@@ -42,4 +44,4 @@ def _features(network: Any) -> tuple[Tensor, Tensor]:
 
 
 def _rounded(feature: Tensor) -> list[float]:
-    return [float(f"{number:.5g}") for number in feature[0, :NUMBERS].tolist()]
+    return [float(f"{number:.5g}") for number in feature[0, :COMPONENTS].tolist()]

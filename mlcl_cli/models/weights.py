@@ -1,30 +1,31 @@
-"""OpenAI's CLIP from files, and fingerprints of weights. Weights are data: nothing in a file is ever executed."""
+"""OpenAI's CLIP from files, and fingerprints of weights."""
 
 import hashlib
+import importlib
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
 from mlcl_cli.errors import DataError, MachineError
-from mlcl_cli.models.layouts import require_openai_layout
-from mlcl_cli.models.torch_files import Archive, MoreThanWeights, ScriptObject, read_archive
-from mlcl_cli.models.torchscript import script_state
+from mlcl_cli.models.foreign_layouts import require_openai_layout
+from mlcl_cli.models.torch_files import read_torch_file
 
 State = Mapping[str, Tensor]
-NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # OpenAI's archives list them beside the weights
+# Limits on files from elsewhere, far above any CLIP: RN50x64 has 1,000 tensors and a context of 77 tokens.
 MAX_CONTEXT = 4096
-MAX_NAMES = 10_000
-MAX_SHARING = 8
+MAX_TENSORS = 10_000
+MAX_SHARING = 8  # names per tensor, on average
+DOWNLOADS = Path("~/.cache/clip")
 
 
 def fingerprint(state: State, names: Iterable[str] | None = None) -> str:
-    """Sixteen hex digits that stand for these weights: names, shapes and fp32 values, whatever their order."""
+    """Sixteen hex digits that identify these weights: names, shapes and fp32 values, in any order."""
     digest = hashlib.sha256()
     for name in sorted(state if names is None else names):
         tensor = state[name].detach().cpu().float().contiguous()
@@ -33,51 +34,36 @@ def fingerprint(state: State, names: Iterable[str] | None = None) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_torch_file(path: Path) -> Any:
-    """What `torch.save` wrote: plain values and tensors; of a TorchScript archive, its state dict.
-
-    Nothing in the file is executed. Raises DataError for a file that is missing, damaged, or holds anything else.
-    """
-    return read_archive(path, _without_code)
-
-
-def _without_code(archive: Archive, content: Any) -> Any:
-    if not isinstance(content, ScriptObject):
-        return content
-    try:
-        return script_state(archive, content)
-    except (ValueError, KeyError, RecursionError) as error:
-        raise MoreThanWeights(f"its modules cannot be read: {error}") from error
-
-
 def load_clip(model: str | Path) -> nn.Module:
     """OpenAI's CLIP class with the weights of `model` in fp32, on the CPU, in eval mode.
 
     `model` is one of OpenAI's names (downloaded once to ~/.cache/clip, its checksum verified) or a file in OpenAI's
-    format: a TorchScript archive or a plain state dict. Only OpenAI's own archives, known by their SHA-256, are loaded
-    by TorchScript, which executes them; of any other only the tensors are read. Raises DataError or MachineError (no
-    network).
+    format: a TorchScript archive or a plain state dict. TorchScript executes what it loads, so it loads only OpenAI's
+    own archives, recognized by SHA-256; from any other file only tensors are read. Raises DataError, or MachineError
+    without a network.
     """
     path = model if isinstance(model, Path) else _download(model)
     return build_clip(_clip_state(path), path)
 
 
 def build_clip(state: State, where: object) -> nn.Module:
-    """CLIP with the sizes that `state`'s shapes tell, fp32, eval mode. Raises DataError if they are not CLIP's.
+    """CLIP with the sizes given by the shapes in `state`, fp32, eval mode. Raises DataError if they are not CLIP's.
 
-    Torch's random numbers stay as they are: no weight is drawn, and none is allocated before all shapes are known.
+    Leaves torch's random state alone: the network is built on the meta device, which draws and allocates nothing.
     """
     module = import_clip()
     state = {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
     try:
         with torch.device("meta"):
             network = module.model.build_model({name: tensor.to("meta") for name, tensor in state.items()})
-        own = network.float().state_dict()
+        expected = network.float().state_dict()
         if network.context_length > MAX_CONTEXT:
             raise ValueError("context length")
-        layout = torch.contiguous_format
-        plain = {name: state[name].to(own[name].dtype, copy=True, memory_format=layout) for name in own}
-        network.load_state_dict(plain, assign=True)
+        copies = {
+            name: state[name].to(tensor.dtype, copy=True, memory_format=torch.contiguous_format)
+            for name, tensor in expected.items()
+        }
+        network.load_state_dict(copies, assign=True)
         for block in network.transformer.resblocks:
             block.attn_mask = network.build_attention_mask()
     except (KeyError, RuntimeError, AssertionError, IndexError, ArithmeticError, ValueError, TypeError) as error:
@@ -87,17 +73,24 @@ def build_clip(state: State, where: object) -> nn.Module:
 
 
 def load_tuned(network: nn.Module, state: State, where: object) -> None:
-    """Puts tuned weights into `network`. Raises DataError where they belong to another kind of CLIP."""
-    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in NOT_WEIGHTS}
-    if own != given:
-        odd = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+    """Load tuned weights into `network`. Raises DataError if they belong to another kind of CLIP."""
+    expected = network.state_dict()
+    weights = {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
+    if mismatches := shape_mismatches(expected, weights):
+        name = mismatches[0]
+        shapes = [tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (weights, expected)]
         raise DataError(
-            f"these tuned weights belong to another CLIP: {odd[0]} is {given.get(odd[0])}, not {own.get(odd[0])}",
+            f"these tuned weights belong to another CLIP: {name} is {shapes[0]}, expected {shapes[1]}",
             where=where,
             remedy="Set clip.model to the model that was tuned",
         )
-    network.load_state_dict({name: tensor.float() for name, tensor in state.items() if name in own})
+    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+
+
+def shape_mismatches(expected: State, state: State) -> list[str]:
+    """Names that only one of the state dicts has, or whose shapes differ, sorted."""
+    shapes = [{(name, tensor.shape) for name, tensor in tensors.items()} for tensors in (expected, state)]
+    return sorted({name for name, _ in shapes[0] ^ shapes[1]})
 
 
 def _clip_state(path: Path) -> State:
@@ -110,63 +103,54 @@ def _clip_state(path: Path) -> State:
     content = read_torch_file(path)
     remedy = "Give a file in OpenAI's format as clip.model"
     if not isinstance(content, dict) or not content:
-        raise DataError("holds no CLIP weights", where=path, remedy=remedy)
+        raise DataError("contains no CLIP weights", where=path, remedy=remedy)
     if isinstance(content.get("CLIP"), dict):
-        raise DataError(
-            "holds a tuned CLIP", where=path, remedy="Set clip.checkpoint to it, and clip.model to its base"
-        )
+        remedy = "Set clip.checkpoint to it, and clip.model to its base"
+        raise DataError("is a tuned CLIP", where=path, remedy=remedy)
     require_openai_layout(content, path)
     return require_weights(content, path)
 
 
 def is_official(path: Path) -> bool:
-    """Whether this is one of OpenAI's own files, by its SHA-256, which their download addresses hold."""
+    """Whether this is one of OpenAI's own TorchScript archives, by its SHA-256, which is part of its URL."""
     hashes = {Path(url).parent.name for url in import_clip().clip._MODELS.values()}
+    if not path.is_file():
+        return False
     try:
-        if not path.is_file() or not _is_archive_of_script(path):
-            return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() in hashes
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=path, remedy="Check its permissions") from error
 
 
-def require_weights(content: Mapping[Any, Any], where: object) -> dict[str, Tensor]:
-    """`content` as a state dict. Raises DataError unless it holds named tensors alone, of a sensible total size."""
+def require_weights(content: Mapping[object, object], where: object) -> dict[str, Tensor]:
+    """`content` as a state dict. Raises DataError unless it is a reasonable number of named tensors."""
     state = {name: tensor for name, tensor in content.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not state or len(state) != len(content):
-        what = "holds something other than named tensors" if content else "holds no weights"
+        what = "contains something other than named tensors" if content else "contains no weights"
         raise DataError(what, where=where, remedy="Give a state dict: torch.save(model.state_dict(), FILE)")
-    if len(state) > MAX_NAMES:
-        raise DataError(f"holds more than {MAX_NAMES:,} tensors", where=where, remedy="Give a CLIP or a combiner")
+    if len(state) > MAX_TENSORS:
+        raise DataError(f"contains more than {MAX_TENSORS:,} tensors", where=where, remedy="Give a CLIP or a combiner")
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
     total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    # Names may share a tensor; a small file must not take hours to add up.
+    # Names may share a tensor, but a small file must not take hours to process.
     if total > MAX_SHARING * sum(storages.values()) + 2**20:
-        raise DataError("names the same tensor too often", where=where, remedy="Download or copy it again")
+        raise DataError("has too many names for the same tensor", where=where, remedy="Download or copy it again")
     return state
 
 
-def _is_archive_of_script(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (ValueError, zipfile.BadZipFile, NotImplementedError):  # read_torch_file says what it is
-        return False
-
-
-def is_there(model: str | Path) -> bool:
-    """Whether `load_clip` will find a file: one that is given, or one of OpenAI's that was downloaded before."""
+def needs_download(model: str | Path) -> bool:
+    """Whether `load_clip` has to download one of OpenAI's models first."""
     if isinstance(model, Path):
-        return True  # a file that does not exist is load_clip's to tell
+        return False
     url = import_clip().clip._MODELS[model]
-    return (Path("~/.cache/clip").expanduser() / Path(url).name).is_file()
+    return not (DOWNLOADS.expanduser() / Path(url).name).is_file()
 
 
 def _download(name: str) -> Path:
     clip = import_clip().clip
     try:
-        return Path(clip._download(clip._MODELS[name], str(Path("~/.cache/clip").expanduser())))
+        return Path(clip._download(clip._MODELS[name], str(DOWNLOADS.expanduser())))
     except (URLError, OSError, RuntimeError) as error:
         raise MachineError(
             f"CLIP {name} could not be downloaded ({error})",
@@ -175,9 +159,8 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def import_clip() -> Any:
+def import_clip() -> ModuleType:
     """OpenAI's `clip` module, without its warning about pkg_resources."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
-        import clip
-    return clip
+        return importlib.import_module("clip")

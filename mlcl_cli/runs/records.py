@@ -21,7 +21,7 @@ class ClipRecord(_Described):
     """What a run or a checkpoint tells of the CLIP that it started from, or that its combiner belongs to.
 
     `model` and `checkpoint` are names or paths from the workspace, `fingerprint` is that CLIP's, `base` that of
-    `model` before tuning, and `tuned` lists the sides that tuning changed. Older versions recorded neither of the two.
+    `model` before tuning, and `tuned` lists the towers that tuning changed. Older versions recorded neither of the two.
     """
 
     model: str

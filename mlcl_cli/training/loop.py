@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlcl_cli.errors import DivergedError, NotFiniteError, UsageError
 from mlcl_cli.formatting import counted
-from mlcl_cli.images.decode import in_order
+from mlcl_cli.images.decode import threaded_map
 from mlcl_cli.models.compute import Compute
 from mlcl_cli.progress import BestEpoch, Progress, TrainingDisplay, TrainingStatus
 from mlcl_cli.runs.logs import terms_of
@@ -130,7 +130,7 @@ class Trainer:
             return self.objective.prepare(rows, captions[rows], epoch)
 
         rows = order.split(plan.batch_size)[self.steps_done : plan.steps(len(triplets))]
-        return in_order(prepare, rows, workers=1, ahead=BATCHES_AHEAD)
+        return threaded_map(prepare, rows, workers=1, ahead=BATCHES_AHEAD)
 
     def _step(self, batch: Any) -> None:
         torch.manual_seed(derive_seed(self.plan.seed, "dropout", self.epoch, self.steps_done))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mlcl_cli.images.augment import Augmentation, random_crop
-from mlcl_cli.images.decode import read_images
+from mlcl_cli.images.decode import read_files
 from mlcl_cli.images.image_cache import PaddedImageCache, readable
 from mlcl_cli.models.combiner import Combiner
-from mlcl_cli.models.encoder import Encoder, Tower
+from mlcl_cli.models.encoder import Encoder, Towers
 from mlcl_cli.models.losses import SsclTerm, combiner_logits, combiner_losses, finetune_loss
 from mlcl_cli.seeding import derive_seed
 from mlcl_cli.training.feature_sources import FeatureSource
@@ -108,10 +108,12 @@ class FreshViews:
         numbers = rows.tolist()
         files = [self.files[row] for row in self.references[rows].tolist()]
 
-        def crop(image: Any, position: int) -> Tensor:
-            return random_crop(image, self.encoder.size, derive_seed(self.seed, "crop", epoch, numbers[position]))
+        def crop(path: Path, position: int) -> Tensor:
+            return random_crop(
+                self.opener(path), self.encoder.size, derive_seed(self.seed, "crop", epoch, numbers[position])
+            )
 
-        results = read_images(files, crop, self.workers, opener=self.opener)
+        results = read_files(files, crop, self.workers)
         crops = torch.stack([readable(result) for result in results])
         return crops, derive_seed(self.seed, "augment", epoch, numbers[0])
 
@@ -175,8 +177,8 @@ class CombinerObjective:
         images = self.images.features(references)[None]
         if self.views:
             images = torch.cat([images, self.views.features(views)[None]])
-        levels = self.combiner(self.texts.features(captions), images)
-        terms = combiner_logits(self.combiner, levels, self.images.features(targets), self.sscl)
+        output = self.combiner(self.texts.features(captions), images)
+        terms = combiner_logits(self.combiner, output, self.images.features(targets), self.sscl)
         return combiner_losses(self.combiner, terms)
 
     def logging(self) -> dict[str, Tensor]:
@@ -198,9 +200,9 @@ class CombinerObjective:
         self.combiner.load_state_dict(dict(weights))
 
 
-def finetune_optimizer(encoder: Encoder, sides: Sequence[Tower], learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW over the parameters of `sides`, which become trainable: betas and eps of METHOD.md, Section 3.2."""
-    parameters = [parameter for side in sides for parameter in encoder.parameters(side)]
+def finetune_optimizer(encoder: Encoder, towers: Towers, learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW over the parameters of `towers`, which become trainable: betas and eps of METHOD.md, Section 3.2."""
+    parameters = encoder.parameters(towers)
     for parameter in parameters:
         parameter.requires_grad_()
     return torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.999), eps=1e-7, fused=True)

@@ -4,26 +4,25 @@ from pathlib import Path
 
 from torch import nn
 
-from mlcl_cli.models.encoder import tower_fingerprints
+from mlcl_cli.models.encoder import Fingerprints
 from mlcl_cli.models.weights import load_clip
 
 
 class BaseClip:
     """`clip.model` before tuned weights replace its own, and the fingerprints that identify it.
 
-    `fingerprints` are of the `text` side, of the `image` side, and of `both`. Raises DataError or MachineError where
-    the model cannot be loaded.
+    Raises DataError or MachineError if the model cannot be loaded.
     """
 
     def __init__(self, model: str | Path) -> None:
         self.model = model
         self._network: nn.Module | None = load_clip(model)
-        self.fingerprints = tower_fingerprints(self._network.state_dict())
+        self.fingerprints = Fingerprints.of(self._network.state_dict())
 
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the whole network."""
-        return self.fingerprints["both"]
+        return self.fingerprints.both
 
     def take(self) -> nn.Module:
         """The network, which the caller may change. A second call loads it again."""

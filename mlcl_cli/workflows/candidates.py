@@ -8,16 +8,11 @@ from typing import NamedTuple, Self
 
 from mlcl_cli.config import Profile
 from mlcl_cli.errors import some
-from mlcl_cli.models.encoder import Tower
+from mlcl_cli.models.encoder import TOWERS, Towers
 from mlcl_cli.runs.listing import ListedRun, list_runs
 from mlcl_cli.runs.records import BestRecord, ImageRecord, RunRecord, read_record
 from mlcl_cli.workflows.run_context import PRUNED, RunContext
 
-TOWERS: Mapping[str, frozenset[Tower]] = {
-    "text": frozenset({"text"}),
-    "image": frozenset({"image"}),
-    "both": frozenset({"text", "image"}),
-}
 SHOWN = 3
 
 
@@ -85,15 +80,15 @@ class Conditions:
 
 class _Lineage(NamedTuple):
     base: str | None
-    towers: frozenset[Tower] | None
+    towers: Towers | None
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A run with its best checkpoint by the deciding metric.
 
-    `clip` is the fingerprint of the CLIP that it started from, `base` that of its untuned model, `towers` the sides
-    that are tuned in its checkpoint (of a combiner: in its CLIP); both None where they cannot be told.
+    `clip` is the fingerprint of the CLIP that it started from, `base` that of its untuned model, the
+    `towers` that are tuned in its checkpoint (of a combiner: in its CLIP); both None where they cannot be told.
     """
 
     name: str
@@ -104,7 +99,7 @@ class Candidate:
     conditions: Conditions
     clip: str
     base: str | None
-    towers: frozenset[Tower] | None
+    towers: Towers | None
     score: float
     checkpoint: Path
 
@@ -214,11 +209,11 @@ def _candidate(run: ListedRun, summary: RunRecord, best: BestRecord, lineage: _L
 
 
 def _lineage(folder: Path, summaries: Mapping[Path, RunRecord], workspace: Path) -> _Lineage:
-    """The base and the tuned sides of the CLIP that the run in `folder` began with.
+    """The base and the tuned towers of the CLIP that the run in `folder` began with.
 
     Runs of older versions recorded neither: those are followed from checkpoint to checkpoint down to the untuned CLIP.
     """
-    towers: frozenset[Tower] = frozenset()
+    towers: Towers = frozenset()
     for _ in summaries:
         clip = summaries[folder].clip
         if clip.known_base is not None and (clip.tuned is not None or clip.checkpoint is None):

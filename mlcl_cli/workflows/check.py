@@ -18,12 +18,12 @@ from mlcl_cli.data.prepare_shoes import read_raw_shoes
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, MlclError, UsageError
 from mlcl_cli.formatting import counted
-from mlcl_cli.images.decode import BadImage, read_images, set_limits
+from mlcl_cli.images.decode import BadImage, open_image, read_files, set_limits
 from mlcl_cli.images.file_stamps import file_stamp
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import choose_compute, choose_workers
-from mlcl_cli.models.layouts import UNKNOWN_ACTIVATION
-from mlcl_cli.models.weights import is_official, is_there, load_clip
+from mlcl_cli.models.foreign_layouts import UNKNOWN_ACTIVATION
+from mlcl_cli.models.weights import is_official, load_clip, needs_download
 from mlcl_cli.progress import Progress
 from mlcl_cli.safe_reading import parse_json
 from mlcl_cli.workflows.check_data import (
@@ -173,11 +173,12 @@ def _images(
     bad = set(absent)
     wanted = [(str(path), path) for path in users if str(path) not in verified and path not in absent]
 
-    def brightest(image: Image.Image, _position: int) -> float:
+    def brightest(path: Path, _position: int) -> float:
+        image = open_image(path)
         transform.require_size(image.size)
         return _brightest(image)
 
-    looks = read_images(wanted, brightest, choose_workers(profile.workers))
+    looks = read_files(wanted, brightest, choose_workers(profile.workers))
     with progress.bar(f"Decoding {counted(len(wanted), 'image')}", len(wanted)) as advance:
         for (_name, path), found in zip(wanted, looks, strict=True):
             if isinstance(found, BadImage):
@@ -242,7 +243,7 @@ def _remembered(memory: Path, limit: str) -> Mapping[str, str]:
 def _clip(profile: Profile, result: CheckResult) -> _ClipSize | None:
     """Checks the CLIP file; returns its sizes."""
     model = profile.clip.model
-    if not is_there(model):
+    if needs_download(model):
         result.add("clip", "note", "clip.model", f"{model} is not downloaded yet: the first run will")
         return None
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from mlcl_cli.config import Profile
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError
-from mlcl_cli.models.weights import is_there, load_tuned
+from mlcl_cli.models.weights import load_tuned, needs_download
 from mlcl_cli.runs.checkpoints import SUFFIX, load_checkpoint, require_probe
 from mlcl_cli.runs.listing import list_runs
 from mlcl_cli.workflows.base_clip import BaseClip
@@ -70,7 +70,7 @@ def _examine(profile: Profile, path: Path) -> None:
     given = path == profile.clip.checkpoint
     checkpoint = load_checkpoint(path, "clip" if given else None)
     require_probe(checkpoint)
-    if not given or not is_there(profile.clip.model):
+    if not given or needs_download(profile.clip.model):
         return
     try:
         base = BaseClip(profile.clip.model)

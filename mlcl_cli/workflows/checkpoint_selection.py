@@ -9,14 +9,13 @@ from typing import Any, Self
 
 from mlcl_cli.config.types import CLIP_NAMES
 from mlcl_cli.errors import DataError
-from mlcl_cli.models.encoder import Encoder, Tower
+from mlcl_cli.models.encoder import BOTH_TOWERS, TOWERS, Encoder, Fingerprints, Towers
 from mlcl_cli.models.weights import load_tuned
 from mlcl_cli.progress import NOTICE
 from mlcl_cli.runs.checkpoints import Checkpoint, load_checkpoint
 from mlcl_cli.runs.records import ClipRecord
 from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.candidates import (
-    TOWERS,
     Candidate,
     Conditions,
     PassedOver,
@@ -31,7 +30,6 @@ from mlcl_cli.workflows.run_context import RunContext
 
 logger = logging.getLogger(__name__)
 
-OTHERS: Mapping[str, frozenset[Tower]] = {"text": TOWERS["image"], "image": TOWERS["text"]}
 START = "--from RUN|FILE|none chooses another start"
 
 
@@ -66,18 +64,17 @@ class ClipChoice:
 
 @dataclass(frozen=True)
 class LoadedClip:
-    """The chosen CLIP on the device, its base's fingerprints by side, and the data set that it was tuned on, if any."""
+    """The chosen CLIP on the device, its base's fingerprints, and the data set that it was tuned on, if any."""
 
     choice: ClipChoice
     encoder: Encoder
-    base: Mapping[str, str]
+    base: Fingerprints
     trained_on: str | None
 
-    def describe(self, workspace: Path, fingerprints: Mapping[str, str]) -> dict[str, Any]:
-        """What a run stores of it, a `ClipRecord`; `fingerprints` are those of the weights before the run, by side."""
-        tuned = [side for side in ("text", "image") if fingerprints[side] != self.base[side]]
-        known = {"fingerprint": fingerprints["both"], "base": self.base["both"]}
-        return {**self.choice.describe(workspace), **known, "tuned": tuned}
+    def describe(self, workspace: Path, fingerprints: Fingerprints) -> dict[str, Any]:
+        """What a run stores of it, a `ClipRecord`; `fingerprints` are those of the weights before the run."""
+        known = {"fingerprint": fingerprints.both, "base": self.base.both}
+        return {**self.choice.describe(workspace), **known, "tuned": fingerprints.changed_towers(self.base)}
 
 
 def place_of(model: str | Path, workspace: Path) -> str:
@@ -89,7 +86,7 @@ def choose_clip(context: RunContext, start: str | Path | None = None, encoder: s
     """The CLIP to start from: `start` (a file, or `none`) if given, else as the profile's `clip.checkpoint` says.
 
     `auto` is this workspace's best CLIP tuned from the profile's model on its data set. Where `encoder` is to be tuned,
-    it is the best of those with only the other side tuned, preferably by runs with the profile's seed, so that chains
+    it is the best of those with only the other tower tuned, preferably by runs with the profile's seed, so that chains
     with different seeds stay independent; for `both` it is the untuned CLIP.
     """
     profile = context.profile
@@ -98,24 +95,24 @@ def choose_clip(context: RunContext, start: str | Path | None = None, encoder: s
         return ClipChoice(profile.clip.model, asked, f"given by {source}")
     if asked == "none":
         return ClipChoice(profile.clip.model, None, f"{source} is none")
-    if encoder is not None and encoder not in OTHERS:
+    wanted = None if encoder is None else BOTH_TOWERS - TOWERS[encoder]
+    if wanted is not None and not wanted:
         return ClipChoice(profile.clip.model, None, f"tuning both encoders starts from the untuned CLIP; {START}")
     found, passed = find_candidates(profile, "finetune", context.protocol.bests[0])
     fit, unfit = _with_base(context, found)
     passed += unfit
-    if encoder is not None:
-        wanted = OTHERS[encoder]
-        passed += [PassedOver(one.name, Reason.TOWERS, _sides(one.towers)) for one in fit if one.towers != wanted]
+    if wanted is not None:
+        passed += [PassedOver(one.name, Reason.TOWERS, _tower_names(one.towers)) for one in fit if one.towers != wanted]
         fit = [one for one in fit if one.towers == wanted]
     conditions = Conditions.of(context)
-    chosen = select(fit, conditions, None if encoder is None else profile.seed)
+    chosen = select(fit, conditions, None if wanted is None else profile.seed)
     if chosen is None:
-        return ClipChoice(profile.clip.model, None, _nothing_tuned(encoder, passed))
+        return ClipChoice(profile.clip.model, None, _nothing_tuned(wanted, passed))
     _tell(context, chosen, [*passed, *outdone(fit, chosen, conditions)])
-    which = "tuned here" if encoder is None else f"with only its {_sides(OTHERS[encoder])} encoder tuned"
+    which = "tuned here" if wanted is None else f"with only its {_tower_names(wanted)} encoder tuned"
     seeded = "" if chosen.seed is None else f", seed {chosen.seed}"
     why = f"best of {chosen.compared} {which}{seeded}, {context.protocol.bests[0]} {chosen.run.score:.2f}"
-    return ClipChoice(profile.clip.model, chosen.run.checkpoint, why if encoder is None else f"{why}; {START}")
+    return ClipChoice(profile.clip.model, chosen.run.checkpoint, why if wanted is None else f"{why}; {START}")
 
 
 def load_encoder(context: RunContext, choice: ClipChoice, *, announce: bool = False) -> LoadedClip:
@@ -153,7 +150,7 @@ def choose_run(context: RunContext, stage: str, clip: LoadedClip | None, *, any_
     found, passed = find_candidates(context.profile, stage, context.protocol.bests[0])
     fit, unfit = (found, []) if any_base else _with_base(context, found)
     if clip is not None and stage == "combiner":
-        own = clip.encoder.fingerprints()["both"]
+        own = clip.encoder.fingerprints().both
         unfit += [PassedOver(one.name, Reason.BASE, f"with fingerprint {one.clip}") for one in fit if one.clip != own]
         fit = [one for one in fit if one.clip == own]
     conditions = Conditions.of(context)
@@ -220,12 +217,12 @@ def require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> Non
         )
 
 
-def _nothing_tuned(encoder: str | None, passed: Sequence[PassedOver]) -> str:
+def _nothing_tuned(wanted: Towers | None, passed: Sequence[PassedOver]) -> str:
     """Why the CLIP is untuned. What was passed over is a warning where that is not as the recipe goes."""
-    if encoder is not None:
+    if wanted is not None:
         if passed:
             logger.info(f"Skipped: {in_words(passed)}")
-        return f"none has only its {_sides(OTHERS[encoder])} encoder tuned here; {START}"
+        return f"none has only its {_tower_names(wanted)} encoder tuned here; {START}"
     if not passed:
         return "none is tuned in this workspace yet"
     logger.warning(f"The CLIP is untuned: no tuned one fits. Skipped: {in_words(passed)}")
@@ -234,7 +231,7 @@ def _nothing_tuned(encoder: str | None, passed: Sequence[PassedOver]) -> str:
 
 def _tell(context: RunContext, chosen: Selection, passed: Iterable[PassedOver]) -> None:
     """Says what was passed over, and warns where the chosen run is not what the profile would make."""
-    _progress, run = context.progress, chosen.run
+    run = chosen.run
     damaged = [one for one in passed if one.reason is Reason.UNREADABLE]
     if damaged:
         logger.warning(f"Skipped: {in_words(damaged)}")
@@ -247,8 +244,8 @@ def _tell(context: RunContext, chosen: Selection, passed: Iterable[PassedOver]) 
         logger.warning(f"{run.name} was validated under other settings than the profile's: {chosen.differences}")
 
 
-def _sides(towers: Iterable[Tower] | None) -> str:
-    return "unknown sides" if towers is None else " and ".join(sorted(towers, reverse=True)) or "nothing"
+def _tower_names(towers: Towers | None) -> str:
+    return "unknown towers" if towers is None else " and ".join(sorted(towers, reverse=True)) or "nothing"
 
 
 def _shown(path: str | Path, workspace: Path) -> str:

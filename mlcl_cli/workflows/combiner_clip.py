@@ -49,10 +49,10 @@ def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureS
     record = ClipRecord.of(about, checkpoint.path)
     if record is None:
         logger.warning(f"{checkpoint.path.name} does not say which CLIP it belongs to: that is not checked")
-    elif record.fingerprint != store.fingerprints["both"]:
+    elif record.fingerprint != store.fingerprints.both:
         raise DataError(
             f"was trained on another CLIP ({record.model}, tuned: {record.checkpoint or 'none'}, fingerprint "
-            f"{record.fingerprint}); this one is {store.fingerprints['both']}",
+            f"{record.fingerprint}); this one is {store.fingerprints.both}",
             where=checkpoint.path,
             remedy="Set clip.model and clip.checkpoint to that one, or leave clip.checkpoint at auto",
         )

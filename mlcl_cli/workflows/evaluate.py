@@ -80,7 +80,7 @@ class RetrievalModel:
             "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
             "clip": self.clip,
             "checkpoint_fingerprint": self.fingerprint,
-            "clip_fingerprint": self.store.fingerprints["both"],
+            "clip_fingerprint": self.store.fingerprints.both,
             "trained_on": self.trained_on,
             "seed": self.seed,
         }

@@ -220,7 +220,7 @@ def _studied(
             seed=profile.seed,
             advance=advance,
         )
-    return found, model.fingerprint or model.store.fingerprints["both"]
+    return found, model.fingerprint or model.store.fingerprints.both
 
 
 def _moved(stored: Profile, here: Profile) -> list[str]:

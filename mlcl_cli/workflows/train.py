@@ -19,8 +19,8 @@ from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.images.augment import Augmentation
 from mlcl_cli.images.decode import BadImage, BadImagesError
 from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
-from mlcl_cli.models.combiner import Architecture, Combiner
-from mlcl_cli.models.encoder import Encoder, Tower
+from mlcl_cli.models.combiner import Architecture, Combiner, InferenceWeights
+from mlcl_cli.models.encoder import TOWERS, Encoder
 from mlcl_cli.progress import Progress
 from mlcl_cli.retrieval.evaluation import Compose, Evaluation, sum_query
 from mlcl_cli.runs.run import Interval, Run, require_room
@@ -51,8 +51,6 @@ from mlcl_cli.workflows.run_context import Files, RunContext, data_digest, files
 from mlcl_cli.workflows.training_result import TrainingResult
 
 logger = logging.getLogger(__name__)
-
-SIDES: Mapping[str, tuple[Tower, ...]] = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
 
 
 @dataclass(frozen=True)
@@ -118,12 +116,12 @@ def plan_of(profile: Profile, stage: str) -> TrainingPlan:
 
 def ready_to_finetune(context: RunContext, train: Split, val: Split, choice: ClipChoice, encoder: str) -> TrainingSetup:
     """Stage 1 before its first step: what is frozen is encoded, what trains is on the device."""
-    settings, sides = context.profile.finetune, SIDES[encoder]
+    settings, towers = context.profile.finetune, TOWERS[encoder]
     loaded = load_encoder(context, choice)
     clip = loaded.encoder
     store = context.store(clip)
-    data = _training_data(context, train, val, store, banked="image" not in sides)
-    frozen_texts = None if "text" in sides else store.texts([*data.rows.captions, *_captions(data.val)])
+    data = _training_data(context, train, val, store, banked="image" not in towers)
+    frozen_texts = None if "text" in towers else store.texts([*data.rows.captions, *_captions(data.val)])
     chunk_size = settings.chunk_size if isinstance(settings.chunk_size, int) else None
     pictures = _image_source(clip, data, chunk_size)
     captions = _text_source(store, data.rows, frozen_texts, chunk_size)
@@ -139,7 +137,7 @@ def ready_to_finetune(context: RunContext, train: Split, val: Split, choice: Cli
         texts = frozen_texts or store.texts(_captions(data.val), banked=False)
         return evaluation(images, texts, sum_query).metrics
 
-    optimizer = finetune_optimizer(clip, sides, settings.learning_rate)
+    optimizer = finetune_optimizer(clip, towers, settings.learning_rate)
     trainer = Trainer(objective, optimizer, plan_of(context.profile, "finetune"), context.compute)
     return TrainingSetup(trainer, validate, data, store, loaded, {"encoder": encoder})
 
@@ -155,8 +153,14 @@ def ready_to_combine(context: RunContext, train: Split, val: Split, choice: Clip
     images = data.images
     texts = store.texts([*data.rows.captions, *_captions(data.val)])
     torch.manual_seed(derive_seed(profile.seed, "combiner"))
-    sizes = clip.feature_dim, settings.projection_dim, settings.hidden_dim
-    architecture = Architecture(*sizes, settings.levels, settings.learned_temperature, bool(settings.sscl))
+    architecture = Architecture(
+        feature_dim=clip.feature_dim,
+        projection_dim=settings.projection_dim,
+        hidden_dim=settings.hidden_dim,
+        levels=settings.levels,
+        learned_temperature=settings.learned_temperature,
+        self_supervised=bool(settings.sscl),
+    )
     combiner = Combiner(architecture).to(context.compute.device)
     views = _views(context, store, data) if settings.sscl else None
     pictures, captions = CachedFeatures(images.of(data.rows.images)), CachedFeatures(texts.of(data.rows.captions))
@@ -196,8 +200,8 @@ def _resumed_clip(profile: Profile, unfinished: ResumableRun) -> ClipChoice:
 
 def combiner_query(combiner: Combiner, profile: Profile) -> Compose:
     """How `combiner` composes a query under the profile's `inference_weights`."""
-    matched = profile.combiner.inference_weights == "matched"
-    return lambda text, image: combiner.queries(text, image, matched=matched)
+    weights = InferenceWeights(profile.combiner.inference_weights)
+    return lambda text, image: combiner.queries(text, image, weights)
 
 
 def _training_data(context: RunContext, train: Split, val: Split, store: FeatureStore, *, banked: bool) -> TrainingData:
@@ -245,7 +249,7 @@ def _evaluation(data: TrainingData) -> Evaluation:
 
 def _parts(context: RunContext, stage: str, ready: TrainingSetup, images: Mapping[str, str]) -> dict[str, Any]:
     """What a run is made of, new or taken up."""
-    profile, data, fingerprint = context.profile, ready.data, ready.store.fingerprints["both"]
+    profile, data, fingerprint = context.profile, ready.data, ready.store.fingerprints.both
     about = {
         "protocol": data.protocol.name,
         "pruned": data.protocol != context.protocol,

@@ -113,7 +113,7 @@ DEFECTS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "long caption": ("captions", "longer than 77 tokens", record(7, caption="blue dog " * 60)),
     "image missing": ("images", "val-0-img0.png: missing", image(0, None)),
     "image empty": ("images", "val-1-img0.png: empty file", image(1, b"")),
-    "image a text": ("images", "val-2-img0.png: not a picture", image(2, b"<html>404</html>")),
+    "image a text": ("images", "val-2-img0.png: not an image", image(2, b"<html>404</html>")),
     "image truncated": ("images", "val-3-img0.png: damaged", truncated(3)),
     "image huge": (
         "images",

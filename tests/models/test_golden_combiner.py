@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlcl_cli.errors import DataError
-from mlcl_cli.models.combiner import Combiner
+from mlcl_cli.models.combiner import Combiner, InferenceWeights
 from mlcl_cli.models.losses import combiner_logits, combiner_losses, contrastive, finetune_loss
 
 FILES = ["combiner_learned_temperature", "combiner_fixed_temperature"]
@@ -30,12 +30,12 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_logits_losses_and_gradients(golden: Path, name: str) -> None:
+def test_logits_losses_and_gradients_equal_the_original(golden: Path, name: str) -> None:
     arrays = read(golden / f"{name}.npz")
     inputs, outputs, gradients = part(arrays, "in/"), part(arrays, "out/"), part(arrays, "grad/")
     combiner = Combiner.from_state(part(arrays, "state/")).eval()
-    levels = combiner(inputs["text"], torch.stack([inputs["image"], inputs["image_aug"]]))
-    terms = combiner_logits(combiner, levels, inputs["target"])
+    output = combiner(inputs["text"], torch.stack([inputs["image"], inputs["image_aug"]]))
+    terms = combiner_logits(combiner, output, inputs["target"])
     assert set(terms) == {"hybrid", "cat", "sum", "sscl_mid", "sscl_high"}
     for term, scores in terms.items():
         close(scores, outputs[f"logits_{term}"])
@@ -51,20 +51,20 @@ def test_logits_losses_and_gradients(golden: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_inference_query(golden: Path, name: str) -> None:
+def test_inference_query_equals_the_original(golden: Path, name: str) -> None:
     arrays = read(golden / f"{name}.npz")
     inputs, outputs = part(arrays, "in/"), part(arrays, "out/")
     combiner = Combiner.from_state(part(arrays, "state/")).eval()
     for level, vector in combiner.query_parts(inputs["text"], inputs["image"]).items():
         close(vector, outputs[f"query_{level}"])
     close(combiner.queries(inputs["text"], inputs["image"]), outputs["query"])
-    matched = combiner.query_parts(inputs["text"], inputs["image"], matched=True)
+    matched = combiner.query_parts(inputs["text"], inputs["image"], InferenceWeights.MATCHED)
     weight = combiner.weight
     assert weight is not None
     close(matched["hybrid"] / (2 * weight), outputs["query_hybrid"] / (2 - 2 * weight))
 
 
-def test_finetune_loss_and_gradients(golden: Path) -> None:
+def test_finetune_loss_and_gradients_equal_the_original(golden: Path) -> None:
     arrays = read(golden / "finetune_loss.npz")
     features = {name: arrays[name].requires_grad_() for name in ("image", "text", "target")}
     loss = finetune_loss(features["image"], features["text"], features["target"])
@@ -75,7 +75,7 @@ def test_finetune_loss_and_gradients(golden: Path) -> None:
         close(tensor.grad, arrays[f"grad_{name}"])
 
 
-def test_a_clip4cir_state_is_the_high_level_alone(golden: Path) -> None:
+def test_clip4cir_state_has_only_the_high_level(golden: Path) -> None:
     state = part(read(golden / "combiner_fixed_temperature.npz"), "state/")
     reduced = {key: value for key, value in state.items() if not key.startswith(("combiner_proj", "loss_weight"))}
     combiner = Combiner.from_state(reduced).eval()
@@ -84,17 +84,17 @@ def test_a_clip4cir_state_is_the_high_level_alone(golden: Path) -> None:
     assert set(combiner.state_dict()) == set(reduced)
 
 
-def test_a_state_of_something_else_is_refused() -> None:
+def test_state_of_another_network_is_rejected() -> None:
     with pytest.raises(DataError, match="not a combiner"):
         Combiner.from_state({"visual.proj": torch.zeros(1)})
 
 
-def test_dropout_is_shared_by_the_text_half_and_drawn_apart_elsewhere(golden: Path) -> None:
+def test_views_share_dropout_of_text_and_draw_their_own_elsewhere(golden: Path) -> None:
     arrays = read(golden / "combiner_learned_temperature.npz")
     combiner = Combiner.from_state(part(arrays, "state/")).train()
     inputs = part(arrays, "in/")
-    levels = combiner(inputs["text"], torch.stack([inputs["image"], inputs["image"]]))
-    assert levels.text.shape == inputs["text"].shape[:1] + levels.images.shape[2:]
-    assert not torch.equal(levels.images[0], levels.images[1])
-    assert levels.high is not None
-    assert not torch.equal(levels.high[0], levels.high[1])
+    output = combiner(inputs["text"], torch.stack([inputs["image"], inputs["image"]]))
+    assert output.text.shape == inputs["text"].shape[:1] + output.images.shape[2:]
+    assert not torch.equal(output.images[0], output.images[1])
+    assert output.high is not None
+    assert not torch.equal(output.high[0], output.high[1])

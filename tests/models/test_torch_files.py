@@ -1,4 +1,4 @@
-"""`.pt` files are data: TorchScript archives give their exact weights unexecuted, and a malformed file is one error."""
+"""`.pt` files are data: TorchScript archives yield their exact weights unexecuted; a malformed file is one error."""
 
 import hashlib
 import io
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from world import SIZES
 
 from mlcl_cli.errors import DataError
-from mlcl_cli.models.weights import fingerprint, import_clip, is_official, load_clip, read_torch_file
+from mlcl_cli.models.torch_files import read_torch_file
+from mlcl_cli.models.weights import fingerprint, import_clip, is_official, load_clip
 from mlcl_cli.runs.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.filterwarnings(
@@ -40,7 +41,7 @@ def traced(model: nn.Module, path: Path) -> Path:
 
 @pytest.mark.parametrize("sizes", [SIZES, RESNET], ids=["transformer", "resnet"])
 @pytest.mark.parametrize("half", [False, True])
-def test_a_traced_clip_gives_the_weights_of_its_state_dict(tmp_path: Path, sizes: dict[str, Any], half: bool) -> None:
+def test_traced_clip_yields_its_state_dict(tmp_path: Path, sizes: dict[str, Any], half: bool) -> None:
     model = network(**sizes)
     if half:
         import_clip().model.convert_weights(model)
@@ -80,7 +81,7 @@ class Odd(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")
-def test_a_scripted_module_gives_the_same_tensors_as_torchscript(tmp_path: Path) -> None:
+def test_scripted_module_yields_the_tensors_that_torchscript_reads(tmp_path: Path) -> None:
     path = tmp_path / "odd.pt"
     torch.jit.script(Odd()).save(str(path))
     expected, read = torch.jit.load(str(path)).state_dict(), read_torch_file(path)
@@ -90,7 +91,7 @@ def test_a_scripted_module_gives_the_same_tensors_as_torchscript(tmp_path: Path)
         assert torch.equal(read[name], tensor), name
 
 
-def test_an_archive_whose_code_computes_plain_gelu_is_refused(tmp_path: Path) -> None:
+def test_archive_that_computes_plain_gelu_is_rejected(tmp_path: Path) -> None:
     model = network()
     for block in [*model.visual.transformer.resblocks, *model.transformer.resblocks]:
         block.mlp.gelu = nn.GELU()
@@ -98,7 +99,7 @@ def test_an_archive_whose_code_computes_plain_gelu_is_refused(tmp_path: Path) ->
         load_clip(traced(model, tmp_path / "clip.pt"))
 
 
-def test_saved_files_are_read_as_torch_reads_them(tmp_path: Path) -> None:
+def test_saved_files_are_read_like_torch_load(tmp_path: Path) -> None:
     shared = torch.randn(4, 6)
     content = {
         "epoch": 3,
@@ -237,6 +238,12 @@ MALFORMED: dict[str, Callable[[Path], None]] = {
     "overlapping elements": packed(of(tensor(size=(2**40,), stride=(0,))), FOUR),
     "huge declared size": packed(of(tensor(size=(2**62, 2**62))), FOUR),
     "huge declared storage": packed(of(tensor(size=(2**40,), stride=(1,), numel=2**40)), FOUR),
+    "element count overflows": packed(of(tensor(size=(2**32, 2**32), stride=(0, 0))), FOUR),
+    "sizes of thousands of bits": packed(of(tensor(size=(2**2000,) * 10_000, stride=(0,) * 10_000)), FOUR),
+    "arguments are a tensor": packed(b"\x80\x02c__torch__.m\nM\n" + tensor() + b"R.", FOUR),
+    "a tensor restores itself": packed(of(tensor() + b"(" + tensor() + b"K\x00K\x00NtK\x00tb"), FOUR),
+    "an item of a tensor": packed(b"\x80\x02" + tensor() + b"K\x00K\x07s.", FOUR),
+    "a function restores itself": packed(b"\x80\x02ctorch\nSize\n}" + text("a") + b"K\x01sb."),
     "compressed storage": deflated,
     "complex": saved({"a": torch.ones(2, dtype=torch.complex64)}),
     "quantized": packed(b"\x80\x02}" + text("a") + b"ctorch._utils\n_rebuild_qtensor\n)Rs."),
@@ -261,18 +268,18 @@ MALFORMED: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_file_is_one_error_that_names_it(tmp_path: Path, name: str) -> None:
+def test_malformed_file_is_one_error_that_names_it(tmp_path: Path, name: str) -> None:
     path = tmp_path / "file.pt"
     MALFORMED[name](path)
-    with pytest.raises(DataError, match=r"file\.pt") as told:
+    with pytest.raises(DataError, match=r"file\.pt") as raised:
         load_clip(path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     if name not in ("no dimensions", "combiner without dimensions"):  # those have a state dict's form
         with pytest.raises(DataError, match=r"file\.pt"):
             load_checkpoint(path)
 
 
-def test_what_the_pickles_of_these_tests_are_based_on_is_read(tmp_path: Path) -> None:
+def test_well_formed_handmade_pickle_is_read(tmp_path: Path) -> None:
     archive(
         tmp_path / "file.pt",
         of(tensor(), tensor(size=(3,), stride=(1,), offset=1)),
@@ -283,7 +290,7 @@ def test_what_the_pickles_of_these_tests_are_based_on_is_read(tmp_path: Path) ->
     assert read["b"].tolist() == [1, 2, 3]
 
 
-def test_nothing_is_executed_whatever_a_pickle_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pickle_executes_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     class Harmful:

@@ -15,7 +15,7 @@ from mlcl_cli.workflows import train
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Encoder calls from the first epoch on."""
     calls: list[str] = []
-    real = {name: getattr(Encoder, name) for name in ("images", "texts")}
+    real = {name: getattr(Encoder, name) for name in ("encode_images", "encode_texts")}
     for name in real:
 
         def counted(self: Encoder, inputs: object, name: str = name) -> object:
@@ -44,12 +44,14 @@ def test_a_combiners_epochs_on_banked_views_call_no_encoder(tmp_path: Path, call
 
 def test_fresh_views_encode_the_views_alone(tmp_path: Path, calls: list[str]) -> None:
     train.train_combiner(profile_of(tmp_path, "combiner.epochs=3"), NoProgress())
-    assert calls == ["images"] * 3
+    assert calls == ["encode_images"] * 3
 
 
-@pytest.mark.parametrize(("side", "frozen"), [("text", "images"), ("image", "texts")])
-def test_fine_tuning_one_side_never_encodes_the_other(tmp_path: Path, calls: list[str], side: str, frozen: str) -> None:
-    train.finetune(profile_of(tmp_path), NoProgress(), encoder=side)
+@pytest.mark.parametrize(("tower", "frozen"), [("text", "encode_images"), ("image", "encode_texts")])
+def test_tuning_one_tower_never_encodes_with_the_other(
+    tmp_path: Path, calls: list[str], tower: str, frozen: str
+) -> None:
+    train.finetune(profile_of(tmp_path), NoProgress(), encoder=tower)
     assert calls
     assert frozen not in calls
 

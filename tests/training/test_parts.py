@@ -80,7 +80,7 @@ def test_tokens_equal_clips_own() -> None:
 
 
 def test_checkpoints_are_read_back_and_exported(tmp_path: Path) -> None:
-    state = dict(Combiner(Architecture(2, 3, 4)).state_dict())
+    state = dict(Combiner(Architecture(feature_dim=2, projection_dim=3, hidden_dim=4)).state_dict())
     path, old = tmp_path / "best.safetensors", tmp_path / "old.pt"
     save_checkpoint(path, "combiner", state, {"epoch": 7, "score": 1.5})
     checkpoint = load_checkpoint(path, "combiner")

@@ -1,11 +1,11 @@
-"""Pictures from anywhere: no other program is started, and none takes more memory than the limit."""
+"""Images from any source start no other program and take no more memory than the limit."""
 
 from pathlib import Path
 
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from mlcl_cli.images.decode import BadImage, known_formats, open_image, read_images, set_limits
+from mlcl_cli.images.decode import BadImage, known_formats, open_image, read_files, set_limits
 from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
 from mlcl_cli.images.transforms import Transform
 
@@ -18,9 +18,7 @@ def _limits() -> None:
     set_limits(64, 60)
 
 
-def test_postscript_under_a_pictures_name_starts_no_ghostscript(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_postscript_named_png_starts_no_ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
     ghostscript = folder / "gs"
@@ -28,15 +26,15 @@ def test_postscript_under_a_pictures_name_starts_no_ghostscript(
     ghostscript.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_bytes(EPS)
-    with pytest.raises(OSError, match="not a picture in JPEG, PNG"):
+    with pytest.raises(OSError, match="not an image in JPEG, PNG"):
         open_image(path)
     assert not (tmp_path / "started").exists()
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"])
-def test_the_usual_formats_are_read_whatever_the_files_name(tmp_path: Path, name: str) -> None:
+def test_formats_are_read_whatever_the_file_name(tmp_path: Path, name: str) -> None:
     if name not in known_formats():
         pytest.skip("not in this build of Pillow")
     Image.new("RGB", (8, 6), "red").save(tmp_path / "file.jpg", name)
@@ -45,23 +43,23 @@ def test_the_usual_formats_are_read_whatever_the_files_name(tmp_path: Path, name
 
 @pytest.mark.parametrize("size", NARROW)
 @pytest.mark.parametrize("kind", ["targetpad", "squarepad", "clip"])
-def test_a_picture_that_would_become_too_large_is_bad_and_says_why(
+def test_image_that_padding_makes_too_large_is_bad_with_reason(
     tmp_path: Path, kind: str, size: tuple[int, int]
 ) -> None:
     path = tmp_path / "line.png"
     Image.new("RGB", size).save(path)
     assert path.stat().st_size < 2000
     transform = Transform(kind, 1.25, 64)  # type: ignore[arg-type]
-    pictures = ImageCache([("line", path)], transform, 1, 0)
-    (bad,) = pictures.find_bad(lambda _: None)
+    images = ImageCache([("line", path)], transform, 1, 0)
+    (bad,) = images.find_bad(lambda _: None)
     assert bad.name == "line"
     assert f"too narrow: {size[0]} × {size[1]} pixels would be" in bad.reason
     assert "image.max_megapixels" in bad.reason
     if kind != "clip":
         opener = PaddedImageCache(transform, 0)
-        (found,) = read_images([("line", path)], lambda image, _: image.size, 1, opener=opener)
-        assert isinstance(found, BadImage)
-        assert "too narrow" in found.reason
+        (result,) = read_files([("line", path)], lambda path, _: opener(path).size, 1)
+        assert isinstance(result, BadImage)
+        assert "too narrow" in result.reason
 
 
 def test_sizes_up_to_the_limit_are_padded() -> None:

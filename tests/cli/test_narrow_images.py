@@ -1,4 +1,4 @@
-"""A picture of one column that padding would blow up: found by check, named by training, dropped on demand."""
+"""An image of one column, which padding would make huge: check finds it, training names it, `drop` skips it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ REASON = "too narrow: 1 × 300000 pixels would be"
 
 
 @pytest.mark.parametrize("transform", ["targetpad", "squarepad", "clip"])
-def test_a_narrow_picture_is_found_named_and_dropped(mlcl: Mlcl, tmp_path: Path, transform: str) -> None:
+def test_narrow_image_is_found_named_and_dropped(mlcl: Mlcl, tmp_path: Path, transform: str) -> None:
     world(tmp_path, "cirr")
     path = tmp_path / "data/dev/val-3-img0.png"
     Image.new("L", (1, 300_000)).save(path)
