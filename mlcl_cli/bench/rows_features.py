@@ -1,0 +1,202 @@
+"""Rows of what happens before training: images, texts, feature banks."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from mlcl_cli.bench import baseline
+from mlcl_cli.bench.measure import Row, Side, difference
+from mlcl_cli.bench.synthetic_data import CIRR_WORDS, FASHIONIQ_WORDS, SyntheticData, captions
+from mlcl_cli.features.bank import Bank
+from mlcl_cli.features.shards import features_checksum
+from mlcl_cli.images.decode import read_images
+from mlcl_cli.images.image_cache import readable
+from mlcl_cli.images.transforms import preprocess_pixels
+from mlcl_cli.models.compute import Compute
+from mlcl_cli.models.encoder import tokenize
+from mlcl_cli.progress import Silent
+
+LOADER_BATCH = 32
+FEATURES = 640
+LOOKED_UP = 5
+WRITE_BATCH = 10_000
+BANK_KEY = {"kind": "images", "encoder": "bench"}
+
+
+def decoding(data: SyntheticData) -> Iterator[Row]:
+    """From files to what the encoder takes."""
+    dataset = baseline.Images(data.files, data.transform)
+
+    def decode() -> Tensor:
+        images = read_images(data.files, lambda image, _: data.transform(image), data.workers)
+        return torch.stack([readable(image) for image in images])
+
+    yield data.machine.compare(
+        "decode, transform",
+        "image",
+        len(data.files),
+        decode,
+        lambda: torch.cat(list(baseline.batches(dataset, LOADER_BATCH))),
+        lambda ours, theirs: difference(preprocess_pixels(ours), theirs, 1e-6, "pixels"),
+    )
+
+
+@torch.no_grad()
+def image_encoding(data: SyntheticData) -> Iterator[Row]:
+    """Decoded images through the image encoder."""
+    encoder, clip, batch_size = data.encoder, baseline.copy_clip(data.encoder), data.store().at_once
+    count = min(256, len(data.files))
+    pixels = preprocess_pixels(torch.randint(0, 256, (count, 3, encoder.size, encoder.size), dtype=torch.uint8))
+    pixels = pixels.to(encoder.compute.device)
+    yield data.machine.compare(
+        "encode images",
+        "image",
+        count,
+        lambda: torch.cat([encoder.encode_images(part) for part in pixels.split(batch_size)]),
+        lambda: baseline.encode(clip.encode_image, pixels, _in_fp32(data)),
+        lambda ours, theirs: difference(ours, theirs, 1e-4, "features"),
+    )
+
+
+def text_encoding(data: SyntheticData) -> Iterator[Row]:
+    """Tokens through the text encoder, with captions as long as FashionIQ's (two joined) and as CIRR's."""
+    count = data.sizes.texts
+    pairs = zip(captions(count, FASHIONIQ_WORDS, 3), captions(count, FASHIONIQ_WORDS, 4), strict=True)
+    yield _text_encoding(data, "FashionIQ", [f"{first} and {second}" for first, second in pairs])
+    yield _text_encoding(data, "CIRR", captions(count, CIRR_WORDS, 5))
+
+
+@torch.no_grad()
+def _text_encoding(data: SyntheticData, name: str, texts: list[str]) -> Row:
+    clip, store = baseline.copy_clip(data.encoder), data.store()
+    tokens = tokenize(texts, data.encoder.context_length, data.encoder.compute.device)
+
+    def check(ours: Tensor, theirs: Tensor) -> str | None:
+        worst = float((normalize(ours, dim=-1) - normalize(theirs, dim=-1)).abs().max())
+        return None if worst <= 1e-6 else f"features differ by {worst:.1e}"
+
+    return data.machine.compare(
+        f"encode texts, {name}",
+        "caption",
+        len(texts),
+        lambda: store.encode_tokens(tokens),
+        lambda: baseline.encode(clip.encode_text, tokens.values, _in_fp32(data)),
+        check,
+    )
+
+
+@torch.no_grad()
+def bank_build(data: SyntheticData) -> Iterator[Row]:
+    """From files to features on disk; the floor is the slower one of decoding and encoding, each alone."""
+    dataset, clip = baseline.Images(data.files, data.transform), baseline.copy_clip(data.encoder)
+    names, store, encoder = [name for name, _ in data.files], data.store(), data.encoder
+    pixels = torch.zeros(len(names), 3, encoder.size, encoder.size, dtype=torch.uint8)
+
+    def build() -> Tensor:
+        store.folder = data.new_folder()
+        return store.images(data.files).of(names)
+
+    def baseline_build() -> Tensor:
+        parts = baseline.batches(dataset, LOADER_BATCH)
+        return torch.cat([baseline.encode(clip.encode_image, part, _in_fp32(data)) for part in parts])
+
+    def decode() -> None:
+        for _ in read_images(data.files, lambda image, _: data.transform(image), data.workers):
+            pass
+
+    def encode() -> None:
+        for part in pixels.split(store.at_once):
+            encoder.encode_images(preprocess_pixels(part.to(encoder.compute.device)))
+
+    ours, theirs = Side(build), Side(baseline_build)
+    our_time, baseline_time, decoding_time, encoding_time = data.machine.alternate(ours, theirs, decode, encode)
+    problem = difference(ours.result, theirs.result, 1e-4, "features")
+    alone = decoding_time.median, encoding_time.median
+    floor_is = f"the slower of decoding alone, {alone[0]:.2f} s, and encoding alone, {alone[1]:.2f} s"
+    if encoder.compute.device.type == "cpu":
+        share = f"{sum(alone):.2f} s, {sum(alone) / our_time.median:.0%} of ours"
+        floor_is += f"; both need every core, and one after the other they take {share}"
+    counts = (len(names), len(names))
+    yield Row("bank build", "image", counts, our_time, baseline_time, problem, max(alone), floor_is)
+
+
+def bank_growth(data: SyntheticData) -> Iterator[Row]:
+    """Add a row to a large bank, and look up a few; the baseline is one safetensors file, written and read whole.
+
+    Skipped if the disk has no room for both.
+    """
+    count = data.sizes.bank_rows
+    if 3 * 4 * FEATURES * count > shutil.disk_usage(data.folder).free:
+        return
+    folder = data.new_folder()
+    bank, one_file = Bank.open(folder / "bank", BANK_KEY, Silent()), OneFileBank(folder)
+    draw = torch.Generator().manual_seed(0)
+    names = [f"products/{row:09}.jpg" for row in range(count)]
+    for start in range(0, count, WRITE_BATCH):
+        part = names[start : start + WRITE_BATCH]
+        features = torch.randn(len(part), FEATURES, generator=draw)
+        bank.add(dict.fromkeys(part, "1"), features)
+        one_file.extend(part, features)
+    wanted = dict.fromkeys(names[:: max(1, count // LOOKED_UP)][:LOOKED_UP], "1")
+    added: dict[str, str] = {}
+
+    def add() -> None:
+        name = f"added {len(added)}"
+        bank.add({name: "1"}, torch.zeros(1, FEATURES))
+        added[name] = "1"
+
+    def rewrite() -> None:
+        one_file.extend([f"added {len(one_file.names)}"], torch.zeros(1, FEATURES))
+        one_file.save()
+
+    def look_up() -> Tensor:
+        features_checksum.cache_clear()  # as in a new process
+        opened = Bank.open(folder / "bank", BANK_KEY, Silent())
+        assert not opened.missing(wanted)
+        return opened.table(wanted, torch.device("cpu")).values
+
+    def missing(_ours: None, _baseline: None) -> str | None:
+        lost = len(bank.missing(added))
+        return f"{lost} added rows are missing" if lost else None
+
+    def unequal(ours: Tensor, theirs: Tensor) -> str | None:
+        return None if torch.equal(ours, theirs) else "features differ"
+
+    yield data.machine.compare(f"add a row to {count:,}", "row", 1, add, rewrite, missing)
+    name = f"open {count:,}, look up {LOOKED_UP}"
+    yield data.machine.compare(name, "time", 1, look_up, lambda: one_file.look_up(list(wanted)), unequal)
+    shutil.rmtree(folder)
+
+
+class OneFileBank:
+    """Features in one safetensors file, which every change rewrites, and their names as JSON."""
+
+    def __init__(self, folder: Path) -> None:
+        self._features_path, self._names_path = folder / "features.safetensors", folder / "names.json"
+        self.names: list[str] = []
+        self._features = torch.empty(0, FEATURES)
+
+    def extend(self, names: list[str], features: Tensor) -> None:
+        """Add rows in memory."""
+        self.names += names
+        self._features = torch.cat([self._features, features])
+
+    def save(self) -> None:
+        """Write everything."""
+        save_file({"features": self._features}, self._features_path)
+        self._names_path.write_text(json.dumps({name: row for row, name in enumerate(self.names)}), "utf-8")
+
+    def look_up(self, names: list[str]) -> Tensor:
+        """Features of `names` (len(names), d), from the files."""
+        rows = json.loads(self._names_path.read_text("utf-8"))
+        return load_file(self._features_path)["features"][[rows[name] for name in names]]
+
+
+def _in_fp32(data: SyntheticData) -> Compute:
+    return Compute(data.machine.compute.device, None)
