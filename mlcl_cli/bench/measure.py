@@ -3,16 +3,15 @@
 import ctypes
 import gc
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import psutil
 import torch
-from torch.utils.benchmark import Timer
-from torch.utils.benchmark.utils.timer import timer
 
 from mlcl_cli.models.compute import Compute
 
@@ -25,20 +24,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of each counted run, and the peak memory of a first run above its start, in bytes; None: unknown."""
+    """The counted runs in seconds, and the peak memory of a first run above its start, in bytes; None: unknown."""
 
-    seconds: tuple[float, ...]
-    memory: int | None
+    median_s: float
+    least_s: float
+    most_s: float
+    memory_bytes: int | None
 
-    @property
-    def median(self) -> float:
-        """Median of the runs, in seconds."""
-        return statistics.median(self.seconds)
-
-    def as_json(self) -> dict[str, object]:
-        """The timing as a JSON object."""
-        least, most = min(self.seconds), max(self.seconds)
-        return {"median_s": self.median, "least_s": least, "most_s": most, "memory_bytes": self.memory}
+    @classmethod
+    def of(cls, seconds: Sequence[float], memory_bytes: int | None = None) -> "Timing":
+        """The timing of runs that took `seconds`."""
+        return cls(statistics.median(seconds), min(seconds), max(seconds), memory_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +42,8 @@ class Row:
     """One measured task and its baseline.
 
     `items` is how many of `unit` one run of each side processes. `disagreement` says how the results of the sides
-    differ, if they do: such a row has no ratio. `floor` is the least possible time of our side's run in seconds, where
-    it is known, and `floor_is` explains it.
+    differ, if they do: such a row has no ratio. `floor_s` is the least possible time of our side's run, where it is
+    known, and `floor` explains it.
     """
 
     name: str
@@ -56,34 +52,24 @@ class Row:
     ours: Timing
     baseline: Timing | None
     disagreement: str | None = None
-    floor: float | None = None
-    floor_is: str = ""
+    floor_s: float | None = None
+    floor: str = ""
 
     @property
     def ratio(self) -> float | None:
         """The baseline's time per item over ours; None where the sides disagree, or there is no baseline."""
         if self.disagreement is not None or self.baseline is None:
             return None
-        return (self.baseline.median / self.items[1]) / (self.ours.median / self.items[0])
+        return (self.baseline.median_s / self.items[1]) / (self.ours.median_s / self.items[0])
 
     @property
-    def floor_share(self) -> float | None:
+    def share_of_floor(self) -> float | None:
         """The floor's share of our median, 0 to 1."""
-        return None if self.floor is None else self.floor / self.ours.median
+        return None if self.floor_s is None else self.floor_s / self.ours.median_s
 
     def as_json(self) -> dict[str, object]:
         """The row as a JSON object."""
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "items": list(self.items),
-            "ours": self.ours.as_json(),
-            "baseline": None if self.baseline is None else self.baseline.as_json(),
-            "ratio": self.ratio,
-            "share_of_floor": self.floor_share,
-            "floor": self.floor_is,
-            "disagreement": self.disagreement,
-        }
+        return {**asdict(self), "ratio": self.ratio, "share_of_floor": self.share_of_floor}
 
 
 class Side(Generic[T]):
@@ -127,7 +113,7 @@ class Machine:
         """Run each side once to warm up and to see its memory, then time all of them in turn."""
         memory = [self._memory(side) for side in sides]
         rounds = [[_seconds(side) for side in sides] for _ in range(self.repeats)]
-        return [Timing(seconds, peak) for seconds, peak in zip(zip(*rounds, strict=True), memory, strict=True)]
+        return [Timing.of(seconds, peak) for seconds, peak in zip(zip(*rounds, strict=True), memory, strict=True)]
 
     @cached_property
     def product_rate(self) -> float:
@@ -135,18 +121,19 @@ class Machine:
         size = 8192 if self.compute.device.type == "cuda" else 1536
         dtype = self.compute.dtype or torch.float32
         left, right = (torch.randn(size, size, device=self.compute.device).to(dtype) for _ in range(2))
-        return 2 * size**3 / self._fastest("left @ right", left=left, right=right)
+        return 2 * size**3 / self._fastest(lambda: left @ right)
 
     @cached_property
     def bandwidth(self) -> float:
         """Bytes per second, read and written, of a large copy."""
         count = 2**28 if self.compute.device.type == "cuda" else 2**25
         source = torch.ones(count, device=self.compute.device)
-        return 2 * source.nbytes / self._fastest("target.copy_(source)", source=source, target=torch.empty_like(source))
+        target = torch.empty_like(source)
+        return 2 * source.nbytes / self._fastest(lambda: target.copy_(source))
 
-    def _fastest(self, statement: str, **tensors: torch.Tensor) -> float:
-        benchmark = Timer(statement, globals=dict(tensors), num_threads=torch.get_num_threads())
-        return min(benchmark.blocked_autorange(min_run_time=0.01 if self._quick else 0.5).times)
+    def _fastest(self, run: Callable[[], object]) -> float:
+        run()
+        return min(_seconds(run) for _ in range(1 if self._quick else 10))
 
     def _memory(self, side: Callable[[], object]) -> int | None:
         gc.collect()
@@ -185,9 +172,16 @@ def difference(ours: torch.Tensor, baseline: torch.Tensor, limit: float, what: s
 
 def _seconds(side: Callable[[], object]) -> float:
     gc.collect()
-    start = timer()  # waits for the device
+    start = _finished()
     side()
-    return timer() - start
+    return _finished() - start
+
+
+def _finished() -> float:
+    """The time when the device has finished its work."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _return_free_memory() -> None:

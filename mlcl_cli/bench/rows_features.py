@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -117,13 +116,13 @@ def bank_build(data: SyntheticData) -> Iterator[Row]:
     ours, theirs = Side(build), Side(baseline_build)
     our_time, baseline_time, decoding_time, encoding_time = data.machine.alternate(ours, theirs, decode, encode)
     problem = difference(ours.result, theirs.result, 1e-4, "features")
-    alone = decoding_time.median, encoding_time.median
-    floor_is = f"the slower of decoding alone, {alone[0]:.2f} s, and encoding alone, {alone[1]:.2f} s"
+    alone = decoding_time.median_s, encoding_time.median_s
+    floor = f"the slower of decoding alone, {alone[0]:.2f} s, and encoding alone, {alone[1]:.2f} s"
     if encoder.compute.device.type == "cpu":
-        share = f"{sum(alone):.2f} s, {sum(alone) / our_time.median:.0%} of ours"
-        floor_is += f"; both need every core, and one after the other they take {share}"
+        share = f"{sum(alone):.2f} s, {sum(alone) / our_time.median_s:.0%} of ours"
+        floor += f"; both need every core, and one after the other they take {share}"
     counts = (len(names), len(names))
-    yield Row("bank build", "image", counts, our_time, baseline_time, problem, max(alone), floor_is)
+    yield Row("bank build", "image", counts, our_time, baseline_time, problem, max(alone), floor)
 
 
 def bank_growth(data: SyntheticData) -> Iterator[Row]:
@@ -135,14 +134,13 @@ def bank_growth(data: SyntheticData) -> Iterator[Row]:
     if 3 * 4 * FEATURES * count > shutil.disk_usage(data.folder).free:
         return
     folder = data.new_folder()
-    bank, one_file = Bank.open(folder / "bank", BANK_KEY, Silent()), OneFileBank(folder)
-    draw = torch.Generator().manual_seed(0)
+    features_file, names_file = folder / "features.safetensors", folder / "names.json"
+    features = torch.randn(count, FEATURES, generator=torch.Generator().manual_seed(0))
     names = [f"products/{row:09}.jpg" for row in range(count)]
+    bank = Bank.open(folder / "bank", BANK_KEY, Silent())
     for start in range(0, count, WRITE_BATCH):
-        part = names[start : start + WRITE_BATCH]
-        features = torch.randn(len(part), FEATURES, generator=draw)
-        bank.add(dict.fromkeys(part, "1"), features)
-        one_file.extend(part, features)
+        part = slice(start, start + WRITE_BATCH)
+        bank.add(dict.fromkeys(names[part], "1"), features[part])
     wanted = dict.fromkeys(names[:: max(1, count // LOOKED_UP)][:LOOKED_UP], "1")
     added: dict[str, str] = {}
 
@@ -152,14 +150,21 @@ def bank_growth(data: SyntheticData) -> Iterator[Row]:
         added[name] = "1"
 
     def rewrite() -> None:
-        one_file.extend([f"added {len(one_file.names)}"], torch.zeros(1, FEATURES))
-        one_file.save()
+        nonlocal features
+        names.append(f"added {len(names)}")
+        features = torch.cat([features, torch.zeros(1, FEATURES)])
+        save_file({"features": features}, features_file)
+        names_file.write_text(json.dumps({name: row for row, name in enumerate(names)}), "utf-8")
 
     def look_up() -> Tensor:
         features_checksum.cache_clear()  # as in a new process
         opened = Bank.open(folder / "bank", BANK_KEY, Silent())
         assert not opened.missing(wanted)
         return opened.table(wanted, torch.device("cpu")).values
+
+    def look_up_in_file() -> Tensor:
+        rows = json.loads(names_file.read_text("utf-8"))
+        return load_file(features_file)["features"][[rows[name] for name in wanted]]
 
     def missing(_ours: None, _baseline: None) -> str | None:
         lost = len(bank.missing(added))
@@ -170,32 +175,8 @@ def bank_growth(data: SyntheticData) -> Iterator[Row]:
 
     yield data.machine.compare(f"add a row to {count:,}", "row", 1, add, rewrite, missing)
     name = f"open {count:,}, look up {LOOKED_UP}"
-    yield data.machine.compare(name, "time", 1, look_up, lambda: one_file.look_up(list(wanted)), unequal)
+    yield data.machine.compare(name, "time", 1, look_up, look_up_in_file, unequal)
     shutil.rmtree(folder)
-
-
-class OneFileBank:
-    """Features in one safetensors file, which every change rewrites, and their names as JSON."""
-
-    def __init__(self, folder: Path) -> None:
-        self._features_path, self._names_path = folder / "features.safetensors", folder / "names.json"
-        self.names: list[str] = []
-        self._features = torch.empty(0, FEATURES)
-
-    def extend(self, names: list[str], features: Tensor) -> None:
-        """Add rows in memory."""
-        self.names += names
-        self._features = torch.cat([self._features, features])
-
-    def save(self) -> None:
-        """Write everything."""
-        save_file({"features": self._features}, self._features_path)
-        self._names_path.write_text(json.dumps({name: row for row, name in enumerate(self.names)}), "utf-8")
-
-    def look_up(self, names: list[str]) -> Tensor:
-        """Features of `names` (len(names), d), from the files."""
-        rows = json.loads(self._names_path.read_text("utf-8"))
-        return load_file(self._features_path)["features"][[rows[name] for name in names]]
 
 
 def _in_fp32(data: SyntheticData) -> Compute:

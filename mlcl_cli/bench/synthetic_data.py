@@ -8,15 +8,13 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from PIL import Image, ImageDraw
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from pydantic import BaseModel
 
 from mlcl_cli.bench.measure import Machine
-from mlcl_cli.data.records import QuerySet, Split, Triplet
-from mlcl_cli.features.bank import Table
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.combiner import Architecture
@@ -33,15 +31,12 @@ VOCABULARY = (
 CIRR_WORDS = {0.0: 1, 0.05: 5, 0.25: 8, 0.5: 10, 0.75: 13, 0.9: 16, 0.95: 19, 0.99: 24, 1.0: 53}
 FASHIONIQ_WORDS = {0.0: 1, 0.25: 4, 0.5: 5, 0.75: 7, 0.95: 10, 1.0: 20}
 IMAGE_SIZES = ((400, 600), (600, 600), (384, 512), (500, 667))
-MEMBERS = 6
 
 Queries = dict[str, tuple[int, int]]  # queries and gallery images by the name of a set
 
 
-class FullRun(BaseModel):
+class FullRun(BaseModel, frozen=True, extra="forbid"):
     """A whole run of stage 2."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int
     batch_size: int
@@ -51,10 +46,8 @@ class FullRun(BaseModel):
     validation: Queries
 
 
-class Sizes(BaseModel):
+class Sizes(BaseModel, frozen=True, extra="forbid"):
     """How much of everything is measured (sizes.yaml)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     clip: dict[str, int | tuple[int, ...] | None]
     images: int
@@ -139,37 +132,12 @@ def random_triplets(count: int, images: Sequence[str], texts: Sequence[str]) -> 
     return TripletRows(tuple(images), tuple(texts), references, targets, variants)
 
 
-def random_split(dataset: str, sizes: Queries) -> Split:
-    """A validation split with query sets of `sizes`; each triplet has a caption and an image set of its own."""
-    sets = []
-    draw = torch.Generator().manual_seed(0)
-    for name, (queries, gallery) in sizes.items():
-        images = tuple(f"{name}-image-{number:06}" for number in range(gallery))
-        triplets = []
-        for number in range(queries):
-            members = tuple(images[row] for row in torch.randperm(gallery, generator=draw)[:MEMBERS].tolist())
-            triplets.append(Triplet(members[0], members[1], (f"{name} {number}",), number, members))
-        sets.append(QuerySet(name, tuple(triplets), images))
-    return Split(dataset, "val", tuple(sets), {name: Path(name) for part in sets for name in part.gallery})
-
-
-def numbered_table(names: Sequence[str], features: Tensor) -> Table:
-    """The rows of `features` in the order of `names`."""
-    return Table({name: row for row, name in enumerate(names)}, features)
-
-
 def captions(count: int, words: Mapping[float, int], seed: int) -> list[str]:
     """Random captions, whose numbers of words have the quantiles `words`."""
     draw = random.Random(seed)
-    vocabulary, shares = VOCABULARY.split(), sorted(words)
-
-    def length(share: float) -> int:
-        above = next(number for number, known in enumerate(shares) if known >= share)
-        low, high = shares[max(0, above - 1)], shares[above]
-        part = (share - low) / (high - low) if high > low else 0.0
-        return round(words[low] + part * (words[high] - words[low]))
-
-    return [" ".join(draw.choices(vocabulary, k=length(draw.random()))) for _ in range(count)]
+    vocabulary, shares, lengths = VOCABULARY.split(), list(words), list(words.values())
+    counts = [round(float(np.interp(draw.random(), shares, lengths))) for _ in range(count)]
+    return [" ".join(draw.choices(vocabulary, k=words_in_caption)) for words_in_caption in counts]
 
 
 def _image(draw: random.Random, size: tuple[int, int]) -> Image.Image:

@@ -273,14 +273,14 @@ def bench(
     only: Annotated[
         list[str] | None, typer.Option(metavar="GROUP", help="Measure only this group of rows; repeatable.")
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Counted runs of each side.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each side.")] = 3,
     device: Annotated[DeviceName, typer.Option(help="Where to measure.")] = DeviceName.AUTO,
-    smallest: Annotated[bool, typer.Option("--smallest", help="A trial in seconds; its figures mean nothing.")] = False,
+    smallest: Annotated[bool, typer.Option("--smallest", help="A trial run in seconds; its figures mean nothing.")] = False,
     quiet: QuietOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
-    """Measure speed and memory beside the plain way, both in one run on this machine."""
+    """Measure speed and memory against a baseline, both in one run on this machine."""
     from mlcl_cli.cli.render import show_bench, show_json
     from mlcl_cli.cli.terminal_progress import Terminal
     from mlcl_cli.workflows.bench import run_bench

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mlcl_cli.bench import rows_features, rows_full, rows_ranking, rows_training
+from mlcl_cli.bench import rows_features, rows_random, rows_training
 from mlcl_cli.bench.measure import BUSY_PERCENT, Machine, Row
 from mlcl_cli.bench.synthetic_data import SyntheticData, load_sizes
 from mlcl_cli.errors import UsageError
@@ -24,10 +24,10 @@ GROUPS: Mapping[str, Callable[[SyntheticData], Iterator[Row]]] = {
     "combiner-epochs": rows_training.combiner_epochs,
     "finetuning-epochs": rows_training.finetuning_epochs,
     "gradient-caching": rows_training.gradient_caching,
-    "full-run": rows_full.full_run,
-    "validations": rows_ranking.validations,
-    "large-gallery": rows_ranking.large_gallery,
-    "shared-processors": rows_full.shared_processors,
+    "full-run": rows_random.full_run,
+    "validations": rows_random.validations,
+    "large-gallery": rows_random.large_gallery,
+    "shared-processors": rows_random.shared_processors,
 }
 
 
