@@ -97,11 +97,10 @@ class OriginalCombinerTraining:
         batch = next(baseline.batches(self.training.dataset, 32))
         text, image, _, goal = self._features(batch)
         references, targets, captions, _ = _prepare(ours, batch)
-        features = [ours.texts.features(captions), *map(ours.images.features, (references, targets))]
-        if problem := difference(
-            torch.cat(features), torch.cat([text, image, goal]), _tolerance(self._compute), "features"
-        ):
-            return problem
+        features = (ours.texts.features(captions), *map(ours.images.features, (references, targets)))
+        for our, their in zip(features, (text, image, goal), strict=True):
+            if problem := difference(our, their, _tolerance(self._compute), "features"):
+                return problem
         combiner = deepcopy(ours.combiner).eval()
         output = combiner(text, torch.stack([image, goal]))
         loss = total(combiner_losses(combiner, combiner_logits(combiner, output, goal)))

@@ -275,7 +275,7 @@ def bench(
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each side.")] = 3,
     device: Annotated[DeviceName, typer.Option(help="Where to measure.")] = DeviceName.AUTO,
-    smallest: Annotated[bool, typer.Option("--smallest", help="A trial run in seconds; its figures mean nothing.")] = False,
+    smallest: Annotated[bool, typer.Option("--smallest", help="A trial in seconds; its figures mean nothing.")] = False,
     quiet: QuietOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001

@@ -1,4 +1,4 @@
-"""The kinds of things in the demo's catalog (vocabulary.yaml), and the wishes that lead from one thing to another."""
+"""The kinds of things in the demo's catalog (vocabulary.yaml), and the changes that lead from one thing to another."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -74,8 +74,8 @@ class Take(DataFile):
 class Kind(DataFile):
     """A kind of thing: its attributes, the changes that it allows, and the templates of its descriptions.
 
-    `look_alike_changes` and `triplet_changes` say how many changes apart two look-alikes of the catalog, and the
-    images of a triplet, are: each number is equally likely. `words` derives further words from the item's values.
+    `look_alike_changes` and `triplet_changes` are how many changes separate two look-alikes of the catalog, and the
+    images of a triplet; each number is equally likely. `words` derives further words from the item's values.
     """
 
     attributes: dict[str, Words]
@@ -87,9 +87,9 @@ class Kind(DataFile):
     words: dict[str, dict[str, str]] = {}
 
     def changed(self, item: Item, counts: Sequence[int], draw: random.Random) -> tuple[Item, Words] | None:
-        """The item after changes of different attributes, as many as one of `counts`, and their captions.
+        """The item after a random number of changes, one of `counts`, and their captions; None if one is impossible.
 
-        None if one of them is not possible.
+        Each change concerns other attributes.
         """
         touched: set[str] = set()
         captions: Words = ()
