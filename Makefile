@@ -27,7 +27,7 @@ browser: ## Install Chromium, in which tests open the report (Debian, as root)
 torture: $(VENV)/.installed-dev ## Cut training at 200 random moments, resume it, compare
 	$(BIN)/python tests/training/torture.py 200
 
-bench: $(VENV)/.installed ## Measure speed and memory beside the plain way
+bench: $(VENV)/.installed ## Measure speed and memory against a baseline
 	$(BIN)/mlcl bench
 
 lint: $(VENV)/.installed-dev ## Check style

@@ -1,35 +1,42 @@
-"""The plain way: a faithful stand-in for the original recipe, which is what `mlcl` is measured against.
+"""The baseline that `mlcl` is measured against: a faithful stand-in for the original recipe.
 
-Everything is encoded anew in every step, four loader workers decode and augment with Pillow, texts are 77 tokens long,
-both branches of the combiner are computed in full, and metrics compare matrices of strings.
+It encodes everything again in every step, decodes and augments with Pillow in four loader workers, pads texts to 77
+tokens, computes both branches of the combiner in full, and scores by comparing matrices of strings.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, relu
+from torch.nn.functional import dropout, normalize, relu
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as tv
 
+from mlcl_cli.data.protocols import Protocol
+from mlcl_cli.data.records import QuerySet
+from mlcl_cli.features.bank import Table
 from mlcl_cli.images.augment import JITTERS
 from mlcl_cli.images.decode import open_image
 from mlcl_cli.images.transforms import MEAN, STD, Transform
 from mlcl_cli.models.combiner import Combiner
+from mlcl_cli.models.compute import Compute
+from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.models.losses import contrastive
 from mlcl_cli.models.weights import import_clip
 from mlcl_cli.training.triplet_rows import TripletRows
 
 WORKERS = 4
-ENCODED_AT_ONCE = 64
+ENCODE_BATCH = 64
+T = TypeVar("T")
 
 
-class Photographs(Dataset[Tensor]):
+class Images(Dataset[Tensor]):
     """Every file through the transform, as fp32."""
 
     def __init__(self, files: Sequence[tuple[str, Path]], transform: Transform) -> None:
@@ -40,108 +47,103 @@ class Photographs(Dataset[Tensor]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.preprocess(self.files[index][1])
-
-    def preprocess(self, path: Path) -> Tensor:
-        """Pad, resize, crop, RGB, tensor, preprocess_pixels."""
-        size = self.transform.size
-        padded = self.transform.pad(open_image(path))
-        resized = tv.functional.resize(padded, [size], tv.InterpolationMode.BICUBIC)
-        tensor: Tensor = self.to_tensor(tv.functional.center_crop(resized, [size]).convert("RGB"))
+        size = [self.transform.size]
+        padded = self.transform.pad(open_image(self.files[index][1]))
+        resized = tv.functional.resize(padded, size, tv.InterpolationMode.BICUBIC)
+        tensor: Tensor = self.to_tensor(tv.functional.center_crop(resized, size).convert("RGB"))
         return tensor
 
 
-class Triplets(Dataset[tuple[Tensor, Tensor, Tensor, str]]):
-    """Reference, augmented reference, target and a caption of the four."""
+class TripletImages(NamedTuple):
+    """Pixels of a triplet, or of a batch of them; `texts` is one caption for each."""
+
+    reference: Tensor
+    augmented: Tensor
+    target: Tensor
+    texts: Sequence[str]
+
+
+class Triplets(Dataset[TripletImages]):
+    """Reference, augmented reference, target, and one of the four captions."""
 
     def __init__(self, files: Sequence[tuple[str, Path]], transform: Transform, rows: TripletRows) -> None:
-        self.photographs, self.rows = Photographs(files, transform), rows
-        symmetries = [tv.RandomRotation((turn, turn)) for turn in (0, 90, 180, 270)]
-        symmetries += [tv.RandomHorizontalFlip(p=1.0), tv.RandomVerticalFlip(p=1.0)]
-        symmetries += [
-            tv.Compose([tv.RandomHorizontalFlip(p=1.0), tv.RandomRotation((turn, turn))]) for turn in (90, 270)
-        ]
+        self.images, self.rows = Images(files, transform), rows
+        flip = tv.RandomHorizontalFlip(p=1.0)
+        turns = {turn: tv.RandomRotation((turn, turn)) for turn in (0, 90, 180, 270)}
+        flipped_turns = [tv.Compose([flip, turns[turn]]) for turn in (90, 270)]
         self.augment = tv.Compose(
             [
                 tv.RandomResizedCrop(transform.size),
                 tv.Lambda(lambda image: image.convert("RGB")),
                 tv.RandomChoice([tv.ColorJitter(**amounts) for amounts in JITTERS]),
-                tv.RandomChoice(symmetries),
+                tv.RandomChoice([*turns.values(), flip, tv.RandomVerticalFlip(p=1.0), *flipped_turns]),
                 tv.RandomAutocontrast(0.5),
                 tv.RandomPerspective(p=0.5),
                 tv.RandomGrayscale(0.5),
-                self.photographs.to_tensor,
+                self.images.to_tensor,
             ]
         )
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, str]:
+    def __getitem__(self, index: int) -> TripletImages:
         reference, target = int(self.rows.references[index]), int(self.rows.targets[index])
         caption = self.rows.captions[int(self.rows.variants[index][torch.randint(4, (1,))])]
-        path = self.photographs.files[reference][1]
-        augmented = self.augment(self.photographs.transform.pad(open_image(path)))
-        return self.photographs[reference], augmented, self.photographs[target], caption
+        augmented = self.augment(self.images.transform.pad(open_image(self.images.files[reference][1])))
+        return TripletImages(self.images[reference], augmented, self.images[target], caption)
 
 
-def batches(dataset: Dataset[Any], batch_size: int, *, training: bool) -> Iterator[Any]:
+def batches(dataset: Dataset[T], batch_size: int, *, training: bool = False) -> Iterator[T]:
     """The loader of the original."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # four workers are the recipe
         warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
-        loader: DataLoader[Any] = DataLoader(
-            dataset,
-            batch_size,
-            shuffle=training,
-            drop_last=training,
-            num_workers=WORKERS,
-            pin_memory=torch.cuda.is_available(),
+        pinned = torch.cuda.is_available()
+        loader = DataLoader(
+            dataset, batch_size, shuffle=training, drop_last=training, num_workers=WORKERS, pin_memory=pinned
         )
         return iter(loader)
 
 
+def copy_clip(encoder: Encoder) -> Any:
+    """A copy of the network in the default memory format."""
+    clip = deepcopy(encoder.clip)
+    clip.visual.to(memory_format=torch.contiguous_format)
+    return clip
+
+
+def encode(function: Callable[[Tensor], Tensor], inputs: Tensor | Sequence[str], compute: Compute) -> Tensor:
+    """Raw features (B, d) of pixels, of tokens (B, 77), or of texts, in parts of 64."""
+    tensor = inputs if isinstance(inputs, Tensor) else import_clip().tokenize(list(inputs), truncate=True)
+    with compute.autocast():
+        return torch.vstack([function(part).float() for part in tensor.to(compute.device).split(ENCODE_BATCH)])
+
+
 @dataclass(frozen=True)
-class BaselineEncoder:
-    """CLIP as the original calls it: chunks of 64, whole contexts, no memory format of its own."""
+class Training:
+    """Training as the original does it: every image and text through CLIP in every step."""
 
-    clip: Any
-    device: torch.device
-    dtype: torch.dtype | None
+    dataset: Triplets
+    batch_size: int
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[TripletImages], Tensor]
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """Raw features (B, d)."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            chunks = pixels.to(self.device).split(ENCODED_AT_ONCE)
-            return torch.vstack([self.clip.encode_image(chunk).float() for chunk in chunks])
-
-    def encode_texts(self, captions: Sequence[str]) -> Tensor:
-        """Raw features (B, d)."""
-        return self.tokens(import_clip().tokenize(list(captions), truncate=True))
-
-    def tokens(self, tokens: Tensor) -> Tensor:
-        """Raw features (B, d) of whole contexts (B, 77)."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            chunks = tokens.to(self.device).split(ENCODED_AT_ONCE)
-            return torch.vstack([self.clip.encode_text(chunk).float() for chunk in chunks])
-
-
-def branch(combiner: Combiner, t: Tensor, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One branch of METHOD.md, Equations 4–9, as written: r, f_c, f_h."""
-    drop = torch.nn.functional.dropout
-    i = drop(relu(combiner.image_projection_layer(image)), 0.5, combiner.training)
-    r = torch.cat([t, i], dim=-1)
-    c = drop(relu(combiner.combiner_layer(r)), 0.5, combiner.training)
-    share = torch.sigmoid(combiner.dynamic_scalar(r))
-    high = normalize(combiner.output_layer(c) + share * text + (1 - share) * image, dim=-1)
-    return r, normalize(combiner.combiner_proj(relu(c)), dim=-1), high
+    def run_epoch(self) -> None:
+        """Train on every batch, and read every loss."""
+        for batch in batches(self.dataset, self.batch_size, training=True):
+            loss = self.loss(batch)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            loss.item()
 
 
 def combiner_loss(combiner: Combiner, text: Tensor, image: Tensor, augmented: Tensor, target: Tensor) -> Tensor:
     """METHOD.md, Equation 13, term by term."""
-    t = torch.nn.functional.dropout(relu(combiner.text_projection_layer(text)), 0.5, combiner.training)
-    r, mid, high = branch(combiner, t, text, image)
-    r_augmented, _, high_augmented = branch(combiner, t, text, augmented)
+    t = dropout(relu(combiner.text_projection_layer(text)), 0.5, combiner.training)
+    r, mid, high = _branch(combiner, t, text, image)
+    r_augmented, _, high_augmented = _branch(combiner, t, text, augmented)
     goal, tau, tau_s = normalize(target, dim=-1), combiner.temperature, combiner.sscl_temperature
     low, w = normalize(image + text, dim=-1), combiner.weight
     assert w is not None
@@ -155,30 +157,34 @@ def combiner_loss(combiner: Combiner, text: Tensor, image: Tensor, augmented: Te
     return torch.stack([loss.squeeze() for loss in losses]).sum()
 
 
-def string_recalls(
-    queries: Tensor,
-    gallery: Tensor,
-    names: Sequence[str],
-    targets: Sequence[str],
-    at: Sequence[int],
-    references: Sequence[str] | None = None,
-    members: Sequence[Sequence[str]] | None = None,
-) -> dict[str, float]:
-    """Recalls by sorting everything and comparing matrices of names, as the original does.
+def _branch(combiner: Combiner, t: Tensor, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One branch of METHOD.md, Equations 4–9, as written: r, f_c, f_h."""
+    i = dropout(relu(combiner.image_projection_layer(image)), 0.5, combiner.training)
+    r = torch.cat([t, i], dim=-1)
+    c = dropout(relu(combiner.combiner_layer(r)), 0.5, combiner.training)
+    share = torch.sigmoid(combiner.dynamic_scalar(r))
+    high = normalize(combiner.output_layer(c) + share * text + (1 - share) * image, dim=-1)
+    return r, normalize(combiner.combiner_proj(relu(c)), dim=-1), high
 
-    `references` are taken out of the ranking; `members` are each query's five others of its image set.
-    """
-    order = torch.argsort(1 - queries @ gallery.T, dim=-1).cpu()
-    ranked = np.array(names)[order.numpy()]
-    count = len(targets)
-    if references is not None:
-        mask = ranked != np.repeat(np.array(references), len(names)).reshape(count, -1)
-        ranked = ranked[mask].reshape(count, len(names) - 1)
-    labels = torch.tensor(ranked == np.repeat(np.array(targets), ranked.shape[1]).reshape(count, -1))
-    figures = {f"recall@{k}": float(labels[:, :k].sum() / count) * 100 for k in at}
-    if members is not None:
-        group = np.array(members)
+
+@torch.no_grad()
+def validate(queries: QuerySet, images: Table, texts: Table, protocol: Protocol) -> dict[str, float]:
+    """Recalls of the element-wise sum by sorting everything and comparing matrices of strings."""
+    triplets, count = queries.triplets, len(queries.triplets)
+    references = [triplet.reference for triplet in triplets]
+    text = torch.vstack([texts.values[texts.rows[triplet.captions[0]]] for triplet in triplets])
+    image = torch.vstack([images.values[images.rows[name]] for name in references])
+    scores = normalize(image + text, dim=-1) @ normalize(images.values, dim=-1).T
+    ranked = np.array(queries.gallery)[torch.argsort(1 - scores, dim=-1).cpu().numpy()]
+    if protocol.exclude_reference:
+        mask = ranked != np.repeat(np.array(references), ranked.shape[1]).reshape(count, -1)
+        ranked = ranked[mask].reshape(count, -1)
+    targets = np.array([triplet.target for triplet in triplets])
+    labels = torch.tensor(ranked == np.repeat(targets, ranked.shape[1]).reshape(count, -1))
+    recalls = {f"recall@{k}": float(labels[:, :k].sum() / count) * 100 for k in protocol.recall_at}
+    if protocol.subset_recall_at:
+        group = np.array([[name for name in triplet.members if name != triplet.reference] for triplet in triplets])
         inside = (ranked[..., None] == group[:, None, :]).sum(-1).astype(bool)
-        group_labels = labels[torch.from_numpy(inside)].reshape(count, -1)
-        figures |= {f"recall_subset@{k}": float(group_labels[:, :k].sum() / count) * 100 for k in (1, 2, 3)}
-    return figures
+        labels = labels[torch.from_numpy(inside)].reshape(count, -1)
+        recalls |= {f"recall_subset@{k}": float(labels[:, :k].sum() / count) * 100 for k in protocol.subset_recall_at}
+    return recalls

@@ -1,15 +1,18 @@
-"""What is measured: drawn photographs, captions of real lengths, triplets, and a CLIP with random weights."""
+"""What is measured: drawn images, captions of real lengths, triplets, and a CLIP with random weights."""
 
 import random
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import resources
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+import yaml
 from PIL import Image, ImageDraw
+from pydantic import BaseModel
 
 from mlcl_cli.bench.measure import Machine
 from mlcl_cli.features.store import FeatureStore
@@ -20,88 +23,51 @@ from mlcl_cli.models.weights import import_clip
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.training.triplet_rows import TripletRows
 
-SENTENCE = (
+VOCABULARY = (
     "is has the a more less with and red blue darker shorter sleeves longer neckline floral pattern black white dress "
     "shirt heel strap dog grass standing two one instead of on top bright collar buttons lace same but remove add show"
 )
-# Words a caption at these shares of all captions: CIRR's annotations, and FashionIQ's single captions.
+# Words per caption at quantiles of all captions: CIRR's annotations, and FashionIQ's single captions.
 CIRR_WORDS = {0.0: 1, 0.05: 5, 0.25: 8, 0.5: 10, 0.75: 13, 0.9: 16, 0.95: 19, 0.99: 24, 1.0: 53}
 FASHIONIQ_WORDS = {0.0: 1, 0.25: 4, 0.5: 5, 0.75: 7, 0.95: 10, 1.0: 20}
-PHOTOGRAPHS = ((400, 600), (600, 600), (384, 512), (500, 667))
-TINY = {
-    "embed_dim": 64,
-    "image_resolution": 128,
-    "vision_layers": (1, 1, 1, 1),
-    "vision_width": 24,
-    "vision_patch_size": None,
-    "context_length": 77,
-    "vocab_size": 49408,
-    "transformer_width": 128,
-    "transformer_heads": 2,
-    "transformer_layers": 3,
-}
-RN50X4 = TINY | {
-    "embed_dim": 640,
-    "image_resolution": 288,
-    "vision_layers": (4, 6, 10, 6),
-    "vision_width": 80,
-    "transformer_width": 640,
-    "transformer_heads": 10,
-    "transformer_layers": 12,
-}
+IMAGE_SIZES = ((400, 600), (600, 600), (384, 512), (500, 667))
+
+Queries = dict[str, tuple[int, int]]  # queries and gallery images by the name of a set
 
 
-@dataclass(frozen=True)
-class FullRun:
-    """A whole run of stage 2: FashionIQ's sizes, unless said otherwise."""
+class FullRun(BaseModel, frozen=True, extra="forbid"):
+    """A whole run of stage 2."""
 
-    epochs: int = 1000
-    batch: int = 2048
-    triplets: int = 18_000
-    images: int = 25_136
-    captions: int = 60_124
-    validated: Mapping[str, tuple[int, int]] = field(
-        default_factory=lambda: {"dress": (2017, 3817), "shirt": (2038, 6346), "toptee": (1961, 5373)}
-    )
+    epochs: int
+    batch_size: int
+    triplets: int
+    images: int
+    captions: int
+    validation: Queries
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How much of everything is measured; `validated` are queries and gallery of real validation splits.
+class Sizes(BaseModel, frozen=True, extra="forbid"):
+    """How much of everything is measured (sizes.yaml)."""
 
-    `banked` is the rows of a large feature bank.
-    """
-
-    clip: Mapping[str, Any]
-    photographs: int
+    clip: dict[str, int | tuple[int, ...] | None]
+    images: int
     texts: int
     triplets: int
-    combiner_batch: int
+    combiner_batch_size: int
     finetune_triplets: int
-    finetune_batch: int
-    ranked: tuple[int, ...]
-    validated: Mapping[str, tuple[int, int]] = field(
-        default_factory=lambda: {"cirr": (4181, 2297), "fashioniq": (2017, 3817), "shoes": (1761, 4658)}
-    )
-    fashioniq: FullRun | None = None
-    banked: int = 100_000
+    finetune_batch_size: int
+    validation: Queries
+    galleries: tuple[int, ...]
+    bank_rows: int
+    shared_steps: int
+    busy_programs: tuple[int, ...]
+    full_run: FullRun | None = None
 
 
-REDUCED = Sizes(TINY, 256, 1024, 512, 128, 256, 64, (1_000_000,))
-FULL = Sizes(RN50X4, 2048, 8192, 4096, 2048, 512, 128, (1_000_000, 10_000_000), fashioniq=FullRun(), banked=2_000_000)
-SMALLEST = Sizes(
-    TINY | {"image_resolution": 32, "vision_width": 8},
-    photographs=16,
-    texts=64,
-    triplets=32,
-    combiner_batch=16,
-    finetune_triplets=16,
-    finetune_batch=8,
-    ranked=(2000,),
-    validated={"cirr": (80, 90), "fashioniq": (60, 70), "shoes": (50, 80)},
-    fashioniq=FullRun(2, 16, 40, 30, 50, {"dress": (20, 60), "shirt": (10, 70)}),
-    banked=2000,
-)
+def load_sizes(name: str) -> Sizes:
+    """One of the entries of sizes.yaml."""
+    text = resources.files(__package__).joinpath("sizes.yaml").read_text("utf-8")
+    return Sizes.model_validate(yaml.safe_load(text)[name])
 
 
 @dataclass
@@ -113,14 +79,18 @@ class SyntheticData:
     workers: int
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="mlcl-bench-")))
 
+    def new_folder(self) -> Path:
+        """An empty folder below `folder`."""
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
     @cached_property
     def files(self) -> list[tuple[str, Path]]:
-        """JPEG photographs, drawn."""
+        """Drawn JPEG images."""
         draw = random.Random(0)
         files = []
-        for number in range(self.sizes.photographs):
+        for number in range(self.sizes.images):
             path = self.folder / f"{number}.jpg"
-            _photograph(draw, PHOTOGRAPHS[number % len(PHOTOGRAPHS)]).save(path, quality=90)
+            _image(draw, IMAGE_SIZES[number % len(IMAGE_SIZES)]).save(path, quality=90)
             files.append((str(number), path))
         return files
 
@@ -132,57 +102,53 @@ class SyntheticData:
 
     @cached_property
     def transform(self) -> Transform:
-        """The default one."""
+        """The default transform."""
         return Transform("targetpad", 1.25, self.encoder.size)
 
     def store(self) -> FeatureStore:
-        """A store without any bank yet."""
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
-        return FeatureStore(folder, self.encoder, self.transform, self.workers, NoProgress(), "bench")
+        """A store without any bank."""
+        return FeatureStore(self.new_folder(), self.encoder, self.transform, self.workers, NoProgress(), "bench")
 
     @cached_property
     def triplets(self) -> TripletRows:
-        """Random pairs of photographs; FashionIQ's four captions for each."""
-        draw = torch.Generator().manual_seed(0)
+        """Random pairs of images, with FashionIQ's four captions for each."""
         count = self.sizes.triplets
-        references, targets = torch.randint(len(self.files), (2, count), generator=draw)
-        a, b = (captions(count, FASHIONIQ_WORDS, seed) for seed in (1, 2))
-        texts = [
-            text for one, two in zip(a, b, strict=True) for text in (f"{one} and {two}", f"{two} and {one}", one, two)
-        ]
-        names = tuple(name for name, _ in self.files)
-        return TripletRows(names, tuple(texts), references, targets, torch.arange(4 * count).view(count, 4))
+        pairs = zip(captions(count, FASHIONIQ_WORDS, 1), captions(count, FASHIONIQ_WORDS, 2), strict=True)
+        texts = [text for one, two in pairs for text in (f"{one} and {two}", f"{two} and {one}", one, two)]
+        return random_triplets(count, [name for name, _ in self.files], texts)
 
     @cached_property
     def architecture(self) -> Architecture:
-        """The recipe's proportions."""
+        """The combiner with the proportions of the recipe."""
         d = self.encoder.feature_dim
         return Architecture(feature_dim=d, projection_dim=4 * d, hidden_dim=8 * d)
 
 
+def random_triplets(count: int, images: Sequence[str], texts: Sequence[str]) -> TripletRows:
+    """Triplets of random images with four captions each, of their own as long as `texts` lasts."""
+    draw = torch.Generator().manual_seed(0)
+    references, targets = torch.randint(len(images), (2, count), generator=draw)
+    variants = torch.arange(4 * count).view(count, 4) % len(texts)
+    return TripletRows(tuple(images), tuple(texts), references, targets, variants)
+
+
 def captions(count: int, words: Mapping[float, int], seed: int) -> list[str]:
-    """Captions with as many words as `words` says, in no order."""
+    """Random captions, whose numbers of words have the quantiles `words`."""
     draw = random.Random(seed)
-    vocabulary, shares = SENTENCE.split(), sorted(words)
-
-    def length(share: float) -> int:
-        above = next(number for number, known in enumerate(shares) if known >= share)
-        low, high = shares[max(0, above - 1)], shares[above]
-        part = (share - low) / (high - low) if high > low else 0.0
-        return round(words[low] + part * (words[high] - words[low]))
-
-    return [" ".join(draw.choices(vocabulary, k=length(draw.random()))) for _ in range(count)]
+    vocabulary, shares, lengths = VOCABULARY.split(), list(words), list(words.values())
+    counts = [round(float(np.interp(draw.random(), shares, lengths))) for _ in range(count)]
+    return [" ".join(draw.choices(vocabulary, k=words_in_caption)) for words_in_caption in counts]
 
 
-def _photograph(draw: random.Random, size: tuple[int, int]) -> Image.Image:
-    """Shades, a few shapes and a little noise: about as costly to decode as a photograph of a product."""
+def _image(draw: random.Random, size: tuple[int, int]) -> Image.Image:
+    """Shades, a few shapes and a little noise: about as costly to decode as a product photograph."""
     width, height = size
     shade = Image.linear_gradient("L").resize(size)
     image = Image.merge("RGB", [shade.rotate(draw.choice((0, 90, 180, 270))).resize(size) for _ in range(3)])
     pencil = ImageDraw.Draw(image)
     for _ in range(12):
         x, y = draw.randrange(width), draw.randrange(height)
-        colour = tuple(draw.randrange(256) for _ in range(3))
-        pencil.ellipse((x, y, x + draw.randrange(20, 200), y + draw.randrange(20, 200)), fill=colour)
+        color = tuple(draw.randrange(256) for _ in range(3))
+        pencil.ellipse((x, y, x + draw.randrange(20, 200), y + draw.randrange(20, 200)), fill=color)
     noise = Image.effect_noise((width, height), 24).convert("RGB")
     return Image.blend(image, noise, 0.15)

@@ -252,7 +252,7 @@ def bench(
     device: Annotated[DeviceName, typer.Option(help="The device to measure on.")] = "auto",
     smallest: Annotated[bool, typer.Option("--smallest", help="Try the benchmark; the figures mean nothing.")] = False,
 ) -> None:
-    """Measure speed and memory beside the plain way, both in one run on this machine."""
+    """Measure speed and memory against a baseline, both in one run on this machine."""
     from mlcl_cli.cli.render import show_bench, show_json
     from mlcl_cli.workflows.bench import run_bench
 

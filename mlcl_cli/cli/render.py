@@ -167,11 +167,11 @@ def show_bench(result: Mapping[str, Any]) -> None:
         box=box.SIMPLE,
         padding=0,
     )
-    for name in ("", "ours", "plain", "ratio", "memory, plain's", "floor"):
+    for name in ("", "ours", "baseline", "ratio", "memory of both", "floor"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     notes = []
     for row in result["rows"]:
-        sides = [side for side in (row["ours"], row["plain"]) if side is not None]
+        sides = [side for side in (row["ours"], row["baseline"]) if side is not None]
         each = [_seconds(side["median_s"] / count) for side, count in zip(sides, row["items"], strict=False)]
         ratio = "–" if row["ratio"] is None else f"{row['ratio']:,.{2 if row['ratio'] < 10 else 0}f}"
         memory = " / ".join("–" if (used := side["memory_bytes"]) is None else f"{used / 2**20:,.0f}" for side in sides)

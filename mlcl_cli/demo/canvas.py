@@ -6,51 +6,62 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Point = tuple[float, float]
 
 SCALE = 3  # drawn three times as large, then reduced: smooth edges
-WHITE: Colour = (252, 250, 245)
+WHITE: Color = (252, 250, 245)
+STEP = 24  # pixels between the parts of a printed pattern
 
 
 class Canvas:
-    """An RGB picture of `width` × `height` pixels, drawn in units: `units` of them are as wide as the picture.
+    """An RGB picture, drawn in units: `units` of them are as wide as the picture.
 
-    `draw` decides how a photographer would have varied it: a little nearer, a little aside.
+    `draw` chooses the size in pixels among `widths` and `heights`, the color behind everything among `grounds`, and
+    how a photographer would vary the view: a little nearer, a little aside.
     """
 
-    def __init__(self, width: int, height: int, units: float, ground: Colour, draw: random.Random) -> None:
-        self.image = Image.new("RGB", (width * SCALE, height * SCALE), ground)
+    def __init__(
+        self,
+        widths: Sequence[int],
+        heights: Sequence[int],
+        units: float,
+        draw: random.Random,
+        grounds: Sequence[Color] = (),
+    ) -> None:
+        width, height = draw.choice(widths), draw.choice(heights)
+        self.image = Image.new("RGB", (width * SCALE, height * SCALE), draw.choice(grounds) if grounds else WHITE)
         self._pencil = ImageDraw.Draw(self.image)
         zoom = draw.uniform(0.93, 1.04)
-        self.unit = width * SCALE / units * zoom
+        self._unit = width * SCALE / units * zoom
         self._left = width * SCALE * ((1 - zoom) / 2 + draw.uniform(-0.03, 0.03))
         self._top = height * SCALE * ((1 - zoom) / 2 + draw.uniform(-0.03, 0.03))
-        self.tall = height / width * units
+        self.height = height / width * units
 
-    def polygon(self, points: Sequence[Point], fill: Colour) -> None:
+    def polygon(self, points: Sequence[Point], fill: Color) -> None:
         """A filled outline."""
         self._pencil.polygon(self._pixels(points), fill=fill)
 
-    def line(self, points: Sequence[Point], fill: Colour, width: float = 1.0) -> None:
+    def line(self, points: Sequence[Point], fill: Color, width: float) -> None:
         """A line `width` units thick with rounded joints."""
-        self._pencil.line(self._pixels(points), fill=fill, width=max(1, round(width * self.unit)), joint="curve")
+        self._pencil.line(self._pixels(points), fill=fill, width=max(1, round(width * self._unit)), joint="curve")
 
-    def ellipse(self, x: float, y: float, wide: float, high: float, fill: Colour) -> None:
-        """A filled ellipse around (x, y) with radii `wide` and `high`."""
+    def ellipse(self, center: Point, wide: float, high: float, fill: Color) -> None:
+        """A filled ellipse with radii `wide` and `high`."""
+        x, y = center
         self._pencil.ellipse(self._pixels([(x - wide, y - high), (x + wide, y + high)]), fill=fill)
 
-    def cloth(self, outlines: Sequence[Sequence[Point]], colour: Colour, pattern: str, ink: Colour) -> None:
-        """Filled outlines of printed cloth, darker towards the picture's sides as if it were round."""
+    def cloth(self, outlines: Sequence[Sequence[Point]], color: Color, pattern: str, ink: Color) -> None:
+        """Filled outlines of printed cloth, darker toward the picture's sides as if it were round."""
         mask = Image.new("L", self.image.size)
         pencil = ImageDraw.Draw(mask)
         for outline in outlines:
             pencil.polygon(self._pixels(outline), fill=255)
-        cloth = Image.new("RGB", self.image.size, colour)
+        cloth = Image.new("RGB", self.image.size, color)
         if pattern != "plain":
-            offset = (int(self._left) % 24 - 24, int(self._top) % 24 - 24)
-            cloth.paste(ink, offset, _print(pattern, self.image.width + 48, self.image.height + 48))
-        cloth.paste(darker(colour, 0.62), (0, 0), _shade(*self.image.size))
+            offset = (int(self._left) % STEP - STEP, int(self._top) % STEP - STEP)
+            cloth.paste(ink, offset, _print(pattern, self.image.width + 2 * STEP, self.image.height + 2 * STEP))
+        cloth.paste(darker(color, 0.62), (0, 0), _shade(*self.image.size))
         self.image.paste(cloth, (0, 0), mask)
 
     def finished(self) -> Image.Image:
@@ -58,35 +69,36 @@ class Canvas:
         return self.image.reduce(SCALE)
 
     def _pixels(self, points: Sequence[Point]) -> list[Point]:
-        return [(self._left + x * self.unit, self._top + y * self.unit) for x, y in points]
+        return [(self._left + x * self._unit, self._top + y * self._unit) for x, y in points]
 
 
 def curve(start: Point, control: Point, end: Point, steps: int = 8) -> list[Point]:
-    """Points of a quadratic curve that is drawn towards `control`, both ends included."""
+    """Points of a quadratic curve that is drawn toward `control`, both ends included."""
+
+    def blend(s: float, a: float, b: float, c: float) -> float:
+        return (1 - s) ** 2 * a + 2 * s * (1 - s) * b + s**2 * c
+
     shares = [step / steps for step in range(steps + 1)]
-    return [
-        (
-            (1 - s) ** 2 * start[0] + 2 * s * (1 - s) * control[0] + s**2 * end[0],
-            (1 - s) ** 2 * start[1] + 2 * s * (1 - s) * control[1] + s**2 * end[1],
-        )
-        for s in shares
-    ]
+    return [(blend(s, start[0], control[0], end[0]), blend(s, start[1], control[1], end[1])) for s in shares]
 
 
-def mirrored(half: Sequence[Point], axis: float = 50.0) -> list[Point]:
-    """A closed outline from its right half, listed from top to bottom."""
-    return [*half, *((2 * axis - x, y) for x, y in reversed(half))]
+def star(center: Point, radius: float) -> list[Point]:
+    """A five-pointed star."""
+    outer = [(0.0, -1.0), (0.951, -0.309), (0.588, 0.809), (-0.588, 0.809), (-0.951, -0.309)]
+    inner = [(0.235, -0.324), (0.38, 0.124), (0.0, 0.4), (-0.38, 0.124), (-0.235, -0.324)]
+    points = [point for pair in zip(outer, inner, strict=True) for point in pair]
+    return [(center[0] + radius * x, center[1] + radius * y) for x, y in points]
 
 
-def darker(colour: Colour, share: float = 0.75) -> Colour:
-    """The colour with `share` of its light."""
-    red, green, blue = (round(part * share) for part in colour)
+def darker(color: Color, light: float) -> Color:
+    """The color with a share `light` of its light."""
+    red, green, blue = (round(part * light) for part in color)
     return red, green, blue
 
 
-def varied(colour: Colour, draw: random.Random, amount: int = 9) -> Colour:
-    """The colour as another camera would see it."""
-    red, green, blue = (min(255, max(0, part + draw.randint(-amount, amount))) for part in colour)
+def varied(color: Color, draw: random.Random, amount: int = 9) -> Color:
+    """The color as another camera would see it."""
+    red, green, blue = (min(255, max(0, part + draw.randint(-amount, amount))) for part in color)
     return red, green, blue
 
 
@@ -94,28 +106,20 @@ def varied(colour: Colour, draw: random.Random, amount: int = 9) -> Colour:
 def _print(pattern: str, width: int, height: int) -> Image.Image:
     mask = Image.new("L", (width, height))
     pencil = ImageDraw.Draw(mask)
-    step = 24
     if pattern in ("striped", "checked"):
-        for y in range(0, height, step):
+        for y in range(0, height, STEP):
             pencil.rectangle((0, y, width, y + 8), fill=255)
     if pattern == "checked":
-        for x in range(0, width, step):
+        for x in range(0, width, STEP):
             pencil.rectangle((x, 0, x + 8, height), fill=255)
     if pattern in ("dotted", "starry"):
-        for row, y in enumerate(range(0, height, step)):
-            for x in range(step // 2 * (row % 2), width, step):
+        for row, y in enumerate(range(0, height, STEP)):
+            for x in range(STEP // 2 * (row % 2), width, STEP):
                 if pattern == "dotted":
                     pencil.ellipse((x, y, x + 13, y + 13), fill=255)
                 else:
-                    pencil.polygon(star(x + 9, y + 9, 12), fill=255)
+                    pencil.polygon(star((x + 9, y + 9), 12), fill=255)
     return mask
-
-
-def star(x: float, y: float, radius: float) -> list[Point]:
-    """A five-pointed star around (x, y)."""
-    outer = [(0.0, -1.0), (0.951, -0.309), (0.588, 0.809), (-0.588, 0.809), (-0.951, -0.309)]
-    inner = [(0.235, -0.324), (0.38, 0.124), (0.0, 0.4), (-0.38, 0.124), (-0.235, -0.324)]
-    return [(x + radius * px, y + radius * py) for pair in zip(outer, inner, strict=True) for px, py in pair]
 
 
 @lru_cache(maxsize=64)

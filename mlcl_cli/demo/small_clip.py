@@ -1,4 +1,4 @@
-"""A small CLIP for the demo's catalog: OpenAI's own class, trained contrastively on the catalogue's training part."""
+"""A small CLIP for the demo: OpenAI's own class, trained contrastively on the catalog's training images."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from mlcl_cli.atomic_files import write_file
-from mlcl_cli.demo.catalog import Described
+from mlcl_cli.demo.catalog import TrainingImage
 from mlcl_cli.models.weights import import_clip
 from mlcl_cli.progress import Progress
 from mlcl_cli.seeding import derive_generator, derive_seed
 
 SIZE = 64
-SIZES = {
+ARCHITECTURE = {
     "embed_dim": 64,
     "image_resolution": SIZE,
     "vision_layers": (1, 1, 1, 1),
@@ -28,15 +28,15 @@ SIZES = {
     "transformer_heads": 1,
     "transformer_layers": 2,
 }
-BATCH = 128
+BATCH_SIZE = 128
 EPOCHS = 13
-RATE = 2e-3
-WHOLE = 0.6  # how often a picture goes with its whole description; else with a phrase or two
-HOTTEST = math.log(50)
+LEARNING_RATE = 2e-3
+DESCRIPTION_SHARE = 0.6  # how often an image goes with its description, and not with a phrase or two
+MAX_LOGIT_SCALE = math.log(50)
 
 
 def train_small_clip(
-    pictures: Sequence[Described],
+    images: Sequence[TrainingImage],
     output: Path,
     *,
     load: Callable[[Path], Tensor],
@@ -44,25 +44,25 @@ def train_small_clip(
     seed: int = 0,
     epochs: int = EPOCHS,
 ) -> None:
-    """Trains on `pictures` and writes a plain state dict, whose shapes tell the sizes as OpenAI's do.
+    """Train on `images` and write a plain state dict, whose shapes tell the architecture as OpenAI's do.
 
-    `load` gives a picture as CLIP sees it: normalized, fp32, (3, 64, 64). Raises MachineError where `output` cannot
-    be written.
+    `load` returns an image as CLIP sees it: normalized, fp32, (3, 64, 64). Raises MachineError if `output` cannot be
+    written.
     """
-    pixels = torch.stack([load(picture.path) for picture in pictures]).contiguous(memory_format=torch.channels_last)
+    pixels = torch.stack([load(image.path) for image in images]).contiguous(memory_format=torch.channels_last)
     clip = import_clip()
     torch.manual_seed(derive_seed(seed, "small clip"))
-    network: Any = clip.model.CLIP(**SIZES)
+    network = clip.model.CLIP(**ARCHITECTURE)
     network.visual.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05, fused=True)
-    steps = max(1, len(pictures) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * steps, pct_start=0.15)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.05, fused=True)
+    steps = max(1, len(images) // BATCH_SIZE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * steps, pct_start=0.15)
     with progress.bar("Training a small CLIP", epochs) as advance:
         for epoch in range(epochs):
             draw = derive_generator(seed, "small clip", epoch)
-            order = torch.randperm(len(pictures), generator=draw)
-            tokens = clip.tokenize([_text(picture, draw) for picture in pictures])
-            for rows in order.split(BATCH)[:steps]:
+            order = torch.randperm(len(images), generator=draw)
+            tokens = clip.tokenize([_text(image, draw) for image in images])
+            for rows in order.split(BATCH_SIZE)[:steps]:
                 loss = _loss(network, pixels[rows], tokens[rows])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -70,23 +70,23 @@ def train_small_clip(
                 optimizer.step()
                 schedule.step()
                 with torch.no_grad():
-                    network.logit_scale.clamp_(max=HOTTEST)
+                    network.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
             advance(1, f"loss {float(loss.detach()):.2f}")
     write_file(output, lambda path: torch.save(network.state_dict(), path))
 
 
-def _text(picture: Described, draw: torch.Generator) -> str:
-    whole, first, second = torch.rand(3, generator=draw).tolist()
-    if whole < WHOLE:
-        return picture.whole
-    parts = list(picture.parts)
-    one = parts.pop(int(first * len(parts)))
-    # Half of the phrases are alone.
-    return one if second < 0.5 else f"{one} and {parts[int((2 * second - 1) * len(parts))]}"
+def _text(image: TrainingImage, draw: torch.Generator) -> str:
+    share, first, second = torch.rand(3, generator=draw).tolist()
+    if share < DESCRIPTION_SHARE:
+        return image.description
+    phrases = list(image.phrases)
+    phrase = phrases.pop(int(first * len(phrases)))
+    # Half of the texts have one phrase.
+    return phrase if second < 0.5 else f"{phrase} and {phrases[int((2 * second - 1) * len(phrases))]}"
 
 
 def _loss(network: Any, pixels: Tensor, tokens: Tensor) -> Tensor:
-    """CLIP's symmetric loss over a batch; pictures with equal texts are each other's positives, too."""
+    """CLIP's symmetric loss over a batch; images with equal texts are each other's positives, too."""
     longest = int(tokens.argmax(dim=1).max()) + 1
     images = normalize(network.encode_image(pixels), dim=-1)
     texts = normalize(network.encode_text(tokens[:, :longest]), dim=-1)

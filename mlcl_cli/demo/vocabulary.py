@@ -1,137 +1,153 @@
-"""The catalogue's kinds of things in words: three of garments, shoes, and scenes."""
+"""The kinds of things in the demo's catalog (vocabulary.yaml), and the changes that lead from one thing to another."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
 
-from mlcl_cli.demo import footwear, garments, scenes
-from mlcl_cli.demo.attributes import Change, Item, Kind, match, one_step, other_value, swap
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-HUES = tuple(garments.SHADES)
-TONES = ("light", "bright", "dark")
-PATTERNS = ("plain", "striped", "checked", "dotted")
-SLEEVES = ("no", "short", "long")
-NECKS = ("round", "V", "square")
-HEMS = ("mini", "knee-length", "floor-length")
-COLLARS = ("band", "pointed", "white")
-POCKETS = ("no pocket", "one pocket", "two pockets")
-TRIMS = ("no trim", "a bow", "a buckle", "a star")
-NUMBERS = tuple(scenes.SPOTS)
-
-CLOTH: tuple[Change, ...] = (
-    other_value("hue", HUES, "is {new} instead of {old}", "is {new}", "comes in {new}, not {old}."),
-    one_step("shade", TONES, ("is darker", "has a darker colour"), ("is lighter", "has a lighter colour")),
-    other_value("pattern", PATTERNS, "is {new} instead of {old}", "is {new}", "has a {new} look"),
-)
-LONGER = (("has longer sleeves", "with more sleeve"), ("has shorter sleeves", "with less sleeve"))
-NECKLINE = other_value("neckline", NECKS, "has a {new} neckline", "with a {new} neck instead of a {old} one")
-
-DRESS = Kind(
-    {"hue": HUES, "shade": TONES, "pattern": PATTERNS, "sleeves": SLEEVES, "neckline": NECKS, "hem": HEMS},
-    (
-        *CLOTH,
-        one_step("sleeves", SLEEVES, *LONGER),
-        NECKLINE,
-        one_step("hem", HEMS, ("is longer", "has a lower hem."), ("is shorter", "has a higher hem.")),
-    ),
-    "a {shade} {hue} {pattern} {hem} dress with {sleeves} sleeves and a {neckline} neckline",
-    ("{shade} {hue}", "{hue}", "{pattern}", "{hem}", "{sleeves} sleeves", "{neckline} neckline", "a {hem} dress"),
-)
-SHIRT = Kind(
-    {"hue": HUES, "shade": TONES, "pattern": PATTERNS, "sleeves": SLEEVES[1:], "collar": COLLARS, "pockets": POCKETS},
-    (
-        *CLOTH,
-        one_step("sleeves", SLEEVES[1:], *LONGER),
-        other_value("collar", COLLARS, "has a {new} collar", "with a {new} collar, not a {old} one"),
-        one_step("pockets", POCKETS, ("has one more pocket", "has more pockets"), ("has fewer pockets",)),
-    ),
-    "a {shade} {hue} {pattern} shirt with {sleeves} sleeves, a {collar} collar and {pockets}",
-    ("{shade} {hue}", "{hue}", "{pattern}", "{sleeves} sleeves", "{collar} collar", "{pockets}", "a {hue} shirt"),
-)
-TOPTEE = Kind(
-    {
-        "hue": HUES,
-        "shade": TONES,
-        "pattern": (*PATTERNS, "starry"),
-        "sleeves": SLEEVES,
-        "neckline": NECKS,
-        "length": ("cropped", "long"),
-    },
-    (
-        *CLOTH,
-        one_step("sleeves", SLEEVES, *LONGER),
-        NECKLINE,
-        one_step("length", ("cropped", "long"), ("is longer", "covers more"), ("is shorter", "is more cropped")),
-    ),
-    "a {shade} {hue} {pattern} {length} top with {sleeves} sleeves and a {neckline} neckline",
-    ("{shade} {hue}", "{hue}", "{pattern}", "{length}", "{sleeves} sleeves", "{neckline} neckline", "a {length} top"),
-)
-GARMENTS: Mapping[str, Kind] = {"dress": DRESS, "shirt": SHIRT, "toptee": TOPTEE}
+Item = Mapping[str, str]  # a value for each attribute
+Words = tuple[str, ...]
 
 
-SHOE = Kind(
-    {
-        "kind": tuple(footwear.UPPERS),
-        "colour": tuple(footwear.COLOURS),
-        "sole": tuple(footwear.COLOURS),
-        "heel": tuple(footwear.HEELS),
-        "trim": TRIMS,
-    },
-    (
-        other_value("kind", tuple(footwear.UPPERS), "is a {new}", "is a {new} instead of a {old}"),
-        other_value("colour", tuple(footwear.COLOURS), "is {new}", "is {new} rather than {old}"),
-        other_value("sole", tuple(footwear.COLOURS), "has a {new} sole", "has a {new} sole instead of a {old} one"),
-        one_step("heel", tuple(footwear.HEELS), ("has a higher heel", "is higher"), ("has a lower heel", "is lower")),
-        other_value("trim", TRIMS, "has {new}", "has {new} instead of {old}"),
-        swap("colour", "sole", "has the colours of shoe and sole swapped", "is the same with its two colours reversed"),
-        swap("colour", "sole", "trades the colours of shoe and sole", "has its two colours the other way round"),
-        match("sole", "colour", "has a sole in the colour of the shoe", "has a matching sole"),
-        match("colour", "sole", "is all in the colour of its sole", "has the colour of its own sole"),
-    ),
-    "a {colour} {kind} with a {sole} sole, a {heel} heel and {trim}",
-    ("{colour}", "{colour} {kind}", "{kind}", "{sole} sole", "{heel} heel", "{trim}"),
-)
+class DataFile(BaseModel):
+    """Part of a YAML file beside this module."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _scene_words(item: Item) -> Item:
-    where = {"meadow": "on a meadow", "beach": "on the beach", "snow": "in the snow", "room": "in a room"}
-    several = "" if item["count"] == "one" else "s"
-    return {
-        **item,
-        "place": where[item["place"]],
-        "animal": item["animal"] + several,
-        "time": "at night" if item["time"] == "night" else "by day",
-    }
+class Replace(DataFile):
+    """Any other value of an attribute. Captions may name {old}, {new} and the item's attributes before the change."""
+
+    replace: str
+    captions: Words
+    values: Words = ()
+
+    @property
+    def keys(self) -> set[str]:
+        """The attributes that the caption depends on."""
+        return {self.replace}
+
+    def apply(self, item: Item, kind: "Kind", draw: random.Random) -> tuple[Item, str] | None:
+        """The changed item and a caption for the change; None where the item does not allow it."""
+        old = item[self.replace]
+        new = draw.choice([value for value in self.values or kind.attributes[self.replace] if value != old])
+        return {**item, self.replace: new}, draw.choice(self.captions).format(**item, old=old, new=new)
 
 
-SCENE = Kind(
-    {
-        "animal": tuple(scenes.ANIMALS),
-        "count": NUMBERS,
-        "colour": tuple(scenes.COLOURS),
-        "place": tuple(scenes.PLACES),
-        "time": ("day", "night"),
-        "thing": tuple(scenes.COMPANIONS),
-        "thing_colour": tuple(scenes.COLOURS),
-    },
-    (
-        other_value("animal", tuple(scenes.ANIMALS), "show the {new} instead of the {old}", "replace {old} by {new}"),
-        one_step("count", NUMBERS, ("add another {animal}", "show one more {animal}"), ("show one {animal} less",)),
-        other_value("count", NUMBERS, "show {new} instead of {old}", "make it {new}"),
-        other_value("colour", tuple(scenes.COLOURS), "make the {animal} {new}", "{new} {animal} instead of {old}"),
-        other_value("place", tuple(scenes.PLACES), "move it to the {new}", "the {new} instead of the {old}"),
-        other_value("time", ("day", "night"), "the same at {new}", "make it {new}"),
-        other_value("thing", tuple(scenes.COMPANIONS), "replace the {old} by the {new}", "with the {new}"),
-        other_value("thing_colour", tuple(scenes.COLOURS), "make the {thing} {new}", "with the {thing} in {new}"),
-        swap(
-            "colour",
-            "thing_colour",
-            "swap the colours of {animal} and {thing}",
-            "{animal} and {thing} trade colours",
-        ),
-        swap("colour", "thing_colour", "exchange the colours of {thing} and {animal}"),
-        match("thing_colour", "colour", "give the {thing} the colour of the {animal}"),
-        match("colour", "thing_colour", "give the {animal} the colour of the {thing}"),
-    ),
-    "{count} {colour} {animal} with a {thing_colour} {thing} {place} {time}",
-    ("{colour} {animal}", "{count} {animal}", "{animal}", "{place}", "{time}", "{thing}", "{thing_colour} {thing}"),
-    _scene_words,
-)
+class Step(DataFile):
+    """One step along an attribute's values, without naming any: only the reference tells where it leads."""
+
+    step: str
+    more: Words
+    less: Words
+
+    @property
+    def keys(self) -> set[str]:
+        return {self.step}
+
+    def apply(self, item: Item, kind: "Kind", draw: random.Random) -> tuple[Item, str] | None:
+        values, step = kind.attributes[self.step], draw.choice((1, -1))
+        place = values.index(item[self.step]) + step
+        if not 0 <= place < len(values):
+            return None
+        return {**item, self.step: values[place]}, draw.choice(self.more if step > 0 else self.less).format(**item)
+
+
+class Take(DataFile):
+    """Attributes take the values of others: only the reference tells which."""
+
+    take: dict[str, str]
+    captions: Words
+
+    @property
+    def keys(self) -> set[str]:
+        return {*self.take, *self.take.values()}
+
+    def apply(self, item: Item, kind: "Kind", draw: random.Random) -> tuple[Item, str] | None:  # noqa: ARG002
+        changed = {**item, **{key: item[source] for key, source in self.take.items()}}
+        return None if changed == item else (changed, draw.choice(self.captions).format(**item))
+
+
+class Kind(DataFile):
+    """A kind of thing: its attributes, the changes that it allows, and the templates of its descriptions.
+
+    `look_alike_changes` and `triplet_changes` are how many changes separate two look-alikes of the catalog, and the
+    images of a triplet; each number is equally likely. `words` derives further words from the item's values.
+    """
+
+    attributes: dict[str, Words]
+    changes: tuple[Replace | Step | Take, ...]
+    description: str
+    phrases: Words
+    look_alike_changes: tuple[int, ...]
+    triplet_changes: tuple[int, ...]
+    words: dict[str, dict[str, str]] = {}
+
+    def changed(self, item: Item, counts: Sequence[int], draw: random.Random) -> tuple[Item, Words] | None:
+        """The item after a random number of changes, one of `counts`, and their captions; None if one is impossible.
+
+        Each change concerns other attributes.
+        """
+        touched: set[str] = set()
+        captions: Words = ()
+        for _ in range(draw.choice(counts)):
+            change = draw.choice(self.changes)
+            outcome = None if touched & change.keys else change.apply(item, self, draw)
+            if outcome is None:
+                return None
+            item, caption = outcome
+            touched |= change.keys
+            captions += (caption,)
+        return item, captions
+
+    def describe(self, item: Item) -> tuple[str, Words]:
+        """A full description of the item, and short phrases that are true of it."""
+        words = dict(item)
+        for name, texts in self.words.items():
+            words[name] = next(texts[value] for value in item.values() if value in texts)
+        return self.description.format(**words), tuple(phrase.format(**words) for phrase in self.phrases)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Rows of a reference and its target in a pool of items, and the captions that lead from one to the other."""
+
+    reference: int
+    target: int
+    captions: Words
+
+
+def make_pool(kind: Kind, size: int, draw: random.Random) -> list[Item]:
+    """`size` different items, most of which are a few changes away from another."""
+    pool: dict[Words, Item] = {}
+    while len(pool) < size:
+        item: Item = {key: draw.choice(values) for key, values in kind.attributes.items()}
+        if pool and draw.random() < 0.75:
+            outcome = kind.changed(draw.choice(list(pool.values())), kind.look_alike_changes, draw)
+            item = outcome[0] if outcome else item
+        pool.setdefault(tuple(item.values()), item)
+    return list(pool.values())
+
+
+def make_pairs(kind: Kind, pool: Sequence[Item], size: int, draw: random.Random) -> list[Pair]:
+    """`size` pairs of the pool that a triplet's number of changes separates, no two of them with the same captions."""
+    rows = {tuple(item.values()): row for row, item in enumerate(pool)}
+    pairs: dict[Pair, None] = {}
+    while len(pairs) < size:
+        reference = draw.randrange(len(pool))
+        outcome = kind.changed(pool[reference], kind.triplet_changes, draw)
+        target = rows.get(tuple(outcome[0].values())) if outcome else None
+        if outcome is not None and target is not None and target != reference:
+            pairs.setdefault(Pair(reference, target, outcome[1]))
+    return list(pairs)
+
+
+def read_text(name: str) -> str:
+    """The text of a file beside this module."""
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+KINDS = TypeAdapter(dict[str, Kind]).validate_python(yaml.safe_load(read_text("vocabulary.yaml")))

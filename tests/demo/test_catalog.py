@@ -1,37 +1,35 @@
-"""The demo's catalog has the layout of DATASETS.md; the small CLIP is what OpenAI's loader takes."""
+"""The demo's catalog has the layout of the three data sets, and its images show what their captions say."""
 
 import hashlib
+import itertools
+import random
 from pathlib import Path
 
 import pytest
-import torch
 
 from mlcl_cli.config import load_profile
 from mlcl_cli.data.datasets import load_split
 from mlcl_cli.data.prepare_shoes import prepare_shoes
-from mlcl_cli.demo.catalog import Described, draw_catalog
-from mlcl_cli.demo.recipe import profile_text
-from mlcl_cli.demo.small_clip import SIZE, train_small_clip
+from mlcl_cli.demo.catalog import ROOTS, TrainingImage, draw_catalog, profile_text
+from mlcl_cli.demo.drawings import PAINTERS
+from mlcl_cli.demo.vocabulary import KINDS
 from mlcl_cli.images.image_cache import ImageCache
 from mlcl_cli.images.transforms import Transform
-from mlcl_cli.models.weights import load_clip
 from mlcl_cli.progress import NoProgress
-
-ROOTS = {"fashioniq": "fashionIQ_dataset", "shoes": "shoes", "cirr": "cirr_dataset"}
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Described]]:
-    folder = tmp_path_factory.mktemp("catalogue")
-    described = draw_catalog(folder, list(ROOTS))
-    root = folder / "data/shoes"
-    prepare_shoes(root / "images", root / "annotations", root / "annotations", NoProgress())
-    return folder, described
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrainingImage]]:
+    folder = tmp_path_factory.mktemp("catalog")
+    images = draw_catalog(folder)
+    shoes = folder / ROOTS["shoes"]
+    prepare_shoes(shoes / "images", shoes / "annotations", shoes / "annotations", NoProgress())
+    return folder, images
 
 
 @pytest.mark.parametrize("dataset", ROOTS)
-def test_every_split_reads_and_every_picture_opens(drawn: tuple[Path, list[Described]], dataset: str) -> None:
-    root = drawn[0] / "data" / ROOTS[dataset]
+def test_every_split_loads_and_every_image_opens(catalog: tuple[Path, list[TrainingImage]], dataset: str) -> None:
+    root = catalog[0] / ROOTS[dataset]
     splits = {name: load_split(dataset, root, name) for name in ("train", "val")}
     if dataset == "cirr":
         splits["test1"] = load_split(dataset, root, "test1")
@@ -45,43 +43,50 @@ def test_every_split_reads_and_every_picture_opens(drawn: tuple[Path, list[Descr
     assert all(len(part.gallery) >= 200 for part in splits["val"].sets)
 
 
-def test_only_training_pictures_are_described(drawn: tuple[Path, list[Described]]) -> None:
-    folder, described = drawn
-    paths = {picture.path for picture in described}
+def test_only_training_images_are_described(catalog: tuple[Path, list[TrainingImage]]) -> None:
+    folder, images = catalog
+    paths = {image.path for image in images}
     for dataset, root in ROOTS.items():
-        val = load_split(dataset, folder / "data" / root, "val")
+        val = load_split(dataset, folder / root, "val")
         assert not paths & set(val.paths.values())
-    assert len(paths) == len(described) > 1500
-    assert all(picture.whole and picture.parts for picture in described)
+    assert len(paths) == len(images) > 1500
+    assert all(image.description and image.phrases for image in images)
 
 
-def test_a_seed_decides_every_byte(drawn: tuple[Path, list[Described]], tmp_path: Path) -> None:
+def test_seed_decides_every_byte(catalog: tuple[Path, list[TrainingImage]], tmp_path: Path) -> None:
     def digest(folder: Path) -> str:
         files = sorted(path for path in (folder / "data/cirr_dataset").rglob("*") if path.is_file())
         return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
     draw_catalog(tmp_path / "again", ["cirr"])
     draw_catalog(tmp_path / "other", ["cirr"], seed=1)
-    assert digest(tmp_path / "again") == digest(drawn[0])
-    assert digest(tmp_path / "other") != digest(drawn[0])
+    assert digest(tmp_path / "again") == digest(catalog[0])
+    assert digest(tmp_path / "other") != digest(catalog[0])
 
 
-def test_the_small_clip_learns_and_loads_as_the_official_weights_do(tmp_path: Path) -> None:
-    pictures = [Described(Path(str(row)), f"picture {row}", (f"number {row}", "a picture")) for row in range(256)]
-    generator = torch.Generator().manual_seed(0)
-    path = tmp_path / "clip.pt"
-    train_small_clip(
-        pictures, path, load=lambda _: torch.randn(3, SIZE, SIZE, generator=generator), progress=NoProgress(), epochs=1
-    )
-    assert load_clip(path).visual.input_resolution == SIZE
+def test_captions_never_change(catalog: tuple[Path, list[TrainingImage]]) -> None:
+    digest = hashlib.sha256()
+    for pattern in ("fashionIQ_dataset/captions/*", "cirr_dataset/cirr/captions/*"):
+        for path in sorted((catalog[0] / "data").glob(pattern)):
+            digest.update(path.read_bytes())
+    digest.update((catalog[0] / "data/shoes/annotations/relative_captions_shoes.json").read_bytes())
+    assert digest.hexdigest() == "63c133a094cffaec1c5e2a2cd3228a70b68535a9820af688790f160cb6964008"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_attribute_value_shows_in_the_image(name: str) -> None:
+    base = {key: values[-1] for key, values in KINDS[name].attributes.items()}
+    for key, values in KINDS[name].attributes.items():
+        images = [PAINTERS[name]({**base, key: value}, random.Random(0)).tobytes() for value in values]
+        assert all(one != other for one, other in itertools.combinations(images, 2)), key
 
 
 @pytest.mark.parametrize("dataset", ROOTS)
-def test_the_demos_profiles_load(tmp_path: Path, dataset: str) -> None:
+def test_written_profile_loads(tmp_path: Path, dataset: str) -> None:
     (tmp_path / "mlcl.yaml").write_text(profile_text(dataset))
     assert load_profile(tmp_path / "mlcl.yaml").dataset == dataset
 
 
-def test_the_shipped_demo_profile_is_the_demos() -> None:
+def test_shipped_profile_equals_the_written_one() -> None:
     shipped = Path(__file__).parents[2] / "configs/demo.yaml"
     assert shipped.read_text() == profile_text("fashioniq")

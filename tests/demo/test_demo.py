@@ -1,4 +1,4 @@
-"""The demo through the real command line, whole: what it promises holds for each data set."""
+"""The whole demo through the real command line: its claims hold for each data set."""
 
 import itertools
 import json
@@ -14,19 +14,19 @@ from mlcl_cli.workflows.demo import _make_room
 
 
 @pytest.mark.timeout(900)
-def test_the_combiner_beats_the_sum_and_the_sum_beats_either_alone(tmp_path: Path) -> None:
+def test_combiner_beats_the_sum_and_the_sum_beats_image_or_text_alone(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     result = CliRunner().invoke(app, ["demo", "--output", str(folder), "--json"])
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    scores = told["scores"]
+    output = json.loads(result.stdout)
+    scores = output["scores"]
     assert list(scores) == ["fashioniq", "shoes", "cirr"]
     for row in scores.values():
         alone = max(row["image only"], row["text only"])
         ranked = [row["combiner"], row["element-wise sum"], alone, row["chance"]]
         assert all(better > worse + 1 for better, worse in itertools.pairwise(ranked)), row
     assert len(list(folder.glob("runs/submissions/*/*.json"))) == 2
-    page = Path(told["report"]).read_text()
+    page = Path(output["report"]).read_text()
     assert page.count('<div data-tabs id="run-') == 9
     for row in scores.values():
         assert f'data-value="{row["combiner"]}"' in page
@@ -37,15 +37,15 @@ def test_the_combiner_beats_the_sum_and_the_sum_beats_either_alone(tmp_path: Pat
     ]
 
 
-def test_a_folder_that_holds_other_files_is_left_alone(tmp_path: Path) -> None:
+def test_demo_refuses_a_folder_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     result = CliRunner().invoke(app, ["demo", "--output", str(tmp_path)])
     assert result.exit_code == 2
-    assert "holds other files" in result.stderr
+    assert "folder contains other files" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_an_earlier_demo_is_moved_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_earlier_demo_is_moved_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "demo"
     (folder / "runs").mkdir(parents=True)
     (folder / ".mlcl-demo").write_text("")
