@@ -91,20 +91,6 @@ def write_file(path: Path, content: bytes | Callable[[Path], None]) -> None:
     write_files({path: content})
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """`write_file` of a safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    def save(stage: Path) -> None:
-        try:
-            save_file(dict(tensors), stage, metadata=dict(metadata))
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-
-    write_file(path, save)
-
-
 @contextmanager
 def exclusive(path: Path, taken: Callable[[], None]) -> Iterator[None]:
     """One process at a time holds the lock file `path`, and gives it up when it dies.

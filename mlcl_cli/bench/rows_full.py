@@ -16,6 +16,7 @@ from mlcl_cli.features.bank import Table
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.retrieval.evaluation import Evaluation
+from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.run import Run
 from mlcl_cli.training.feature_sources import CachedFeatures
 from mlcl_cli.training.loop import Trainer, TrainingPlan, fit
@@ -52,7 +53,13 @@ def full_run(material: SyntheticData, repeats: int) -> Iterator[Row]:  # noqa: A
     plan = TrainingPlan(sizes.epochs, sizes.batch, 1, 0)
     floor = step_floor(objective, sizes.batch, machine) * plan.steps(len(rows)) * plan.epochs
     folder = Path(tempfile.mkdtemp(dir=material.folder))
-    about = {"kind": "combiner", "epochs": plan.epochs, "bests": FASHIONIQ_ORIGINAL.bests, "about": {}, "command": ""}
+    about = {
+        "kind": Kind.COMBINER,
+        "epochs": plan.epochs,
+        "bests": FASHIONIQ_ORIGINAL.bests,
+        "about": {},
+        "command": "",
+    }
     with Run.create(folder, "bench", "", **about) as run:
         trainer = Trainer(objective, combiner_optimizer(combiner, 2e-5), plan, machine.compute)
         seconds = fit(trainer, run, validate, NoProgress())

@@ -13,6 +13,7 @@ from world import SIZES, world
 from mlcl_cli.models.probe import distance, make_probe
 from mlcl_cli.models.weights import build_clip, import_clip, load_clip
 from mlcl_cli.runs.checkpoints import load_checkpoint, require_probe, save_checkpoint
+from mlcl_cli.runs.description import Kind, TrainingDescription
 
 SUM = ("evaluate", "--combining-function", "sum")
 
@@ -123,7 +124,8 @@ def test_check_encodes_the_probe_of_a_tuned_clip_again(
     world(tmp_path, "cirr")
     tuned = Path(mlcl("finetune", "--encoder", "text", "--epochs", "1", "--json").json["best"]["checkpoint"])
     checkpoint = load_checkpoint(tuned)
-    assert len(checkpoint.about["probe"]["image"]) == 16
+    assert checkpoint.about.probe is not None
+    assert len(checkpoint.about.probe.image) == 16
     require_probe(checkpoint)
     assert found(mlcl("check", "--json"), "checkpoints") == []
     model = import_clip().model
@@ -140,7 +142,7 @@ def test_the_probe_tells_activations_apart_and_not_batches(tmp_path: Path) -> No
     probe = make_probe(state)
     assert distance(make_probe(state), probe) == 0
     before = torch.random.get_rng_state()
-    save_checkpoint(tmp_path / "own.safetensors", "clip", state, {"epoch": 1})
+    save_checkpoint(tmp_path / "own.safetensors", Kind.CLIP, state, TrainingDescription(), epoch=1)
     assert torch.equal(before, torch.random.get_rng_state())
     changed = {name: value * (1.02 if "c_fc" in name else 1) for name, value in state.items()}
     assert distance(make_probe(changed), probe) > 1e-3

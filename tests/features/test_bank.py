@@ -15,6 +15,7 @@ from messages import Messages
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlcl_cli import artifacts
 from mlcl_cli.errors import MachineError
 from mlcl_cli.features import bank as bank_module
 from mlcl_cli.features.bank import Bank
@@ -111,12 +112,10 @@ def test_a_damaged_shard_is_named_removed_and_computed_again(tmp_path: Path, dam
 
 
 def test_features_are_verified_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlcl_cli.features import shards as shards_module
-
     filled(tmp_path, "a", "b")
     read: list[Tensor] = []
-    checksum = shards_module._checksum
-    monkeypatch.setattr(shards_module, "_checksum", lambda tensor: (read.append(tensor), checksum(tensor))[1])
+    checksum = artifacts.checksum_of
+    monkeypatch.setattr(artifacts, "checksum_of", lambda tensor: (read.append(tensor), checksum(tensor))[1])
     for _ in range(3):
         assert values(opened(tmp_path), "a") == [0]
     assert sum(tensor.dtype == torch.float32 for tensor in read) == 1
