@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 import torch
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -34,8 +34,9 @@ CHECKSUMS = TypeAdapter(dict[str, str])
 class DamagedArtifactError(DataError):
     """The content of a file is not what was written."""
 
-    def __init__(self, what: str, path: Path) -> None:
-        super().__init__(what, where=path, remedy="Use another checkpoint of the run, or one that mlcl wrote")
+    def __init__(self, reason: str, path: Path) -> None:
+        what = f"cannot be read ({reason})"
+        super().__init__(what, where=path, remedy="Use another checkpoint of the run, or a file that mlcl wrote")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Artifact:
             "description": json.dumps(description, allow_nan=False),
             "checksums": json.dumps({name: checksum_of(tensor) for name, tensor in stored.items()}),
         }
-        metadata["checksum"] = _checksum_of_header(metadata)
+        metadata["checksum"] = _header_checksum(metadata)
 
         def save(staged: Path) -> None:
             try:
@@ -75,7 +76,7 @@ class Artifact:
     def open(cls, path: Path) -> Self:
         """Read and verify the description. Raises DamagedArtifactError, or OSError where the file cannot be read."""
         metadata = read_metadata(path)
-        with _damage_named(path):
+        with damage_named(path):
             return cls._of(path, metadata)
 
     @classmethod
@@ -85,7 +86,7 @@ class Artifact:
         `older` has a reader for each earlier format, which verifies metadata and tensors and converts them.
         """
         try:
-            with _damage_named(path), safe_open(path, framework="pt") as file:
+            with damage_named(path), safe_open(path, framework="pt") as file:
                 metadata: Metadata = file.metadata() or {}
                 tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 if (read_older := older.get(metadata.get("format", ""))) is not None:
@@ -96,14 +97,14 @@ class Artifact:
                     raise ValueError("its tensors do not match their checksums")
                 return artifact, tensors
         except OSError as error:
-            raise DamagedArtifactError(f"cannot be read ({error.strerror or error})", path) from error
+            raise DamagedArtifactError(error.strerror or str(error), path) from error
 
     def tensor(self, name: str, *, verify: bool = True) -> Tensor:
         """A tensor, memory-mapped, and compared with its checksum if `verify`.
 
         Raises DamagedArtifactError, or OSError where the file cannot be read; FileNotFoundError where it was replaced.
         """
-        with _damage_named(self.path), safe_open(self.path, framework="pt") as file:
+        with damage_named(self.path), safe_open(self.path, framework="pt") as file:
             if (file.metadata() or {}).get("checksum") != self.checksum:
                 raise FileNotFoundError(self.path)
             tensor: Tensor = file.get_tensor(name)
@@ -113,7 +114,7 @@ class Artifact:
 
     @classmethod
     def _of(cls, path: Path, metadata: Metadata) -> Self:
-        if metadata["checksum"] != _checksum_of_header(metadata):
+        if metadata["checksum"] != _header_checksum(metadata):
             raise ValueError("its description does not match its checksum")
         description = DESCRIPTION.validate_json(metadata["description"])
         checksums = CHECKSUMS.validate_json(metadata["checksums"])
@@ -122,7 +123,7 @@ class Artifact:
 
 def read_metadata(path: Path) -> Metadata:
     """The metadata of a safetensors file, unverified. Raises DamagedArtifactError, or OSError if it cannot be read."""
-    with _damage_named(path), safe_open(path, framework="pt") as file:
+    with damage_named(path), safe_open(path, framework="pt") as file:
         return file.metadata() or {}
 
 
@@ -133,18 +134,20 @@ def checksum_of(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _checksum_of_header(metadata: Metadata) -> str:
+def _header_checksum(metadata: Metadata) -> str:
     header = "\n".join(metadata[key] for key in ("format", "description", "checksums"))
     return hashlib.sha256(header.encode()).hexdigest()
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Whatever safetensors, torch and JSON raise for content that was not written becomes one error."""
+def damage_named(path: Path) -> Iterator[None]:
+    """Raise DamagedArtifactError for whatever safetensors, torch and pydantic raise for unexpected content."""
     try:
         yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise DamagedArtifactError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", path) from error
     except KeyError as error:
-        raise DamagedArtifactError("was not written by mlcl, or is damaged", path) from error
+        raise DamagedArtifactError("it is damaged, or not a file of mlcl", path) from error
     except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DamagedArtifactError(f"is damaged ({reason})", path) from error
+        raise DamagedArtifactError((str(error) or type(error).__name__).splitlines()[0], path) from error

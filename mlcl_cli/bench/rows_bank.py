@@ -41,7 +41,7 @@ def bank_growth(material: SyntheticData, repeats: int) -> Iterator[Row]:
 
     def look_up() -> None:
         VERIFIED.clear()  # as in a new process
-        again = Bank.open(folder / "ours", KEY)
+        again = Bank(folder / "ours", KEY)
         assert not again.missing(dict.fromkeys(wanted, "1"))
         found["ours"] = again.table(dict.fromkeys(wanted, "1"), CPU).values
 
@@ -86,7 +86,7 @@ class BaselineBank:
 
 
 def _filled(folder: Path, count: int) -> Bank:
-    bank = Bank.open(folder, KEY)
+    bank = Bank(folder, KEY)
     first = 0
     for features in _features(count):
         bank.add({_name(first + row): "1" for row in range(len(features))}, features)

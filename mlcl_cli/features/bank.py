@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ logger = logging.getLogger(__name__)
 SHARD_BYTES = 32 * 2**20
 MERGED_AT_ONCE = 8
 SETTLED_BYTES = SHARD_BYTES // MERGED_AT_ONCE  # shards of this size are never merged, so merged ones are no larger
-SMALL_BYTES = 2**14
 ATTEMPTS = 3
 OLDER_FORMATS = ("mlcl features 1", "mlcl features 2")
 
@@ -47,14 +45,15 @@ class Bank:
     """A folder of shards. A row is found by its name and its stamp, which changes with its source.
 
     `key` is what determines the features (encoder weights, transform, arithmetic); it also names the folder. Adding
-    rows writes a new shard. Small shards are merged, eight of about one size at a time, to keep their number low. A row
-    may be in several shards: the features of a name and a stamp are the same everywhere.
+    rows writes a new shard; small shards are merged as soon as there are eight. A row may be in several shards: the
+    features of a name and a stamp are the same everywhere.
 
     A bank that does not write keeps new rows in memory. For one that writes, the caller holds the lock.
     """
 
-    def __init__(self, path: Path, key: Mapping[str, str], *, writes: bool) -> None:
-        self.path, self._key, self._writes = path, key, writes
+    def __init__(self, folder: Path, key: Mapping[str, str], *, writes: bool = True) -> None:
+        """Open the bank for `key` under `folder`. Warns of damaged shards, whose rows count as missing."""
+        self.path, self._key, self._writes = self.path_of(folder, key), key, writes
         self._in_memory: list[MemoryRows] = []
         self._shards: list[Shard] = []
         self._last = 0  # the highest number that a shard has had
@@ -66,11 +65,6 @@ class Bank:
         """The folder of the bank for `key`."""
         name = hashlib.sha256(json.dumps([FORMAT, dict(key)], sort_keys=True).encode()).hexdigest()[:16]
         return folder / f"{key['kind']}-{name}"
-
-    @classmethod
-    def open(cls, folder: Path, key: Mapping[str, str], *, writes: bool = True) -> "Bank":
-        """The bank for `key` under `folder`. Warns of damaged shards, whose rows count as missing."""
-        return cls(cls.path_of(folder, key), key, writes=writes)
 
     def missing(self, stamps: Mapping[str, str]) -> list[str]:
         """Names that have no features under their stamp."""
@@ -156,7 +150,7 @@ class Bank:
 
     def _drop(self, path: Path, error: DamagedArtifactError | OSError) -> None:
         """Warn of a shard that cannot be used, and delete it if it is damaged."""
-        problem = error.what if isinstance(error, DamagedArtifactError) else error.strerror or error
+        problem = error.what if isinstance(error, DamagedArtifactError) else error.strerror
         logger.warning(f"{path}: {problem}. Its features are computed again")
         if self._writes and isinstance(error, DamagedArtifactError) and not self.path.is_symlink():
             with suppress(OSError):
@@ -167,7 +161,7 @@ class Bank:
         settled = tuple(shard for shard in self._shards if shard.size >= SETTLED_BYTES)
         if self._settled.parts != settled:
             self._settled = Index(settled)
-        self._small = Index([*(shard for shard in self._shards if shard.size < SETTLED_BYTES), *self._in_memory])
+        self._small = Index([*self._small_shards(), *self._in_memory])
 
     def _write(self, digests: Digests, features: Tensor) -> None:
         self._last += 1
@@ -176,7 +170,7 @@ class Bank:
 
     def _merge(self) -> None:
         """Merge small shards. An interrupted merge leaves rows in two shards, which does no harm."""
-        while group := self._mergeable():
+        while len(group := self._small_shards()[:MERGED_AT_ONCE]) == MERGED_AT_ONCE:
             if not all(self._is_sound(shard) for shard in group):
                 continue
             try:
@@ -189,13 +183,8 @@ class Bank:
                 with suppress(OSError):
                     shard.path.unlink()
 
-    def _mergeable(self) -> list[Shard]:
-        """As many small shards of about one size as are merged at once; none where there are fewer."""
-        classes = defaultdict(list)
-        for shard in self._shards:
-            if shard.size < SETTLED_BYTES:
-                classes[_size_class(shard.size)].append(shard)
-        return next((group[:MERGED_AT_ONCE] for group in classes.values() if len(group) >= MERGED_AT_ONCE), [])
+    def _small_shards(self) -> list[Shard]:
+        return [shard for shard in self._shards if shard.size < SETTLED_BYTES]
 
 
 def older_banks(folder: Path) -> list[Path]:
@@ -214,10 +203,6 @@ def _format_of(path: Path) -> str | None:
 
 def _shard_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[0-9]*.safetensors") if path.stem.isdecimal())
-
-
-def _size_class(size: int) -> int:
-    return 0 if size < SMALL_BYTES * MERGED_AT_ONCE else 1 + _size_class(size // MERGED_AT_ONCE)
 
 
 def _gather(parts: Sequence[Part], owners: Rows, rows: Rows) -> Tensor:

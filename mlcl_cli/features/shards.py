@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import torch
@@ -27,17 +27,6 @@ def digests_of(stamps: Mapping[str, str]) -> Digests:
         for name, stamp in stamps.items()
     )
     return np.frombuffer(b"".join(hashes), np.int64).reshape(-1, 2)
-
-
-class Part(Protocol):
-    """Features that can be found by digest: a shard, or rows in memory."""
-
-    @property
-    def digests(self) -> Digests:
-        """The digest of each row, int64 (N, 2)."""
-
-    def read(self) -> Tensor:
-        """Features, fp32 (N, d). Raises DamagedArtifactError, or OSError where the file cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +58,7 @@ class Shard:
         return self.artifact.path
 
     @classmethod
-    def open(cls, path: Path, key: Mapping[str, str]) -> "Shard":
+    def open(cls, path: Path, key: Mapping[str, str]) -> Self:
         """Read and verify everything but the features.
 
         Raises DamagedArtifactError, or OSError where the file cannot be read.
@@ -77,28 +66,33 @@ class Shard:
         size = path.stat().st_size
         artifact = Artifact.open(path)
         if artifact.format != FORMAT or artifact.description != dict(key):
-            raise DamagedArtifactError("belongs to another bank", path)
+            raise DamagedArtifactError("it belongs to another bank", path)
         return cls(artifact, artifact.tensor("digests").numpy().copy(), size)
 
     @classmethod
-    def write(cls, path: Path, key: Mapping[str, str], digests: Digests, features: Tensor) -> "Shard":
+    def write(cls, path: Path, key: Mapping[str, str], digests: Digests, features: Tensor) -> Self:
         """Write `features` (N, d) whole or not at all. Raises MachineError where that fails."""
         tensors = {"digests": torch.from_numpy(digests.copy()), "features": features}
         artifact = Artifact.save(path, FORMAT, key, tensors)
         return cls(artifact, tensors["digests"].numpy(), path.stat().st_size)
 
     def read(self) -> Tensor:
-        """Features (N, d). Raises DamagedArtifactError, or OSError where the file cannot be read or was replaced."""
-        self.verify()
+        """Features (N, d), as they are. Raises what `verify` raises."""
         return self.artifact.tensor("features", verify=False)
 
     def verify(self) -> None:
-        """Compare the features with their checksum, once per process and file. Raises what `read` raises."""
+        """Compare the features with their checksum, once per process and file.
+
+        Raises DamagedArtifactError, or OSError where the file cannot be read; FileNotFoundError where it was replaced.
+        """
         status = self.path.stat()
         state = self.path, status.st_ino, status.st_mtime_ns, status.st_size, self.artifact.checksum
         if state not in VERIFIED:
             self.artifact.tensor("features")
             VERIFIED.add(state)
+
+
+Part: TypeAlias = Shard | MemoryRows
 
 
 class Index:

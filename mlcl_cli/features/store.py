@@ -159,10 +159,10 @@ class FeatureStore:
 
         path = Bank.path_of(self.folder, key)
         if not self.writes:
-            yield Bank.open(self.folder, key, writes=False)
+            yield Bank(self.folder, key, writes=False)
             return
         with exclusive(path.with_name(f"{path.name}.lock"), wait):
-            yield Bank.open(self.folder, key)
+            yield Bank(self.folder, key)
 
     def _fill(self, bank: Bank, stamps: Mapping[str, str], parts: Iterator[tuple[list[str], Tensor]]) -> None:
         """Adds `parts` as they come, and saves every minute and at the end, however that comes."""

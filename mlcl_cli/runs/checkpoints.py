@@ -5,24 +5,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from mlcl_cli.artifacts import (
     DESCRIPTION,
     Artifact,
-    DamagedArtifactError,
     Description,
     Metadata,
     OlderReader,
     Tensors,
+    damage_named,
     read_metadata,
 )
 from mlcl_cli.errors import DataError
 from mlcl_cli.models.probe import TOLERANCE, distance, is_clip, make_probe
 from mlcl_cli.models.weights import fingerprint
-from mlcl_cli.runs import training_state
 from mlcl_cli.runs.description import CheckpointDescription, Kind, TrainingDescription
 from mlcl_cli.runs.original_format import read_original
+from mlcl_cli.runs.training_state import FORMATS as STATE_FORMATS
+from mlcl_cli.runs.training_state import OLDER_FORMATS as OLDER_STATES
+from mlcl_cli.runs.training_state import state_of
 
 FORMAT = "mlcl checkpoint 2"
 SUFFIX = ".safetensors"
@@ -74,7 +74,7 @@ def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
         problem = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"this checkpoint {problem}", where=path, remedy="Give the path of a checkpoint file")
     if _is_safetensors(path):
-        checkpoint = _of_artifact(*Artifact.load(path, {**OLDER_FORMATS, **training_state.OLDER_FORMATS}))
+        checkpoint = _of_artifact(*Artifact.load(path, {**OLDER_FORMATS, **OLDER_STATES}))
     else:
         checkpoint = Checkpoint(path, *read_original(path))
     if kind is not None and checkpoint.kind is not kind:
@@ -90,13 +90,10 @@ def stored_fingerprint(path: Path) -> str | None:
     """The fingerprint in a checkpoint's description, without reading its weights; None in any other file."""
     try:
         metadata = read_metadata(path)
-        if metadata.get("format") in OLDER_FORMATS:
-            description = _description_1(metadata)
-        else:
-            description = Artifact.open(path).description
+        is_older = metadata.get("format") in OLDER_FORMATS
+        value = (_description_1(metadata) if is_older else Artifact.open(path).description)["fingerprint"]
     except (OSError, DataError, KeyError, ValueError):
         return None
-    value = description.get("fingerprint")
     return value if isinstance(value, str) else None
 
 
@@ -130,18 +127,14 @@ def _is_safetensors(path: Path) -> bool:
 def _of_artifact(artifact: Artifact, tensors: Tensors) -> Checkpoint:
     """A checkpoint, or the weights of a training state."""
     description = artifact.description
-    if artifact.format in (training_state.FORMAT, *training_state.OLDER_FORMATS):
-        state, about = training_state.state_of(artifact, tensors)
+    if artifact.format in STATE_FORMATS:
+        state, about = state_of(artifact, tensors)
         tensors = state.weights
         description = {**about, "epoch": state.epoch, "fingerprint": fingerprint(tensors)}
-    elif artifact.format not in (FORMAT, *OLDER_FORMATS):
-        raise DamagedArtifactError("holds no checkpoint", artifact.path)
-    try:
+    with damage_named(artifact.path):
+        if artifact.format not in FORMATS:
+            raise ValueError("it holds no checkpoint")
         return Checkpoint(artifact.path, tensors, CheckpointDescription.model_validate(description))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        what = f"has an invalid description ({'.'.join(map(str, first['loc']))}: {first['msg']})"
-        raise DamagedArtifactError(what, artifact.path) from error
 
 
 def _description_1(metadata: Metadata) -> Description:
@@ -159,3 +152,4 @@ def _read_format_1(metadata: Metadata, tensors: Tensors) -> tuple[Description, T
 
 
 OLDER_FORMATS: Mapping[str, OlderReader] = {"mlcl checkpoint 1": _read_format_1}
+FORMATS = (FORMAT, *OLDER_FORMATS, *STATE_FORMATS)

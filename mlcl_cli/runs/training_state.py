@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import Tensor
 
-from mlcl_cli.artifacts import DESCRIPTION, Artifact, DamagedArtifactError, Description, Metadata, OlderReader, Tensors
+from mlcl_cli.artifacts import DESCRIPTION, Artifact, Description, Metadata, OlderReader, Tensors, damage_named
 from mlcl_cli.errors import DataError
 from mlcl_cli.models.weights import fingerprint
 
@@ -89,12 +89,10 @@ def load_state(path: Path) -> tuple[TrainingState, Description]:
 
 def state_of(artifact: Artifact, tensors: Tensors) -> tuple[TrainingState, Description]:
     """The state in a loaded file, and what it says of its run. Raises DataError where it holds anything else."""
-    if artifact.format not in (FORMAT, *OLDER_FORMATS):
-        raise DamagedArtifactError("holds no training state", artifact.path)
-    try:
+    with damage_named(artifact.path):
+        if artifact.format not in FORMATS:
+            raise ValueError("it holds no training state")
         description = _StateDescription.model_validate(artifact.description)
-    except ValidationError as error:
-        raise DamagedArtifactError("has an invalid description", artifact.path) from error
     parts = {
         part: {name.split(".", 1)[1]: tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
         for part in PARTS
@@ -113,3 +111,4 @@ def _read_format_1(metadata: Metadata, tensors: Tensors) -> tuple[Description, T
 
 
 OLDER_FORMATS: Mapping[str, OlderReader] = {"mlcl training state 1": _read_format_1}
+FORMATS = (FORMAT, *OLDER_FORMATS)

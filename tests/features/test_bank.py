@@ -27,7 +27,7 @@ NAMES = "abcdefghijkl"
 
 
 def opened(folder: Path, *, writes: bool = True) -> Bank:
-    return Bank.open(folder, KEY, writes=writes)
+    return Bank(folder, KEY, writes=writes)
 
 
 def shards(bank: Bank) -> list[Path]:
@@ -100,7 +100,7 @@ def test_a_damaged_shard_is_named_removed_and_computed_again(tmp_path: Path, dam
         first.write_text("not a bank")
     for writes in (False, True):
         messages = Messages()
-        bank = Bank.open(tmp_path, KEY, writes=writes)
+        bank = Bank(tmp_path, KEY, writes=writes)
         assert bank.missing({"a": "1", "b": "1"}) == ["a"]
         assert values(bank, "b") == [1]
         (warning,) = messages.warnings
@@ -157,7 +157,7 @@ def test_a_damaged_shard_is_not_merged(tmp_path: Path) -> None:
     content = first.read_bytes()
     first.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     messages = Messages()
-    again = Bank.open(tmp_path, KEY)
+    again = Bank(tmp_path, KEY)
     for name in "hi":
         again.add({name: "1"}, torch.ones(1, 1))
     assert [str(first) in warning for warning in messages.warnings] == [True]

@@ -87,7 +87,7 @@ def test_a_damaged_checkpoint_is_recognized(
 
 
 def test_a_damaged_shard_counts_as_missing_or_holds_what_was_written(tmp_path: Path) -> None:
-    bank = Bank.open(tmp_path, KEY)
+    bank = Bank(tmp_path, KEY)
     draw = torch.Generator().manual_seed(0)
     names = {f"image {number}": str(number) for number in range(12)}
     values = torch.randn(12, 4, generator=draw)
@@ -98,7 +98,7 @@ def test_a_damaged_shard_counts_as_missing_or_holds_what_was_written(tmp_path: P
     for wrong in damaged(content, 2):
         shard.write_bytes(wrong)
         cases += 1
-        again = Bank.open(tmp_path, KEY)
+        again = Bank(tmp_path, KEY)
         if missing := again.missing(names):
             assert missing == list(names)
             assert not shard.exists()
