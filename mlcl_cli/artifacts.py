@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mlcl_cli.atomic_files import write_file
-from mlcl_cli.errors import DataError
+from mlcl_cli.errors import DataError, is_out_of_memory
 
 Metadata: TypeAlias = Mapping[str, str]
 Description: TypeAlias = Mapping[str, JsonValue]
@@ -150,4 +150,6 @@ def damage_named(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise DamagedArtifactError("it is damaged, or not a file of mlcl", path) from error
     except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise DamagedArtifactError((str(error) or type(error).__name__).splitlines()[0], path) from error

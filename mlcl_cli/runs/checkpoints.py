@@ -57,12 +57,12 @@ def save_checkpoint(
 
     A CLIP gets a probe: the features of a fixed image and caption, which `require_probe` encodes again.
     """
-    about: dict[str, object] = {"kind": kind, "fingerprint": fingerprint(state), "epoch": epoch}
-    about |= training.model_dump(mode="json", exclude_unset=True)
-    if kind is Kind.CLIP and is_clip(state):
-        about["probe"] = make_probe({name: tensor.detach().cpu() for name, tensor in state.items()})
-    reason = {"selected_by": selected_by, "score": score, "metrics": None if metrics is None else dict(metrics)}
-    Artifact.save(path, FORMAT, about | {key: value for key, value in reason.items() if value is not None}, state)
+    state = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    fields = {"kind": kind, "fingerprint": fingerprint(state), "epoch": epoch, "selected_by": selected_by}
+    fields |= {"score": score, "metrics": None if metrics is None else dict(metrics)}
+    fields["probe"] = make_probe(state) if kind is Kind.CLIP and is_clip(state) else None
+    known = {key: value for key, value in fields.items() if value is not None}
+    Artifact.save(path, FORMAT, training.model_dump(mode="json", exclude_unset=True) | known, state)
 
 
 def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
@@ -77,7 +77,7 @@ def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
         checkpoint = _of_artifact(*Artifact.load(path, {**OLDER_FORMATS, **OLDER_STATES}))
     else:
         checkpoint = Checkpoint(path, *read_original(path))
-    if kind is not None and checkpoint.kind is not kind:
+    if kind is not None and checkpoint.kind != kind:
         raise DataError(
             f"is a checkpoint of a {checkpoint.kind}, not of a {kind}",
             where=path,
