@@ -189,9 +189,9 @@ class Bank:
 
 def older_banks(folder: Path) -> list[Path]:
     """The banks under `folder` in formats of older versions: single files, or folders of shards."""
-    firsts = {path: path for path in folder.glob("*.safetensors")}
-    firsts |= {path: shards[0] for path in folder.glob("*/") if (shards := _shard_paths(path))}
-    return sorted(path for path, first in firsts.items() if _format_of(first) in OLDER_FORMATS)
+    files = {path: path for path in folder.glob("*.safetensors")}
+    files |= {path: shards[0] for path in folder.glob("*/") if (shards := _shard_paths(path))}
+    return sorted(path for path, file in files.items() if _format_of(file) in OLDER_FORMATS)
 
 
 def _format_of(path: Path) -> str | None:

@@ -1,13 +1,12 @@
 """The original code's `.pt` format, in and out, with a FILE.json beside FILE.pt for what it cannot hold."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from mlcl_cli.atomic_files import to_json, write_files
@@ -16,6 +15,7 @@ from mlcl_cli.models.combiner import FIXED_TEMPERATURE, LEVELS, Combiner, Level,
 from mlcl_cli.models.layouts import require_openai_layout
 from mlcl_cli.models.weights import fingerprint, read_torch_file, require_weights
 from mlcl_cli.runs.description import CheckpointDescription, Kind
+from mlcl_cli.safe_reading import parse_json
 
 KEYS = {Kind.CLIP: "CLIP", Kind.COMBINER: "Combiner"}
 FORMAT = "mlcl export 1"
@@ -99,29 +99,24 @@ def _completed(
 
 
 def _description(path: Path, kind: Kind, state: Mapping[str, Tensor], epoch: int) -> CheckpointDescription:
-    """What FILE.json says of these weights, else what they say themselves."""
+    """What FILE.json says of these weights; without one, what they say themselves. Another JSON file is left alone."""
     beside = description_path(path)
     known = CheckpointDescription(kind=kind, fingerprint=fingerprint(state), epoch=epoch)
+    if not beside.is_file():
+        return known
     remedy = f"Export the checkpoint again, or move {beside.name} away to read {path.name} without it"
     try:
-        fields = _exported_fields(beside)
-        described = known if fields is None else CheckpointDescription.model_validate(fields)
-    except (OSError, ValueError, RecursionError) as error:
+        with beside.open("rb") as file:
+            raw = file.read(MAX_DESCRIPTION + 1)
+        fields = parse_json(raw) if len(raw) <= MAX_DESCRIPTION else None
+        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+            return known
+        described = CheckpointDescription.model_validate({key: fields[key] for key in EXPORTED if key in fields})
+    except (OSError, ValueError) as error:
         reason = "its fields are not as exported" if isinstance(error, ValidationError) else str(error)
         raise DataError(f"cannot be read ({reason})", where=beside, remedy=remedy) from error
     if (described.kind, described.fingerprint) != (kind, known.fingerprint):
-        what = f"describes a {described.kind} {described.fingerprint}, and {path} holds the {kind} {known.fingerprint}"
+        weights = f"the {kind} {known.fingerprint}"
+        what = f"describes a {described.kind} {described.fingerprint}, and {path} holds {weights}"
         raise DataError(what, where=beside, remedy=remedy)
     return described
-
-
-def _exported_fields(path: Path) -> dict[str, JsonValue] | None:
-    """The fields of a FILE.json; None where there is none, or a JSON file of something else."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        raw = file.read(MAX_DESCRIPTION + 1)
-    fields = json.loads(raw) if len(raw) <= MAX_DESCRIPTION else None
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        return None
-    return {key: fields[key] for key in EXPORTED if key in fields}

@@ -66,7 +66,7 @@ def test_adding_a_row_leaves_the_other_files_alone(tmp_path: Path) -> None:
     assert (before.stat().st_ino, before.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
 
 
-def test_files_without_rows_and_empty_requests(tmp_path: Path) -> None:
+def test_an_empty_addition_writes_nothing(tmp_path: Path) -> None:
     bank = opened(tmp_path)
     bank.add({}, torch.empty(0, 4))
     assert bank.missing({}) == []
@@ -84,7 +84,7 @@ def test_a_bank_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "digests", "features", "foreign", "text"])
-def test_a_damaged_shard_is_named_removed_and_computed_again(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_shard_is_named_deleted_and_computed_again(tmp_path: Path, damage: str) -> None:
     bank = filled(tmp_path, "a", "b")
     first, second = shards(bank)
     content = first.read_bytes()
@@ -137,7 +137,7 @@ def test_small_shards_are_merged(tmp_path: Path) -> None:
         assert values(again, *names) == [float(position) for position in range(150)]
 
 
-def test_a_merge_that_was_cut_leaves_duplicates_that_do_no_harm(tmp_path: Path) -> None:
+def test_an_interrupted_merge_leaves_duplicates_that_do_no_harm(tmp_path: Path) -> None:
     seven = [str(number) for number in range(7)]
     bank = filled(tmp_path, *seven)
     kept = {path: path.read_bytes() for path in shards(bank)}
@@ -164,7 +164,7 @@ def test_a_damaged_shard_is_not_merged(tmp_path: Path) -> None:
     assert again.missing(dict.fromkeys("abcdefghi", "1")) == ["a"]
 
 
-def test_what_a_killed_process_left_over_is_removed(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     bank = filled(tmp_path, "a")
     left_over = bank.path / ".0002.safetensors.12345678.partial"
     left_over.write_bytes(b"x")
@@ -189,7 +189,7 @@ def test_large_additions_are_split_and_large_shards_never_touched(
     assert torch.equal(opened(tmp_path).table({str(row): "1" for row in range(1050)}, CPU).values, features)
 
 
-def test_digests_that_share_their_first_half_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digests_that_share_their_first_half_are_distinct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = bank_module.digests_of
 
     def colliding(stamps: dict[str, str]) -> object:
@@ -215,7 +215,7 @@ def test_a_reader_without_the_lock_follows_a_merge(tmp_path: Path) -> None:
         reader.table({"a": "1"}, CPU)
 
 
-def test_readers_beside_a_writer_see_every_row_that_was_there(tmp_path: Path) -> None:
+def test_readers_beside_a_writer_see_every_existing_row(tmp_path: Path) -> None:
     filled(tmp_path, *"abc")
     done = threading.Event()
 
@@ -232,7 +232,7 @@ def test_readers_beside_a_writer_see_every_row_that_was_there(tmp_path: Path) ->
     writer.join()
 
 
-def test_a_shard_that_cannot_be_read_any_more_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_becomes_unreadable_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = filled(tmp_path, "a")
 
     def fails(*_: object) -> Tensor:
@@ -307,7 +307,7 @@ def test_a_bank_behaves_as_a_dict(tmp_path: Path) -> None:
     run_state_machine_as_test(AsADict, settings=quick)
 
 
-def test_two_hundred_thousand_rows(tmp_path: Path) -> None:
+def test_200_000_rows_are_looked_up_and_extended_fast(tmp_path: Path) -> None:
     count = 200_000
     names = [f"catalog/product-{number}.jpg" for number in range(count)]
     features = torch.arange(count * 8, dtype=torch.float32).view(count, 8)
