@@ -11,13 +11,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlcl_cli.errors import MachineError, UsageError
 from mlcl_cli.streams import printable_json
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -70,20 +66,6 @@ def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None
 def write_file(path: Path, content: bytes | Callable[[Path], None]) -> None:
     """`write_files` for one file."""
     write_files({path: content})
-
-
-def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
-    """`write_file` for a safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    def save(stage: Path) -> None:
-        try:
-            save_file(dict(tensors), stage, metadata=dict(metadata))
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-
-    write_file(path, save)
 
 
 def to_json(value: object, *, indent: int | None = None) -> bytes:

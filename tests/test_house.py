@@ -10,7 +10,7 @@ PACKAGE = ROOT / "mlcl_cli"
 
 BASE = {"atomic_files", "errors", "formatting", "progress", "safe_reading", "seeding", "signals"}
 FEATURES = BASE | {"data", "images", "models"}
-RUNS = BASE | {"models"}
+RUNS = BASE | {"artifacts", "models"}
 TRAINING = FEATURES | {"features", "runs"}
 RETRIEVAL = FEATURES | {"features"}
 MAY_IMPORT = {
@@ -26,10 +26,11 @@ MAY_IMPORT = {
     "streams": set(),
     "atomic_files": {"errors", "streams"},
     "config": {"errors", "safe_reading", "streams"},
+    "artifacts": {"atomic_files", "errors"},
     "data": BASE - {"seeding", "signals"},
     "images": {"errors", "formatting", "safe_reading"},
     "models": {"errors"},
-    "features": FEATURES,
+    "features": FEATURES | {"artifacts"},
     "retrieval": RETRIEVAL,
     "runs": RUNS | {"config"},
     "training": TRAINING,

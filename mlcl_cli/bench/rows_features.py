@@ -13,7 +13,7 @@ from mlcl_cli.bench import baseline
 from mlcl_cli.bench.measure import Row, Side, difference
 from mlcl_cli.bench.synthetic_data import CIRR_WORDS, FASHIONIQ_WORDS, SyntheticData, captions
 from mlcl_cli.features.bank import Bank
-from mlcl_cli.features.shards import features_checksum
+from mlcl_cli.features.shards import VERIFIED
 from mlcl_cli.images.decode import open_image, read_files
 from mlcl_cli.images.image_cache import readable
 from mlcl_cli.images.transforms import preprocess_pixels
@@ -136,7 +136,7 @@ def bank_growth(data: SyntheticData) -> Iterator[Row]:
     features_file, names_file = folder / "features.safetensors", folder / "names.json"
     features = torch.randn(count, FEATURES, generator=torch.Generator().manual_seed(0))
     names = [f"products/{row:09}.jpg" for row in range(count)]
-    bank = Bank.open(folder / "bank", BANK_KEY)
+    bank = Bank(folder / "bank", BANK_KEY)
     for start in range(0, count, WRITE_BATCH):
         part = slice(start, start + WRITE_BATCH)
         bank.add(dict.fromkeys(names[part], "1"), features[part])
@@ -156,8 +156,8 @@ def bank_growth(data: SyntheticData) -> Iterator[Row]:
         names_file.write_text(json.dumps({name: row for row, name in enumerate(names)}), "utf-8")
 
     def look_up() -> Tensor:
-        features_checksum.cache_clear()  # as in a new process
-        opened = Bank.open(folder / "bank", BANK_KEY)
+        VERIFIED.clear()  # as in a new process
+        opened = Bank(folder / "bank", BANK_KEY)
         assert not opened.missing(wanted)
         return opened.table(wanted, torch.device("cpu")).values
 

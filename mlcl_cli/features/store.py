@@ -14,9 +14,8 @@ from torch import Tensor
 
 from mlcl_cli.atomic_files import exclusive_lock
 from mlcl_cli.errors import some
-from mlcl_cli.features.bank import Bank, Table
+from mlcl_cli.features.bank import Bank, Table, older_banks
 from mlcl_cli.features.encode_batch import EncodeBatch
-from mlcl_cli.features.shards import is_former_bank
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.augment import RECIPE, Augmentation, random_crop
 from mlcl_cli.images.decode import BadImage, open_image, read_files
@@ -65,9 +64,9 @@ class FeatureStore:
         device = self.encoder.compute.device
         self.at_once = choose_encode_batch(self.encode_batch, device, self.encoder.size)
         self._batch = EncodeBatch(self.at_once)
-        if former := [path.name for path in sorted(self.folder.glob("*.safetensors")) if is_former_bank(path)]:
+        if older := [path.name for path in older_banks(self.folder)]:
             what = "feature banks of an older version of mlcl, which are not used and safe to delete"
-            logger.info(f"{self.folder} has {what}: {some(former)}")
+            logger.info(f"{self.folder} has {what}: {some(older)}")
 
     def images(self, files: Files) -> Table:
         """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""
@@ -160,10 +159,10 @@ class FeatureStore:
 
         path = Bank.path_of(self.folder, key)
         if not self.writes:
-            yield Bank.open(self.folder, key, writes=False)
+            yield Bank(self.folder, key, writes=False)
             return
         with exclusive_lock(path.with_name(f"{path.name}.lock"), wait):
-            yield Bank.open(self.folder, key)
+            yield Bank(self.folder, key)
 
     def _fill(self, bank: Bank, stamps: Mapping[str, str], parts: Iterator[tuple[list[str], Tensor]]) -> None:
         """Adds `parts` as they come, and saves every minute and at the end, however that comes."""

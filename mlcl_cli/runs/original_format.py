@@ -1,13 +1,12 @@
 """The original code's `.pt` format, in and out, with a FILE.json beside FILE.pt for what it cannot hold."""
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from mlcl_cli.atomic_files import to_json, write_files
@@ -16,71 +15,25 @@ from mlcl_cli.models.combiner import FIXED_TEMPERATURE, LEVELS, Combiner, Level,
 from mlcl_cli.models.foreign_layouts import require_openai_layout
 from mlcl_cli.models.torch_files import read_torch_file
 from mlcl_cli.models.weights import fingerprint, require_weights
+from mlcl_cli.runs.description import CheckpointDescription, Kind
+from mlcl_cli.safe_reading import parse_json
 
-Kind = Literal["clip", "combiner"]
-KEYS: dict[Kind, str] = {"clip": "CLIP", "combiner": "Combiner"}
+KEYS = {Kind.CLIP: "CLIP", Kind.COMBINER: "Combiner"}
 FORMAT = "mlcl export 1"
 MAX_DESCRIPTION = 2**20
+# Enough to rank as before the export and to find the CLIP of a combiner; nothing about the machine or its folders.
+EXPORTED = (
+    "kind", "fingerprint", "epoch", "architecture", "clip", "image", "dataset", "protocol", "encoder", "seed",
+    "selected_by", "score", "probe",
+)  # fmt: skip
 
 
-class Original(NamedTuple):
-    """Weights in the original's names, and what is known about them."""
-
-    kind: Kind
-    state: dict[str, Tensor]
-    about: dict[str, Any]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-
-class _Architecture(_Model):
-    levels: list[Level]
-
-
-class _Clip(_Model):
-    model: str
-    checkpoint: str | None = None
-    fingerprint: str
-    base: str | None = None
-    tuned: list[Literal["text", "image"]] | None = None
-
-
-class _Image(_Model):
-    transform: str
-    target_ratio: float
-
-
-class _Probe(_Model):
-    image: list[float]
-    text: list[float]
-
-
-class Description(_Model):
-    """What FILE.json says of FILE.pt: enough to rank as before the export, and to find the CLIP it belongs to."""
-
-    format: Literal["mlcl export 1"]
-    kind: Kind
-    fingerprint: str
-    epoch: int = 0
-    architecture: _Architecture | None = None
-    clip: _Clip | None = None
-    image: _Image | None = None
-    dataset: str | None = None
-    protocol: str | None = None
-    encoder: str | None = None
-    seed: int | None = None
-    selected_by: str | None = None
-    score: float | None = None
-    probe: _Probe | None = None
-
-
-class Export(NamedTuple):
-    """What was written, and how the original code will differ."""
+@dataclass(frozen=True)
+class Export:
+    """The files that were written, and how the original code will behave differently with them."""
 
     files: tuple[Path, Path]
-    warnings: tuple[str, ...]
+    warnings: Sequence[str]
 
 
 def description_path(path: Path) -> Path:
@@ -88,94 +41,83 @@ def description_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def read_original(path: Path) -> Original:
-    """Reads `{"epoch": int, "CLIP" or "Combiner": state dict}` or a plain state dict, and FILE.json where there is one.
+def read_original(path: Path) -> tuple[Mapping[str, Tensor], CheckpointDescription]:
+    """Read `{"epoch": int, "CLIP" or "Combiner": state dict}` or a plain state dict, and FILE.json if it exists.
 
     Raises DataError for a file that is damaged or foreign, and for a FILE.json that belongs to other weights.
     """
     content = read_torch_file(path)
     if not isinstance(content, dict) or not content:
         raise DataError("holds neither a CLIP nor a combiner", where=path, remedy="Give a checkpoint file")
+    epoch = content.get("epoch", 0)
     for kind, key in KEYS.items():
         if isinstance(content.get(key), dict):
-            state, epoch = require_weights(content[key], path), content.get("epoch", 0)
-            about = {"epoch": epoch if type(epoch) is int else 0}
-            return Original(kind, state, about | _described(path, kind, state))
+            state = require_weights(content[key], path)
+            return state, _description(path, kind, state, epoch if type(epoch) is int and epoch > 0 else 0)
     require_openai_layout(content, path)
     state = require_weights(content, path)
-    kind = "combiner" if is_combiner_state(state) else "clip"
-    return Original(kind, state, _described(path, kind, state))
+    return state, _description(path, Kind.COMBINER if is_combiner_state(state) else Kind.CLIP, state, 0)
 
 
-def write_original(path: Path, kind: Kind, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> Export:
-    """Writes `torch.save({"epoch": int, "CLIP" or "Combiner": state dict})` and FILE.json; both, or neither.
+def write_original(path: Path, state: Mapping[str, Tensor], about: CheckpointDescription) -> Export:
+    """Write `torch.save({"epoch": int, "CLIP" or "Combiner": state dict})` and FILE.json; both, or neither.
 
-    Weights that the original's strict load expects and that change no figure are added; the warnings say so.
+    Weights that the original's strict load expects and that change no metric are added; warnings name them.
     """
-    own, warnings = dict(state), list[str]()
-    if kind == "combiner":
-        architecture: Mapping[str, Any] = about.get("architecture") or {}
-        own, warnings = _completed(state, architecture.get("levels"), path)
-    known = {key: value for key, value in about.items() if key in Description.model_fields and value is not None}
-    described = known | {"format": FORMAT, "kind": kind, "fingerprint": fingerprint(own)}
-    try:
-        description = Description.model_validate(described)
-    except ValidationError as error:
-        what = f"its description is invalid: {error.errors()[0]['loc']}"
-        raise DataError(what, where=path, remedy="Use another checkpoint") from error
-    text = to_json(_told(description), indent=2)
-    content = {"epoch": int(about.get("epoch", 0)), KEYS[kind]: own}
+    exported, warnings = dict(state), list[str]()
+    if about.kind is Kind.COMBINER:
+        exported, warnings = _completed(state, about.architecture.levels if about.architecture else None, path)
+    fields = about.model_dump(mode="json", include=set(EXPORTED), exclude_none=True)
+    text = to_json({"format": FORMAT, **fields, "fingerprint": fingerprint(exported)}, indent=2)
+    content = {"epoch": about.epoch, KEYS[about.kind]: exported}
     beside = description_path(path)
-    write_files({path: lambda stage: torch.save(content, stage), beside: text})
-    return Export((path, beside), tuple(warnings))
+    write_files({path: lambda staged: torch.save(content, staged), beside: text})
+    return Export((path, beside), warnings)
 
 
 def _completed(
-    state: Mapping[str, Tensor], levels: list[Level] | None, path: Path
+    state: Mapping[str, Tensor], levels: Sequence[Level] | None, path: Path
 ) -> tuple[dict[str, Tensor], list[str]]:
-    own, warnings = dict(state), []
-    whole = "loss_weight" in own
-    if whole and "logit_scale" in own and "logit_scale_sl" not in own:
-        own["logit_scale_sl"] = torch.full((1,), math.log(FIXED_TEMPERATURE))
+    completed, warnings = dict(state), []
+    is_whole = "loss_weight" in completed
+    if is_whole and "logit_scale" in completed and "logit_scale_sl" not in completed:
+        completed["logit_scale_sl"] = torch.full((1,), math.log(FIXED_TEMPERATURE))
         warnings.append(
             "logit_scale_sl is added at its initial value: the original code expects it. Ranks are the same"
         )
-    if not whole and ("combiner_proj.weight" in own or "logit_scale" in own):
+    if not is_whole and ("combiner_proj.weight" in completed or "logit_scale" in completed):
         warnings.append(
             "The original code cannot load it: its combiner has both levels, or hybrid at a fixed temperature"
         )
     implied = Combiner.from_state(state).architecture.levels
     if levels is not None and set(levels) != set(implied):
-        trained, ranked = (", ".join(level for level in LEVELS if level in some) for some in (levels, implied))
+        trained, ranked = (", ".join(level for level in LEVELS if level in group) for group in (levels, implied))
         warnings.append(
             f"The original code will rank with the levels {ranked}; this combiner was trained with {trained}. "
             f"Only mlcl reads them from {description_path(path).name}"
         )
-    return own, warnings
+    return completed, warnings
 
 
-def _described(path: Path, kind: Kind, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The description beside `path`; empty where there is none. A JSON file of something else is left alone."""
+def _description(path: Path, kind: Kind, state: Mapping[str, Tensor], epoch: int) -> CheckpointDescription:
+    """What FILE.json says of these weights; without one, what they say themselves. Another JSON file is left alone."""
     beside = description_path(path)
+    known = CheckpointDescription(kind=kind, fingerprint=fingerprint(state), epoch=epoch)
     if not beside.is_file():
-        return {}
+        return known
     remedy = f"Export the checkpoint again, or move {beside.name} away to read {path.name} without it"
     try:
         with beside.open("rb") as file:
             raw = file.read(MAX_DESCRIPTION + 1)
-        told = json.loads(raw) if len(raw) <= MAX_DESCRIPTION else None
-        if not isinstance(told, dict) or told.get("format") != FORMAT:
-            return {}
-        description = Description.model_validate(told)
-    except (OSError, ValueError, RecursionError) as error:
+        fields = parse_json(raw) if len(raw) <= MAX_DESCRIPTION else None
+        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+            return known
+        described = CheckpointDescription.model_validate({key: fields[key] for key in EXPORTED if key in fields})
+    except (OSError, ValueError) as error:
         reason = "its fields are not as exported" if isinstance(error, ValidationError) else str(error)
         raise DataError(f"cannot be read ({reason})", where=beside, remedy=remedy) from error
-    own = fingerprint(state)
-    if (description.kind, description.fingerprint) != (kind, own):
-        what = f"describes a {description.kind} {description.fingerprint}, and {path} holds the {kind} {own}"
+    if (described.kind, described.fingerprint) != (kind, known.fingerprint):
+        weights = f"the {kind} {known.fingerprint}"
+        what = f"describes a {described.kind} {described.fingerprint}, and {path} holds {weights}"
         raise DataError(what, where=beside, remedy=remedy)
-    return {key: value for key, value in _told(description).items() if key != "format"}
-
-
-def _told(description: Description) -> dict[str, Any]:
-    return {key: value for key, value in description.model_dump(mode="json").items() if value is not None}
+    return described

@@ -1,49 +1,19 @@
 """What `auto` relies on in a run's summary and in a checkpoint's description, checked before it is believed."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from mlcl_cli.errors import DataError, UsageError
-from mlcl_cli.models.encoder import Tower
+from mlcl_cli.runs.description import ClipRecord, ImageRecord
 from mlcl_cli.runs.listing import ListedRun
 from mlcl_cli.runs.summary import SUMMARY
 
 
 class _Described(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", protected_namespaces=())
-
-
-class ClipRecord(_Described):
-    """What a run or a checkpoint tells of the CLIP that it started from, or that its combiner belongs to.
-
-    `model` and `checkpoint` are names or paths from the workspace, `fingerprint` is that CLIP's, `base` that of
-    `model` before tuning, and `tuned` lists the towers that tuning changed. Older versions recorded neither of the two.
-    """
-
-    model: str
-    checkpoint: str | None
-    fingerprint: str
-    base: str | None = None
-    tuned: list[Tower] | None = None
-
-    @classmethod
-    def of(cls, about: Mapping[str, Any], where: Path) -> Self | None:
-        """The record in a checkpoint's description; None in a file of the original code. Raises DataError."""
-        if "clip" not in about:
-            return None
-        try:
-            return cls.model_validate(about["clip"])
-        except ValidationError as error:
-            raise DataError(f"has an invalid description ({_first(error)})", where=where) from error
-
-    @property
-    def known_base(self) -> str | None:
-        """The base's fingerprint as far as this record alone tells: an untuned CLIP is its own base."""
-        return self.base or (self.fingerprint if self.checkpoint is None else None)
 
 
 def _is_file_name(text: str) -> str:
@@ -57,16 +27,6 @@ class BestRecord(_Described):
 
     score: FiniteFloat
     checkpoint: Annotated[str, AfterValidator(_is_file_name)]
-
-
-class ImageRecord(_Described):
-    """How pictures became the encoder's input."""
-
-    transform: str
-    target_ratio: float
-
-    def __str__(self) -> str:
-        return f"{self.transform} {self.target_ratio:g}" if self.transform == "targetpad" else self.transform
 
 
 class RunRecord(_Described):

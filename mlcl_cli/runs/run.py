@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mlcl_cli.atomic_files import exclusive_lock, nearest_existing_parent, to_json, write_file
 from mlcl_cli.errors import DataError, MachineError, some
-from mlcl_cli.runs.checkpoints import SUFFIX, Kind, save_checkpoint
+from mlcl_cli.runs.checkpoints import SUFFIX, save_checkpoint
+from mlcl_cli.runs.description import Kind, TrainingDescription
 from mlcl_cli.runs.logs import Logs, Scalars
 from mlcl_cli.runs.summary import SUMMARY, RunSummary, StateProgress
 from mlcl_cli.runs.training_state import TrainingState, load_state, save_state
@@ -181,8 +182,8 @@ class Run:
                 self.found[name] = Best(epoch, metrics[name], file, dict(metrics))
                 self._waiting[name] = state
         if self.keep_every is not None and epoch % self.keep_every == 0:
-            about = {**self.about, "epoch": epoch} | ({} if metrics is None else {"metrics": dict(metrics)})
-            save_checkpoint(self.folder / f"epoch-{epoch:04}{SUFFIX}", self.kind, weights(), about)
+            path = self.folder / f"epoch-{epoch:04}{SUFFIX}"
+            save_checkpoint(path, self.kind, weights(), self._description, epoch=epoch, metrics=metrics)
         if time.monotonic() - self._bests_saved > SECONDS_BETWEEN_SAVES:
             self._save_waiting()
             self._summarize("running")
@@ -210,15 +211,26 @@ class Run:
         self._summarize("running")
         self._saved = time.monotonic()
 
+    @property
+    def _description(self) -> TrainingDescription:
+        return TrainingDescription.model_validate(self.about)
+
     def _is_better(self, name: str, score: float) -> bool:
         return name not in self.found or score > self.found[name].score
 
     def _save_waiting(self) -> None:
         for name, state in self._waiting.items():
             best = self.found[name]
-            about = {**self.about, "epoch": best.epoch, "selected_by": name, "score": best.score}
-            about["metrics"] = dict(best.metrics)
-            save_checkpoint(self.folder / best.checkpoint, self.kind, state, about)
+            save_checkpoint(
+                self.folder / best.checkpoint,
+                self.kind,
+                state,
+                self._description,
+                epoch=best.epoch,
+                selected_by=name,
+                score=best.score,
+                metrics=best.metrics,
+            )
         self._waiting.clear()
         self._bests_saved = time.monotonic()
 
@@ -257,7 +269,7 @@ def require_room(folder: Path, state: int) -> None:
         )
 
 
-def _last_good(folder: Path) -> tuple[Path, TrainingState, dict[str, Any]]:
+def _last_good(folder: Path) -> tuple[Path, TrainingState, Mapping[str, object]]:
     for name in (NEXT, LAST, PREVIOUS):
         if (folder / name).exists():
             try:

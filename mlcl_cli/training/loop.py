@@ -16,7 +16,7 @@ from mlcl_cli.models.compute import Compute
 from mlcl_cli.progress import BestEpoch, Progress, TrainingDisplay, TrainingStatus
 from mlcl_cli.runs.logs import terms_of
 from mlcl_cli.runs.run import Run
-from mlcl_cli.runs.training_state import TrainingState, optimizer_state, restore_optimizer
+from mlcl_cli.runs.training_state import PlainState, TrainingState, optimizer_tensors, restore_optimizer
 from mlcl_cli.seeding import derive_generator, derive_seed
 from mlcl_cli.signals import Interrupted, defer_signals, to_resume
 from mlcl_cli.training.objectives import Objective
@@ -98,10 +98,13 @@ class Trainer:
         if self._history:
             self.figures()
             history = {name: torch.stack([step[name] for step in self._history]) for name in self._history[0]}
-        tensors, plain = optimizer_state(self.optimizer)
-        plain["history"] = list(history)
-        plain["scaler"] = self.scaler.state_dict()
-        plain["scheduler"] = None if self.scheduler is None else self.scheduler.state_dict()
+        plain = PlainState(
+            groups=self.optimizer.state_dict()["param_groups"],
+            scaler=self.scaler.state_dict(),
+            scheduler=None if self.scheduler is None else self.scheduler.state_dict(),
+            history=list(history),
+        )
+        tensors = optimizer_tensors(self.optimizer)
         return TrainingState(self.epoch, self.steps_done, self.objective.weights(), tensors, history, plain)
 
     def bytes_of_state(self) -> int:
@@ -114,11 +117,13 @@ class Trainer:
         """Goes on from `state`."""
         self.epoch, self.steps_done = state.epoch, state.steps_done
         self.objective.load(state.weights)
-        restore_optimizer(self.optimizer, state.optimizer, state.plain)
-        self.scaler.load_state_dict(state.plain["scaler"])
+        restore_optimizer(self.optimizer, state)
+        self.scaler.load_state_dict(state.plain.scaler)
         if self.scheduler is not None:
-            self.scheduler.load_state_dict(state.plain["scheduler"])
-        history = {name: state.history[name].to(self.compute.device) for name in state.plain["history"]}
+            if state.plain.scheduler is None:
+                raise ValueError("no scheduler state")
+            self.scheduler.load_state_dict(state.plain.scheduler)
+        history = {name: state.history[name].to(self.compute.device) for name in state.plain.history}
         self._history = [{name: values[step] for name, values in history.items()} for step in range(state.steps_done)]
 
     def _batches(self) -> Iterator[Any]:

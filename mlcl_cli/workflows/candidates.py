@@ -9,8 +9,9 @@ from typing import NamedTuple, Self
 from mlcl_cli.config import Profile
 from mlcl_cli.errors import some
 from mlcl_cli.models.encoder import TOWERS, Towers
+from mlcl_cli.runs.description import ImageRecord
 from mlcl_cli.runs.listing import ListedRun, list_runs
-from mlcl_cli.runs.records import BestRecord, ImageRecord, RunRecord, read_record
+from mlcl_cli.runs.records import BestRecord, RunRecord, read_record
 from mlcl_cli.workflows.run_context import PRUNED, RunContext
 
 SHOWN = 3

@@ -8,6 +8,7 @@ from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.models.weights import load_tuned, needs_download
 from mlcl_cli.runs.checkpoints import SUFFIX, load_checkpoint, require_probe
+from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import list_runs
 from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.checkpoint_selection import require_base
@@ -68,7 +69,7 @@ def examine_checkpoints(profile: Profile, result: CheckResult) -> None:
 
 def _examine(profile: Profile, path: Path) -> None:
     given = path == profile.clip.checkpoint
-    checkpoint = load_checkpoint(path, "clip" if given else None)
+    checkpoint = load_checkpoint(path, Kind.CLIP if given else None)
     require_probe(checkpoint)
     if not given or needs_download(profile.clip.model):
         return

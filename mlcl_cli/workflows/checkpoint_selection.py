@@ -13,7 +13,7 @@ from mlcl_cli.models.encoder import BOTH_TOWERS, TOWERS, Encoder, Fingerprints, 
 from mlcl_cli.models.weights import load_tuned
 from mlcl_cli.progress import NOTICE
 from mlcl_cli.runs.checkpoints import Checkpoint, load_checkpoint
-from mlcl_cli.runs.records import ClipRecord
+from mlcl_cli.runs.description import ImageRecord, Kind
 from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.candidates import (
     Candidate,
@@ -125,13 +125,14 @@ def load_encoder(context: RunContext, choice: ClipChoice, *, announce: bool = Fa
     network = base.take()
     tuned, trained_on = "", None
     if choice.checkpoint is not None:
-        checkpoint = load_checkpoint(choice.checkpoint, "clip")
+        checkpoint = load_checkpoint(choice.checkpoint, Kind.CLIP)
         load_tuned(network, checkpoint.state, choice.checkpoint)
         require_base(checkpoint, base, workspace)
-        if checkpoint.about.get("image", context.image) != context.image:
-            told = f"was tuned on images as {checkpoint.about['image']}, and the profile says {context.image}"
-            logger.warning(f"{_shown(choice.checkpoint, workspace)} {told}")
-        tuned, trained_on = f", tuned: {_shown(choice.checkpoint, workspace)}", checkpoint.about.get("dataset")
+        image, expected = checkpoint.about.image, ImageRecord.model_validate(context.image)
+        if image is not None and image != expected:
+            problem = f"was tuned with {image.settings}, but the profile has {expected.settings}"
+            logger.warning(f"{_shown(choice.checkpoint, workspace)} {problem}")
+        tuned, trained_on = f", tuned: {_shown(choice.checkpoint, workspace)}", checkpoint.about.dataset
     level = NOTICE if announce else logging.INFO
     logger.log(level, f"CLIP: {_shown(choice.model, workspace)}{tuned} ({choice.why})")
     return LoadedClip(choice, Encoder(network, context.compute), base.fingerprints, trained_on)
@@ -170,7 +171,7 @@ def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | 
     """
     profile = context.profile
     if asked is not None:
-        checkpoint = load_checkpoint(asked, "combiner")
+        checkpoint = load_checkpoint(asked, Kind.COMBINER)
         logger.info(f"Combiner: {asked} (given by --checkpoint)")
         return checkpoint
     chosen = choose_run(context, "combiner", clip)
@@ -180,7 +181,7 @@ def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | 
             where=profile.workspace,
             remedy="Run `mlcl train-combiner` first, give --checkpoint FILE, or use --combining-function sum",
         )
-    checkpoint = load_checkpoint(chosen.run.checkpoint, "combiner")
+    checkpoint = load_checkpoint(chosen.run.checkpoint, Kind.COMBINER)
     logger.log(NOTICE, f"Combiner: {chosen.run.name}, {best_in_words(context, chosen)}")
     return checkpoint
 
@@ -207,7 +208,7 @@ def _with_base(context: RunContext, found: Sequence[Candidate]) -> tuple[list[Ca
 
 def require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> None:
     """Raises DataError where a tuned CLIP says that it was tuned from another model than `base`."""
-    record = ClipRecord.of(checkpoint.about, checkpoint.path)
+    record = checkpoint.about.clip
     if record is not None and record.known_base not in (None, base.fingerprint):
         raise DataError(
             f"was tuned from a CLIP with fingerprint {record.known_base}, but clip.model "

@@ -7,7 +7,7 @@ from pathlib import Path
 from mlcl_cli.errors import DataError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.runs.checkpoints import Checkpoint, stored_fingerprint
-from mlcl_cli.runs.records import ClipRecord
+from mlcl_cli.runs.description import ClipRecord, ImageRecord
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice, choose_clip
 from mlcl_cli.workflows.run_context import RunContext
 
@@ -21,7 +21,7 @@ def clip_of(context: RunContext, checkpoint: Checkpoint) -> ClipChoice:
     DataError where it is none of them.
     """
     profile, why = context.profile, "the combiner was trained on it"
-    record = ClipRecord.of(checkpoint.about, checkpoint.path)
+    record = checkpoint.about.clip
     if record is None:
         return choose_clip(context)
     if record.fingerprint == context.base.fingerprint:
@@ -45,8 +45,7 @@ def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureS
 
     Another data set than its own is legal (zero-shot transfer) and only said.
     """
-    about, dataset = checkpoint.about, context.profile.dataset
-    record = ClipRecord.of(about, checkpoint.path)
+    record = checkpoint.about.clip
     if record is None:
         logger.warning(f"{checkpoint.path.name} does not say which CLIP it belongs to: that is not checked")
     elif record.fingerprint != store.fingerprints.both:
@@ -56,10 +55,11 @@ def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureS
             where=checkpoint.path,
             remedy="Set clip.model and clip.checkpoint to that one, or leave clip.checkpoint at auto",
         )
-    warn_of_transfer(context, checkpoint.path.name, about.get("dataset", dataset))
-    if about.get("image", context.image) != context.image:
+    warn_of_transfer(context, checkpoint.path.name, checkpoint.about.dataset)
+    image, expected = checkpoint.about.image, ImageRecord.model_validate(context.image)
+    if image is not None and image != expected:
         raise DataError(
-            f"was trained on images as {about['image']}, and the profile says {context.image}",
+            f"was trained with {image.settings}, but the profile has {expected.settings}",
             where=checkpoint.path,
             remedy="Set image.transform and image.target_ratio to the checkpoint's",
         )

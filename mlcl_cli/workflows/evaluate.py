@@ -246,8 +246,8 @@ def load_retrieval_model(context: RunContext, combining_function: str, asked: Pa
     clip = clip or load_encoder(context, clip_of(context, checkpoint))
     store = context.store(clip.encoder)
     require_partner(context, checkpoint, store)
-    levels = checkpoint.about.get("architecture", {}).get("levels")
-    combiner = Combiner.from_state(checkpoint.state, levels=tuple(levels) if levels else None)
+    architecture = checkpoint.about.architecture
+    combiner = Combiner.from_state(checkpoint.state, levels=tuple(architecture.levels) if architecture else None)
     combiner.to(context.compute.device).eval()
     return RetrievalModel(
         store,
@@ -256,9 +256,9 @@ def load_retrieval_model(context: RunContext, combining_function: str, asked: Pa
         combining_function,
         checkpoint.path,
         str(clip.choice.checkpoint or clip.choice.model),
-        checkpoint.about.get("dataset"),
+        checkpoint.about.dataset,
         fingerprint_of(checkpoint.state),
-        checkpoint.about.get("seed"),
+        checkpoint.about.seed,
     )
 
 

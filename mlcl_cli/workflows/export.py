@@ -29,11 +29,11 @@ def export_checkpoint(source: Path, output: Path, *, force: bool) -> dict[str, A
             raise UsageError("already exists", where=path, remedy="Use --force to overwrite it")
     require_replaceable(beside, f'"format": "{FORMAT}"', "the description of an export")
     checkpoint = load_checkpoint(source)
-    files, warnings = write_original(output, checkpoint.kind, checkpoint.state, checkpoint.about)
+    export = write_original(output, checkpoint.state, checkpoint.about)
     return {
         "command": "export",
         "kind": checkpoint.kind,
         "tensors": len(checkpoint.state),
-        "files": [str(path) for path in files],
-        **({"warnings": list(warnings)} if warnings else {}),
+        "files": [str(path) for path in export.files],
+        **({"warnings": list(export.warnings)} if export.warnings else {}),
     }

@@ -23,6 +23,7 @@ from mlcl_cli.models.combiner import Architecture, Combiner, InferenceWeights
 from mlcl_cli.models.encoder import TOWERS, Encoder
 from mlcl_cli.progress import Progress
 from mlcl_cli.retrieval.evaluation import Compose, Evaluation, sum_query
+from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.run import Interval, Run, require_room
 from mlcl_cli.seeding import derive_seed
 from mlcl_cli.training.feature_sources import CachedFeatures, FeatureSource, ImageEncoderSource, TextEncoderSource
@@ -261,7 +262,7 @@ def _parts(context: RunContext, stage: str, ready: TrainingSetup, images: Mappin
     }
     every, keep = profile.checkpoints.every_epochs, profile.checkpoints.keep_every
     return {
-        "kind": "combiner" if stage == "combiner" else "clip",
+        "kind": Kind.COMBINER if stage == "combiner" else Kind.CLIP,
         "command": "train-combiner" if stage == "combiner" else f"finetune --encoder {ready.about['encoder']}",
         "epochs": ready.trainer.plan.epochs,
         "bests": data.protocol.bests,
@@ -293,7 +294,7 @@ def _begun(
         where = f"epoch {state.epoch}" + (f", step {state.steps_done}" if state.steps_done else "")
         logger.info(f"Run: {run.folder}, taken up at {where}")
         return run
-    stage = "combiner" if parts["kind"] == "combiner" else "finetune"
+    stage = "combiner" if parts["kind"] is Kind.COMBINER else "finetune"
     run = Run.create(profile.workspace / stage, profile.dataset, dump(profile), **parts)
     save_contents(run.folder, images)
     logger.info(f"Run: {run.folder}")

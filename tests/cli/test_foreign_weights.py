@@ -13,6 +13,7 @@ from world import SIZES, world
 from mlcl_cli.models.probe import distance, make_probe
 from mlcl_cli.models.weights import build_clip, import_clip, load_clip
 from mlcl_cli.runs.checkpoints import load_checkpoint, require_probe, save_checkpoint
+from mlcl_cli.runs.description import Kind, TrainingDescription
 
 SUM = ("evaluate", "--combining-function", "sum")
 
@@ -117,7 +118,8 @@ def test_check_recomputes_the_probe_of_a_tuned_clip(
     world(tmp_path, "cirr")
     tuned = Path(mlcl("finetune", "--encoder", "text", "--epochs", "1", "--json").json["best"]["checkpoint"])
     checkpoint = load_checkpoint(tuned)
-    assert len(checkpoint.about["probe"]["image"]) == 16
+    assert checkpoint.about.probe is not None
+    assert len(checkpoint.about.probe.image) == 16
     require_probe(checkpoint)
     assert findings(mlcl("check", "--json"), "checkpoints") == []
     model = import_clip().model
@@ -134,7 +136,7 @@ def test_probe_distinguishes_weights_and_keeps_the_random_state(tmp_path: Path) 
     probe = make_probe(state)
     assert distance(make_probe(state), probe) == 0
     before = torch.random.get_rng_state()
-    save_checkpoint(tmp_path / "own.safetensors", "clip", state, {"epoch": 1})
+    save_checkpoint(tmp_path / "own.safetensors", Kind.CLIP, state, TrainingDescription(), epoch=1)
     assert torch.equal(before, torch.random.get_rng_state())
     changed = {name: value * (1.02 if "c_fc" in name else 1) for name, value in state.items()}
     assert distance(make_probe(changed), probe) > 1e-3

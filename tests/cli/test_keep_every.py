@@ -28,7 +28,7 @@ def test_kept_epochs_evaluate_to_what_the_run_logged(mlcl: Mlcl, tmp_path: Path)
         file = run / f"epoch-{epoch:04}.safetensors"
         found = mlcl("evaluate", "--checkpoint", str(file), "--json").json["metrics"]
         assert found == {name: logged[epoch][name] for name in found}
-        assert load_checkpoint(file).about["epoch"] == epoch
+        assert load_checkpoint(file).about.epoch == epoch
     assert mlcl("export", str(file), "combiner.pt").code == 0
 
 
@@ -67,4 +67,4 @@ def test_kept_epochs_survive_resume(mlcl: Mlcl, tmp_path: Path, monkeypatch: pyt
     assert kept(cut) == kept(whole)
     assert (cut / "epoch-0002.safetensors").stat() == written
     for name in kept(whole):
-        assert load_checkpoint(cut / name).about["fingerprint"] == load_checkpoint(whole / name).about["fingerprint"]
+        assert load_checkpoint(cut / name).about.fingerprint == load_checkpoint(whole / name).about.fingerprint

@@ -93,12 +93,12 @@ def test_scores_with_other_inference_weights_do_not_compare(mlcl: Mlcl, trained:
     assert matched.json["checkpoint"] == str(second / "best.safetensors")
 
 
-def test_a_clip_tuned_on_other_pictures_is_named(mlcl: Mlcl, trained: Path) -> None:
+def test_a_clip_tuned_with_another_transform_is_named(mlcl: Mlcl, trained: Path) -> None:
     clip = tuned_in(trained)
     other = ("--set", f"clip.checkpoint={clip}", "--set", "image.transform=clip", "--quiet")
     outcome = mlcl("evaluate", "--combining-function", "sum", *other)
-    assert "/best.safetensors was tuned on images as {'transform': 'targetpad'" in outcome.err
-    assert "was tuned on images" not in mlcl("evaluate", "--quiet").err
+    assert "/best.safetensors was tuned with image.transform targetpad and image.target_ratio 1.25, but" in outcome.err
+    assert "was tuned with" not in mlcl("evaluate", "--quiet").err
 
 
 @pytest.mark.usefixtures("trained")

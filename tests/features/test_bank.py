@@ -15,6 +15,7 @@ from messages import Messages
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlcl_cli import artifacts
 from mlcl_cli.errors import MachineError
 from mlcl_cli.features import bank as bank_module
 from mlcl_cli.features.bank import Bank
@@ -26,7 +27,7 @@ NAMES = "abcdefghijkl"
 
 
 def opened(folder: Path, *, writes: bool = True) -> Bank:
-    return Bank.open(folder, KEY, writes=writes)
+    return Bank(folder, KEY, writes=writes)
 
 
 def shards(bank: Bank) -> list[Path]:
@@ -65,7 +66,7 @@ def test_adding_a_row_leaves_the_other_files_alone(tmp_path: Path) -> None:
     assert (before.stat().st_ino, before.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
 
 
-def test_files_without_rows_and_empty_requests(tmp_path: Path) -> None:
+def test_an_empty_addition_writes_nothing(tmp_path: Path) -> None:
     bank = opened(tmp_path)
     bank.add({}, torch.empty(0, 4))
     assert bank.missing({}) == []
@@ -83,7 +84,7 @@ def test_a_bank_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "digests", "features", "foreign", "text"])
-def test_a_damaged_shard_is_named_removed_and_computed_again(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_shard_is_named_deleted_and_computed_again(tmp_path: Path, damage: str) -> None:
     bank = filled(tmp_path, "a", "b")
     first, second = shards(bank)
     content = first.read_bytes()
@@ -99,7 +100,7 @@ def test_a_damaged_shard_is_named_removed_and_computed_again(tmp_path: Path, dam
         first.write_text("not a bank")
     for writes in (False, True):
         messages = Messages()
-        bank = Bank.open(tmp_path, KEY, writes=writes)
+        bank = Bank(tmp_path, KEY, writes=writes)
         assert bank.missing({"a": "1", "b": "1"}) == ["a"]
         assert values(bank, "b") == [1]
         (warning,) = messages.warnings
@@ -111,12 +112,10 @@ def test_a_damaged_shard_is_named_removed_and_computed_again(tmp_path: Path, dam
 
 
 def test_features_are_verified_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlcl_cli.features import shards as shards_module
-
     filled(tmp_path, "a", "b")
     read: list[Tensor] = []
-    checksum = shards_module._checksum
-    monkeypatch.setattr(shards_module, "_checksum", lambda tensor: (read.append(tensor), checksum(tensor))[1])
+    checksum = artifacts.checksum_of
+    monkeypatch.setattr(artifacts, "checksum_of", lambda tensor: (read.append(tensor), checksum(tensor))[1])
     for _ in range(3):
         assert values(opened(tmp_path), "a") == [0]
     assert sum(tensor.dtype == torch.float32 for tensor in read) == 1
@@ -138,7 +137,7 @@ def test_small_shards_are_merged(tmp_path: Path) -> None:
         assert values(again, *names) == [float(position) for position in range(150)]
 
 
-def test_a_merge_that_was_cut_leaves_duplicates_that_do_no_harm(tmp_path: Path) -> None:
+def test_an_interrupted_merge_leaves_duplicates_that_do_no_harm(tmp_path: Path) -> None:
     seven = [str(number) for number in range(7)]
     bank = filled(tmp_path, *seven)
     kept = {path: path.read_bytes() for path in shards(bank)}
@@ -158,14 +157,14 @@ def test_a_damaged_shard_is_not_merged(tmp_path: Path) -> None:
     content = first.read_bytes()
     first.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     messages = Messages()
-    again = Bank.open(tmp_path, KEY)
+    again = Bank(tmp_path, KEY)
     for name in "hi":
         again.add({name: "1"}, torch.ones(1, 1))
     assert [str(first) in warning for warning in messages.warnings] == [True]
     assert again.missing(dict.fromkeys("abcdefghi", "1")) == ["a"]
 
 
-def test_what_a_killed_process_left_over_is_removed(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     bank = filled(tmp_path, "a")
     left_over = bank.path / ".0002.safetensors.12345678.partial"
     left_over.write_bytes(b"x")
@@ -190,7 +189,7 @@ def test_large_additions_are_split_and_large_shards_never_touched(
     assert torch.equal(opened(tmp_path).table({str(row): "1" for row in range(1050)}, CPU).values, features)
 
 
-def test_digests_that_share_their_first_half_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digests_that_share_their_first_half_are_distinct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = bank_module.digests_of
 
     def colliding(stamps: dict[str, str]) -> object:
@@ -216,7 +215,7 @@ def test_a_reader_without_the_lock_follows_a_merge(tmp_path: Path) -> None:
         reader.table({"a": "1"}, CPU)
 
 
-def test_readers_beside_a_writer_see_every_row_that_was_there(tmp_path: Path) -> None:
+def test_readers_beside_a_writer_see_every_existing_row(tmp_path: Path) -> None:
     filled(tmp_path, *"abc")
     done = threading.Event()
 
@@ -233,7 +232,7 @@ def test_readers_beside_a_writer_see_every_row_that_was_there(tmp_path: Path) ->
     writer.join()
 
 
-def test_a_shard_that_cannot_be_read_any_more_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_becomes_unreadable_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = filled(tmp_path, "a")
 
     def fails(*_: object) -> Tensor:
@@ -308,7 +307,7 @@ def test_a_bank_behaves_as_a_dict(tmp_path: Path) -> None:
     run_state_machine_as_test(AsADict, settings=quick)
 
 
-def test_two_hundred_thousand_rows(tmp_path: Path) -> None:
+def test_200_000_rows_are_looked_up_and_extended_fast(tmp_path: Path) -> None:
     count = 200_000
     names = [f"catalog/product-{number}.jpg" for number in range(count)]
     features = torch.arange(count * 8, dtype=torch.float32).view(count, 8)

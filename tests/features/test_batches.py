@@ -1,5 +1,6 @@
 """How many are encoded at once: as asked, by free memory, and fewer when memory runs out."""
 
+import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -114,19 +115,24 @@ def test_a_batch_is_as_asked_or_fits_into_free_memory(monkeypatch: pytest.Monkey
         assert choose_encode_batch("auto", CPU, 288) == expected
 
 
-def test_banks_of_an_older_version_are_named_and_left_alone(tmp_path: Path) -> None:
+def test_banks_of_older_formats_are_named_once_and_left_alone(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     folder = tmp_path / "features"
     folder.mkdir()
     save_file({"features": torch.ones(1, 2)}, folder / "images-0.safetensors", {"format": "mlcl features 1"})
     save_file({"features": torch.ones(1, 2)}, folder / "own.safetensors")
+    shard = folder / "texts-0123/0001.safetensors"
+    shard.parent.mkdir()
+    shutil.copy(Path(__file__).parents[1] / "runs/older/features-2.safetensors", shard)
     messages = Messages()
     features = store(tmp_path, Encoder)
     features.texts(["is red"])
     features.texts(["is blue"])
     (note,) = messages.notes
-    assert "images-0.safetensors" in note
+    assert "images-0.safetensors, texts-0123" in note
     assert "safe to delete" in note
     assert "own" not in note
     assert (folder / "images-0.safetensors").exists()
+    assert shard.exists()
+    assert not messages.warnings

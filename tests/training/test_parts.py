@@ -13,6 +13,7 @@ from mlcl_cli.models.compute import choose_compute
 from mlcl_cli.models.encoder import Encoder, tokenize
 from mlcl_cli.models.weights import build_clip, fingerprint, load_clip, load_tuned
 from mlcl_cli.runs.checkpoints import load_checkpoint, save_checkpoint
+from mlcl_cli.runs.description import Kind, TrainingDescription
 from mlcl_cli.runs.original_format import write_original
 from mlcl_cli.training.triplet_rows import rows_of
 
@@ -82,31 +83,32 @@ def test_tokens_equal_clips_own() -> None:
 def test_checkpoints_are_read_back_and_exported(tmp_path: Path) -> None:
     state = dict(Combiner(Architecture(feature_dim=2, projection_dim=3, hidden_dim=4)).state_dict())
     path, old = tmp_path / "best.safetensors", tmp_path / "old.pt"
-    save_checkpoint(path, "combiner", state, {"epoch": 7, "score": 1.5})
-    checkpoint = load_checkpoint(path, "combiner")
-    assert checkpoint.about["epoch"] == 7
-    export = write_original(old, checkpoint.kind, checkpoint.state, checkpoint.about)
-    assert export.warnings == ()
+    save_checkpoint(path, Kind.COMBINER, state, TrainingDescription(seed=3), epoch=7, score=1.5)
+    checkpoint = load_checkpoint(path, Kind.COMBINER)
+    assert checkpoint.about.epoch == 7
+    export = write_original(old, checkpoint.state, checkpoint.about)
+    assert not export.warnings
     original = torch.load(old, weights_only=True)
     assert original["epoch"] == 7
     assert torch.equal(original["Combiner"]["combiner_layer.weight"], state["combiner_layer.weight"])
-    assert load_checkpoint(old, "combiner").about == dict(checkpoint.about)
+    assert load_checkpoint(old, Kind.COMBINER).about == checkpoint.about
     export.files[1].unlink()
-    assert load_checkpoint(old, "combiner").about == {"epoch": 7}
+    about = load_checkpoint(old, Kind.COMBINER).about
+    assert (about.epoch, about.fingerprint, about.seed) == (7, checkpoint.about.fingerprint, None)
     with pytest.raises(DataError, match="of a combiner, not of a clip"):
-        load_checkpoint(path, "clip")
+        load_checkpoint(path, Kind.CLIP)
 
 
 def test_damaged_and_foreign_checkpoints_are_named(tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
-    save_checkpoint(path, "clip", {"a": torch.ones(4)}, {"epoch": 1})
+    save_checkpoint(path, Kind.CLIP, {"a": torch.ones(4)}, TrainingDescription(), epoch=1)
     content = path.read_bytes()
     for wrong in (content[:-1], content[:-1] + b"\x01", b"", b"\0" * 100):
         path.write_bytes(wrong)
         with pytest.raises(DataError, match=r"best\.safetensors"):
-            load_checkpoint(path, "clip")
+            load_checkpoint(path, Kind.CLIP)
     with pytest.raises(DataError, match="does not exist"):
-        load_checkpoint(tmp_path / "none.pt", "clip")
+        load_checkpoint(tmp_path / "none.pt", Kind.CLIP)
 
 
 class Harmful:
@@ -118,7 +120,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     torch.save({"epoch": 1, "CLIP": Harmful()}, tmp_path / "bad.pt")
     with pytest.raises(DataError, match="more than weights"):
-        load_checkpoint(tmp_path / "bad.pt", "clip")
+        load_checkpoint(tmp_path / "bad.pt", Kind.CLIP)
     with pytest.raises(DataError, match="more than weights"):
         load_clip(tmp_path / "bad.pt")
     assert not Path("harm-was-done").exists()
@@ -138,5 +140,5 @@ def test_captions_are_drawn_evenly_and_anew_each_epoch() -> None:
 def test_checkpoints_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
     plain, path = tmp_path / "plain", tmp_path / "best.safetensors"
     plain.touch()
-    save_checkpoint(path, "clip", {"a": torch.ones(4)}, {"epoch": 1})
+    save_checkpoint(path, Kind.CLIP, {"a": torch.ones(4)}, TrainingDescription(), epoch=1)
     assert path.stat().st_mode == plain.stat().st_mode

@@ -46,7 +46,7 @@ def profile_of(folder: Path, *overrides: str) -> Profile:
 def contents(run: Path) -> dict[str, object]:
     """What must not depend on where a run was cut. Weights by their values: a description names the time."""
     logs = {name: (run / name).read_bytes() for name in SAME[:2]}
-    weights = {name: load_checkpoint(run / name).about["fingerprint"] for name in SAME[2:]}
+    weights = {name: load_checkpoint(run / name).about.fingerprint for name in SAME[2:]}
     bests = json.loads((run / "run.json").read_text())["bests"]
     return logs | weights | {"bests": bests}
 
@@ -209,7 +209,7 @@ def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path: Path, monkeyp
     after = trainers[0].objective.weights()
     assert all(torch.equal(after[name], tensor) for name, tensor in before[0].items())
     (run,) = find_runs(tmp_path / "work/combiner", unfinished=True)
-    assert load_checkpoint(run.folder / LAST).about["epoch"] == 2  # epoch 2 was about to begin
+    assert load_checkpoint(run.folder / LAST).about.epoch == 2  # epoch 2 was about to begin
 
 
 def test_resume_refuses_images_whose_content_changed_and_accepts_copies(

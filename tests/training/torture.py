@@ -82,7 +82,7 @@ def contents(folder: Path, stage: str) -> dict[str, object]:
 
     (run,) = finished_runs(folder, stage)
     files = ("best.safetensors", "last.safetensors")
-    weights = {name: load_checkpoint(run / name).about["fingerprint"] for name in files}
+    weights = {name: load_checkpoint(run / name).about.fingerprint for name in files}
     logs = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "metrics.csv")}
     return {**weights, **logs, "bests": json.loads((run / "run.json").read_text())["bests"]}
 

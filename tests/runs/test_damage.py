@@ -1,4 +1,4 @@
-"""Two thousand damaged files: each is recognised and named, and none gives a wrong figure or a traceback."""
+"""Two thousand damaged files: each is recognized and named, and none gives a wrong metric or a traceback."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -13,16 +13,16 @@ from mlcl_cli.errors import DataError
 from mlcl_cli.features.bank import Bank
 from mlcl_cli.images.decode import open_image
 from mlcl_cli.models.weights import load_clip
-from mlcl_cli.progress import NoProgress
 from mlcl_cli.runs.checkpoints import load_checkpoint, save_checkpoint
-from mlcl_cli.runs.training_state import TrainingState, load_state, save_state
+from mlcl_cli.runs.description import Kind, TrainingDescription
+from mlcl_cli.runs.training_state import PlainState, TrainingState, load_state, save_state
 
 KEY = {"kind": "images", "encoder": "abc"}
 EACH = 250
 
 
 def damaged(content: bytes, seed: int) -> Iterator[bytes]:
-    """Truncations at every class of place, bytes changed, cut out, doubled, and foreign files."""
+    """Truncated at every kind of place; bytes changed, cut out, repeated, zeroed; files of other programs."""
     draw = random.Random(seed)
     size = len(content)
     ends = {0, 1, 7, 8, 9, size - 1, size - 2, size // 2, *draw.sample(range(size), EACH // 2)}
@@ -46,28 +46,29 @@ def weights() -> dict[str, Tensor]:
 
 
 def make_checkpoint(path: Path) -> None:
-    save_checkpoint(path, "combiner", weights(), {"epoch": 7, "score": 41.5})
+    save_checkpoint(path, Kind.COMBINER, weights(), TrainingDescription(dataset="cirr"), epoch=7, score=41.5)
 
 
 def make_state(path: Path) -> None:
-    plain = {"groups": [{"lr": 0.1, "params": [0]}], "scaler": {}, "scheduler": None, "history": ["loss"]}
+    plain = PlainState(groups=[{"lr": 0.1, "params": [0]}], scaler={}, scheduler=None, history=["loss"])
     moments = {"0.exp_avg": torch.ones(6, 4)}
     save_state(path, TrainingState(3, 2, weights(), moments, {"loss": torch.ones(2)}, plain), {"kind": "combiner"})
 
 
 def read_checkpoint(path: Path) -> object:
     checkpoint = load_checkpoint(path)
-    return {name: tensor.tolist() for name, tensor in checkpoint.state.items()}, dict(checkpoint.about)
+    return {name: tensor.tolist() for name, tensor in checkpoint.state.items()}, checkpoint.about
 
 
 def read_state(path: Path) -> object:
     state, about = load_state(path)
-    told = (state.epoch, state.steps_done, state.plain, about)
-    return told, {name: tensor.tolist() for name, tensor in (state.weights | state.optimizer | state.history).items()}
+    description = (state.epoch, state.steps_done, state.plain, about)
+    tensors = {**state.weights, **state.optimizer, **state.history}
+    return description, {name: tensor.tolist() for name, tensor in tensors.items()}
 
 
 @pytest.mark.parametrize(("make", "read"), [(make_checkpoint, read_checkpoint), (make_state, read_state)])
-def test_a_damaged_checkpoint_is_recognised(
+def test_a_damaged_checkpoint_is_recognized(
     tmp_path: Path, make: Callable[[Path], None], read: Callable[[Path], object]
 ) -> None:
     path = tmp_path / "file.safetensors"
@@ -86,7 +87,7 @@ def test_a_damaged_checkpoint_is_recognised(
 
 
 def test_a_damaged_shard_counts_as_missing_or_holds_what_was_written(tmp_path: Path) -> None:
-    bank = Bank.open(tmp_path, KEY, NoProgress())
+    bank = Bank(tmp_path, KEY)
     draw = torch.Generator().manual_seed(0)
     names = {f"image {number}": str(number) for number in range(12)}
     values = torch.randn(12, 4, generator=draw)
@@ -97,7 +98,7 @@ def test_a_damaged_shard_counts_as_missing_or_holds_what_was_written(tmp_path: P
     for wrong in damaged(content, 2):
         shard.write_bytes(wrong)
         cases += 1
-        again = Bank.open(tmp_path, KEY, NoProgress())
+        again = Bank(tmp_path, KEY)
         if missing := again.missing(names):
             assert missing == list(names)
             assert not shard.exists()
@@ -107,7 +108,7 @@ def test_a_damaged_shard_counts_as_missing_or_holds_what_was_written(tmp_path: P
 
 
 def test_a_damaged_original_file_is_data_or_an_error(tmp_path: Path) -> None:
-    """The original format has no checksum of ours: what torch reads is taken, and what it does not is an error."""
+    """The original format has no checksum: what torch can read is used, and anything else is an error."""
     path = tmp_path / "old.pt"
     torch.save({"epoch": 7, "Combiner": weights()}, path)
     content = path.read_bytes()
@@ -121,7 +122,7 @@ def test_a_damaged_original_file_is_data_or_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "gif", "bmp"])
-def test_a_damaged_picture_is_a_picture_or_an_error_in_words(tmp_path: Path, ending: str) -> None:
+def test_a_damaged_image_is_an_image_or_an_error_message(tmp_path: Path, ending: str) -> None:
     path = picture(tmp_path / f"file.{ending}", 1, (64, 48))
     content = path.read_bytes()
     for wrong in damaged(content, 4):
