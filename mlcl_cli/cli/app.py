@@ -199,8 +199,8 @@ def submit_cirr(
     """Write the two JSON files that CIRR's test server takes."""
     loaded, terminal = open_profile(profile, overrides, quiet=quiet)
     from mlcl_cli.cli.render import show
-    from mlcl_cli.workflows.evaluate import submit_cirr as run
     from mlcl_cli.workflows.run_names import checkpoint_named
+    from mlcl_cli.workflows.submit import submit_cirr as run
 
     function = combining_function.value
     named = None if checkpoint is None else checkpoint_named(loaded, checkpoint, "combiner")
@@ -237,7 +237,7 @@ def export(
         from mlcl_cli.workflows.run_names import checkpoint_named
 
         source = checkpoint_named(open_profile(profile, overrides)[0], checkpoint)
-    show(export_checkpoint(source, output, force=force), json=json)
+    show(export_checkpoint(source, output, force=force).as_json(), json=json)
 
 
 @command("demo", "mlcl demo --dataset cirr")

@@ -1,10 +1,10 @@
-"""What kind of change a modifier asks for, told by its words: rough, and the same for every data set."""
+"""The kinds of change that a modifier asks for, guessed from its words, in the same way for every data set."""
 
 import re
 from collections.abc import Mapping
 
 WORDS: Mapping[str, str] = {
-    "colour": """black blue brown beige burgundy colou?r colou?red colou?rful colou?rs cream dark darker gold golden
+    "color": """black blue brown beige burgundy colou?r colou?red colou?rful colou?rs cream dark darker gold golden
         gr[ae]y green lighter maroon navy neon orange pink purple red shade silver tan teal turquoise violet white
         yellow bright brighter pale paler""",
     "pattern or print": """argyle checked checkered design dots? dotted floral flowers? flowery graphic image lettering
@@ -34,7 +34,7 @@ WORDS: Mapping[str, str] = {
         (?:is|are)_an?\\b.*\\binstead_of instead_of_an?""",
 }
 
-# Alternatives are separated by blanks; an underline stands for a blank inside one.
+# Alternatives are separated by whitespace; an underscore stands for a space within one.
 _PATTERNS = {
     kind: re.compile(rf"\b(?:{'|'.join(words.split())})\b".replace("_", r"\s"), re.IGNORECASE)
     for kind, words in WORDS.items()
@@ -43,5 +43,5 @@ OTHER = "other"
 
 
 def kinds_of(caption: str) -> tuple[str, ...]:
-    """The kinds of change that `caption` names, in a fixed order; OTHER alone where none is recognised."""
+    """The kinds of change that `caption` names, in a fixed order; OTHER alone where none is recognized."""
     return tuple(kind for kind, pattern in _PATTERNS.items() if pattern.search(caption)) or (OTHER,)

@@ -68,6 +68,7 @@ class Description(_Model):
     image: _Image | None = None
     dataset: str | None = None
     protocol: str | None = None
+    pruned: bool | None = None
     encoder: str | None = None
     seed: int | None = None
     selected_by: str | None = None
