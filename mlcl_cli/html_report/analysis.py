@@ -62,11 +62,6 @@ class Analysis:
     tops: Mapping[int, Sequence[RetrievedImage]]
     paths: Mapping[str, Path]
 
-    @property
-    def parts(self) -> Sequence[str]:
-        """The parts that queried alone."""
-        return list(self.queries[0].part_ranks)
-
     def by_length(self) -> dict[str, list[int]]:
         """Query numbers by the length of the caption, shortest first."""
         classes = self._classes(lambda query: [LENGTHS[bisect_left(MAX_WORDS, len(query.caption.split()))]])
@@ -78,7 +73,7 @@ class Analysis:
         return dict(sorted(classes.items(), key=lambda item: -len(item[1])))
 
     def recall(self, numbers: Sequence[int], part: str | None = None) -> float:
-        """recall@TOP (METHOD.md, Equation 20) of some queries, by the whole query or by one part of it."""
+        """recall@TOP (METHOD.md, Equation 20) of the queries `numbers`, by the whole query or by one of its parts."""
         queries = [self.queries[number] for number in numbers]
         ranks = [query.rank if part is None else query.part_ranks[part] for query in queries]
         return 100 * sum(rank is not None and rank <= TOP for rank in ranks) / len(ranks)
@@ -111,15 +106,15 @@ def analyze(
     by_part = {name: evaluation.ranks(images, texts, part, advance) for name, part in parts.items()}
     queries = [
         QueryResult(
-            set_name=own.name,
+            set_name=query_set.name,
             triplet=triplet,
             caption=evaluation.caption_of(triplet),
-            rank=_rank(ranks[own.name].gallery, row),
-            subset_rank=_rank(ranks[own.name].subset, row),
-            part_ranks={name: _rank(part[own.name].gallery, row) for name, part in by_part.items()},
+            rank=_rank(ranks[query_set.name].gallery, row),
+            subset_rank=_rank(ranks[query_set.name].subset, row),
+            part_ranks={name: _rank(part[query_set.name].gallery, row) for name, part in by_part.items()},
         )
-        for own in evaluation.split.sets
-        for row, triplet in enumerate(own.triplets)
+        for query_set in evaluation.split.sets
+        for row, triplet in enumerate(query_set.triplets)
     ]
     samples = _samples(queries, sample, seed)
     first = [number for number, query in enumerate(queries) if query.rank == 1]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from importlib.resources import as_file, files
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
@@ -24,24 +24,8 @@ INK, RULE = "#010101", "#020202"
 _COLORS = [f"#0a0b{number:02x}" for number in range(SERIES)]
 _VARIABLES = {INK: "var(--ink)", RULE: "var(--rule)"}
 _VARIABLES |= {color: f"var(--series-{number})" for number, color in enumerate(_COLORS)}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "path.simplify": False,
-    "font.size": 9.0,
-    "text.color": INK,
-    "text.parse_math": False,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": RULE,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": RULE,
-    "grid.linewidth": 0.5,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-}
+with as_file(files(__package__) / "chart.mplstyle") as _path:
+    _STYLE = mpl.rc_params_from_file(_path, use_default_template=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """The page: runs with their figures, curves and retrieved images, side by side where they compare."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -126,15 +125,14 @@ class Move:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on the same queries; `ups` and `downs` are the `shown` largest moves each way."""
+    """Two runs on the same queries. The moves are sorted by ratio: those up come first."""
 
     before: ReportedRun
     after: ReportedRun
     moves: Sequence[Move]
-    shown: int
 
     @classmethod
-    def of(cls, before: ReportedRun, after: ReportedRun, shown: int) -> "Comparison | None":
+    def of(cls, before: ReportedRun, after: ReportedRun) -> "Comparison | None":
         """The comparison of two runs; None where they were not analyzed on the same queries."""
         if before.analysis is None or after.analysis is None:
             return None
@@ -143,25 +141,23 @@ class Comparison:
             return None
         pairs = zip(old, new, strict=True)
         moves = [Move(a, a.rank, b.rank) for a, b in pairs if a.rank is not None and b.rank is not None]
-        return cls(before, after, moves, shown)
+        return cls(before, after, sorted(moves, key=lambda move: move.ratio))
 
-    @property
-    def ups(self) -> list[Move]:
-        """Targets that moved up by the largest ratio."""
-        return sorted((move for move in self.moves if move.ratio < 1), key=lambda move: move.ratio)[: self.shown]
+    def ups(self, count: int) -> list[Move]:
+        """The `count` targets that moved up by the largest ratio."""
+        return [move for move in self.moves[:count] if move.ratio < 1]
 
-    @property
-    def downs(self) -> list[Move]:
-        """Targets that moved down by the largest ratio."""
-        return sorted((move for move in self.moves if move.ratio > 1), key=lambda move: -move.ratio)[: self.shown]
+    def downs(self, count: int) -> list[Move]:
+        """The `count` targets that moved down by the largest ratio."""
+        return [move for move in self.moves[: -count - 1 : -1] if move.ratio > 1]
 
     @property
     def counts(self) -> dict[str, int]:
         """How many targets moved each way, and how many entered and left the first TOP."""
         return {
-            "better": sum(move.after < move.before for move in self.moves),
-            "same": sum(move.after == move.before for move in self.moves),
-            "worse": sum(move.after > move.before for move in self.moves),
+            "higher": sum(move.ratio < 1 for move in self.moves),
+            "same": sum(move.ratio == 1 for move in self.moves),
+            "lower": sum(move.ratio > 1 for move in self.moves),
             "entered": sum(move.after <= TOP < move.before for move in self.moves),
             "left": sum(move.before <= TOP < move.after for move in self.moves),
         }
@@ -181,12 +177,6 @@ class Group:
     dataset: str
     protocol: str
     runs: Sequence[ReportedRun]
-    shown: int
-
-    @property
-    def metrics(self) -> list[str]:
-        """The protocol's metrics, in its order."""
-        return list(self.runs[0].best.metrics)
 
     @property
     def best_run(self) -> ReportedRun:
@@ -211,20 +201,19 @@ class Group:
                     drawn.append(_figure(Panel(name, f"{title}, {stage}", unit, lines)))
         return drawn
 
-    @cached_property
+    @property
     def comparisons(self) -> list[Comparison]:
         """Each analyzed run with the one before it, where both have the same queries."""
-        analyzed = [run for run in self.runs if run.analysis is not None]
-        pairs = (Comparison.of(before, after, self.shown) for before, after in pairwise(analyzed))
-        return [pair for pair in pairs if pair is not None]
+        pairs = pairwise(run for run in self.runs if run.analysis is not None)
+        return [pair for before, after in pairs if (pair := Comparison.of(before, after))]
 
 
+@dataclass(frozen=True)
 class EmbeddedImages:
     """The images of a page: each is embedded once, at the end, and numbered where it is first used."""
 
-    def __init__(self, embed: Embed) -> None:
-        self._embed = embed
-        self._numbers: dict[Path, int] = {}
+    embed: Embed
+    _numbers: dict[Path, int] = field(default_factory=dict)
 
     def number(self, path: Path) -> int:
         """The number of the image in the file `path`."""
@@ -232,7 +221,7 @@ class EmbeddedImages:
 
     def thumbnails(self) -> Iterator[tuple[int, Thumbnail | None]]:
         """Every numbered image; None for one that cannot be read."""
-        return zip(self._numbers.values(), self._embed([(path.name, path) for path in self._numbers]), strict=True)
+        return zip(self._numbers.values(), self.embed([(path.name, path) for path in self._numbers]), strict=True)
 
 
 @dataclass(frozen=True)
@@ -251,7 +240,7 @@ class Page:
         groups: dict[tuple[str, str], list[ReportedRun]] = {}
         for run in self.runs:
             groups.setdefault((run.summary.dataset, run.protocol), []).append(run)
-        return [Group(number, *key, runs, self.shown) for number, (key, runs) in enumerate(groups.items())]
+        return [Group(number, *key, runs) for number, (key, runs) in enumerate(groups.items())]
 
     def html(self, embed: Embed) -> str:
         """The whole page, one file that needs nothing else; `embed` makes thumbnails of named image files."""

@@ -1,4 +1,4 @@
-"""One way to query for all data sets, stages and commands: compose, rank, and evaluate or list what is found."""
+"""How all data sets, stages and commands query: compose, rank the gallery, then compute metrics or list images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -80,14 +80,10 @@ class ComposedSet:
 
     def rank(self, advance: Advance = lambda _: None) -> Ranks:
         """The ranks of the targets, in the order of the triplets. Raises NotFiniteError as `rank_targets` does."""
-        assert self.rows.targets is not None
+        rows = self.rows
+        assert rows.targets is not None
         return rank_targets(
-            self.queries,
-            self.gallery,
-            self.rows.targets,
-            excluded=self.rows.excluded,
-            members=self.rows.members,
-            advance=advance,
+            self.queries, self.gallery, rows.targets, excluded=rows.excluded, members=rows.members, advance=advance
         )
 
     def top(self, k: int, *, selected: Tensor | None = None, among_members: bool = False) -> TopRows:
@@ -118,7 +114,7 @@ class Evaluation:
         """The protocol's metrics from the ranks of each query set."""
         cutoffs = self.protocol.recall_at, self.protocol.subset_recall_at
         return Figures(
-            summarize(self.protocol, {name: recalls(own, *cutoffs) for name, own in ranks.items()}),
+            summarize(self.protocol, {name: recalls(part, *cutoffs) for name, part in ranks.items()}),
             {part.name: len(part.triplets) for part in self.split.sets},
             {part.name: len(part.gallery) for part in self.split.sets},
         )

@@ -44,8 +44,10 @@ def check(metric: str, submission: Submission, pairs: Sequence[str]) -> bytes:
     if (answers.pop("version", None), answers.pop("metric", None)) != (VERSION, metric):
         raise DataError(f"the {metric} submission has no valid version or metric", remedy="This is a bug; report it")
     if answers.keys() != set(pairs):
-        wrong = some(sorted(answers.keys() ^ set(pairs)))
-        raise DataError(f"the {metric} submission has missing or unknown pairs: {wrong}", remedy="Answer every query")
+        difference = some(sorted(answers.keys() ^ set(pairs)))
+        raise DataError(
+            f"the {metric} submission has missing or unknown pairs: {difference}", remedy="Answer every query"
+        )
     length = LENGTHS[metric]
     for pair, images in answers.items():
         if not isinstance(images, list) or len(images) != length or len(set(images)) != length:
@@ -61,6 +63,8 @@ def check(metric: str, submission: Submission, pairs: Sequence[str]) -> bytes:
 
 def write_submissions(folder: Path, name: str, submissions: Mapping[str, Submission]) -> list[Path]:
     """Writes both files or neither; returns their paths, `recall` first."""
-    contents = {folder / f"{metric}_submission_{name}.json": to_json(own) for metric, own in submissions.items()}
+    contents = {
+        folder / f"{metric}_submission_{name}.json": to_json(content) for metric, content in submissions.items()
+    }
     write_files(contents)
     return list(contents)

@@ -13,8 +13,8 @@ from mlcl_cli.errors import UsageError
 from mlcl_cli.progress import Progress
 from mlcl_cli.retrieval.evaluation import Evaluation, Figures
 from mlcl_cli.retrieval.ranking import UNRANKED, Ranks
-from mlcl_cli.workflows.retrieval_model import PreparedSplit, RetrievalModel, prepare_split
-from mlcl_cli.workflows.run_context import Circumstances, RunContext, versions
+from mlcl_cli.workflows.retrieval_model import PreparedSplit, prepare_split
+from mlcl_cli.workflows.run_context import RunContext, versions
 
 logger = logging.getLogger(__name__)
 
@@ -23,25 +23,10 @@ RANK_COLUMNS = ("set", "pair_id", "reference", "target", "caption", "rank", "sub
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Metrics of one evaluation, and what they depend on; `protocol` is the label."""
+    """The metrics of a prepared split."""
 
-    dataset: str
-    protocol: str
-    model: RetrievalModel
+    prepared: PreparedSplit
     figures: Figures
-    circumstances: Circumstances
-
-    @classmethod
-    def of(cls, prepared: PreparedSplit, ranks: Mapping[str, Ranks]) -> "EvaluationResult":
-        """The result of ranking a prepared split."""
-        evaluation = prepared.evaluation
-        return cls(
-            dataset=prepared.split.dataset,
-            protocol=evaluation.protocol.label,
-            model=prepared.model,
-            figures=evaluation.figures(ranks),
-            circumstances=prepared.circumstances,
-        )
 
     def as_json(self) -> dict[str, object]:
         """The object that `--json` prints (README, "The five commands"; metrics: METHOD.md, Section 8.4)."""
@@ -49,14 +34,13 @@ class EvaluationResult:
         single = len(queries) == 1
         return {
             "command": "evaluate",
-            "dataset": self.dataset,
-            "split": "val",
-            "protocol": self.protocol,
-            "combining_function": self.model.combining_function,
+            "dataset": self.prepared.split.dataset,
+            "split": self.prepared.split.name,
+            "protocol": self.prepared.evaluation.protocol.label,
+            "combining_function": self.prepared.model.combining_function,
             "queries": next(iter(queries.values())) if single else queries,
             "gallery": next(iter(gallery.values())) if single else gallery,
-            **self.model.as_json(),
-            **self.circumstances.as_json(),
+            **self.prepared.provenance(),
             "versions": versions(),
             "metrics": self.figures.metrics,
         }
@@ -78,14 +62,13 @@ def run_evaluation(
         require_own(ranks, ",".join(RANK_COLUMNS), "a table of ranks")
         if ranks.suffix.lower() not in (".csv", ""):  # /dev/stdout has no suffix
             raise UsageError("expected a name that ends in .csv", where=ranks, remedy="Choose another --ranks")
-    prepared = prepare_split(
-        RunContext.open(profile, progress, needs_disk=False), "val", combining_function, checkpoint
-    )
+    context = RunContext.open(profile, progress, needs_disk=False)
+    prepared = prepare_split(context, "val", combining_function, checkpoint)
     result = prepared.ranks()
     if ranks is not None:
         write_file(ranks, _as_csv(prepared.evaluation, result))
         logger.info(f"Ranks: {ranks}")
-    return EvaluationResult.of(prepared, result)
+    return EvaluationResult(prepared, prepared.evaluation.figures(result))
 
 
 def _as_csv(evaluation: Evaluation, ranks: Mapping[str, Ranks]) -> bytes:

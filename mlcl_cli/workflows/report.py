@@ -4,7 +4,7 @@ import logging
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from mlcl_cli.atomic_files import require_own, write_file
 from mlcl_cli.config import Profile, load_profile
 from mlcl_cli.errors import DataError, MlclError, StuckError, UsageError
 from mlcl_cli.formatting import counted
-from mlcl_cli.html_report.analysis import Analysis, analyze
+from mlcl_cli.html_report.analysis import analyze
 from mlcl_cli.html_report.page import Page, ReportedRun
 from mlcl_cli.html_report.thumbnails import Thumbnail, thumbnails
 from mlcl_cli.models.compute import choose_workers
@@ -79,15 +79,6 @@ class _Run:
         return self.summary.kind == "combiner"
 
 
-@dataclass(frozen=True)
-class _Sheet:
-    """What a run's best checkpoint does on the validation split, and what identifies the checkpoint."""
-
-    analysis: Analysis
-    fingerprint: str
-    inference_weights: str | None
-
-
 def write_report(
     profile: Profile,
     progress: Progress,
@@ -151,11 +142,11 @@ def _best_run(profile: Profile, progress: Progress, runs: Sequence[_Run]) -> lis
     """
     context = RunContext.open(profile.model_copy(update={"device": "auto"}), progress, writes=False)
     for stage in reversed(STAGES):
-        own = [run for run in runs if run.listed.stage == stage and run.summary.dataset == profile.dataset]
-        if not own:
+        candidates = [run for run in runs if run.listed.stage == stage and run.summary.dataset == profile.dataset]
+        if not candidates:
             continue
         try:
-            chosen = choose_run(context, stage, named_clip(context) if own[0].has_combiner else None)
+            chosen = choose_run(context, stage, named_clip(context) if candidates[0].has_combiner else None)
         except StuckError:
             raise
         except MlclError as error:
@@ -163,7 +154,7 @@ def _best_run(profile: Profile, progress: Progress, runs: Sequence[_Run]) -> lis
             chosen = choose_run(context, stage, None, any_base=True)
         if chosen is not None:
             logger.log(NOTICE, f"Run: {chosen.run.name}, {best_in_words(context, chosen)}")
-            return [run for run in own if run.folder == chosen.run.checkpoint.parent]
+            return [run for run in candidates if run.folder == chosen.run.checkpoint.parent]
     return []
 
 
@@ -177,20 +168,7 @@ def _file_name(runs: Sequence[_Run], *, every: bool) -> str:
 
 def _report(profile: Profile, progress: Progress, number: int, run: _Run, sample: int) -> ReportedRun:
     """A run with its retrieval sheet, or with the reason why there is none."""
-    sheet: _Sheet | None = None
-    missing, moved = "", list[str]()
-    try:
-        here = _profile_here(run, profile)
-        moved = _moved(load_profile(run.profile), here)
-        logger.info(f"Analyzing {run.listed.stage}/{run.folder.name}")
-        with without_notes():
-            sheet = _analyze(here, progress, run, sample)
-    except StuckError:
-        raise
-    except MlclError as error:
-        missing = str(error)
-        logger.warning(f"{run.folder.name} has no retrieval sheet: {missing}")
-    return ReportedRun(
+    reported = ReportedRun(
         number=number,
         name=run.folder.name,
         stage=run.listed.stage,
@@ -199,12 +177,41 @@ def _report(profile: Profile, progress: Progress, number: int, run: _Run, sample
         rows=read_log(run.folder),
         seconds=sum(row["seconds"] for row in read_log(run.folder, TIMES)),
         profile=_read_text(run.profile),
-        commands=_commands(run, profile.workspace, moved),
-        missing=missing,
-        analysis=sheet.analysis if sheet else None,
-        fingerprint=sheet.fingerprint if sheet else None,
-        inference_weights=sheet.inference_weights if sheet else None,
+        commands=_commands(run, profile.workspace),
     )
+    try:
+        here = _profile_here(run, profile)
+        moved = _moved(load_profile(run.profile), here)
+        reported = replace(reported, commands=_commands(run, profile.workspace, moved))
+        logger.info(f"Analyzing {reported.label}")
+        with without_notes():
+            return _analyze(reported, here, progress, run, sample)
+    except StuckError:
+        raise
+    except MlclError as error:
+        logger.warning(f"{run.folder.name} has no retrieval sheet: {error}")
+        return replace(reported, missing=str(error))
+
+
+def _analyze(reported: ReportedRun, profile: Profile, progress: Progress, run: _Run, sample: int) -> ReportedRun:
+    """Adds what the run's best checkpoint does on the validation split."""
+    context = RunContext.open(profile, progress, needs_disk=False)
+    function, checkpoint = ("combiner", run.best) if run.has_combiner else ("sum", None)
+    prepared = prepare_split(context, "val", function, checkpoint)
+    model = prepared.model
+    with prepared.ranking_bar(len(model.parts) + 1) as advance:
+        analysis = analyze(
+            prepared.evaluation,
+            prepared.images,
+            prepared.texts,
+            model.compose,
+            model.parts,
+            sample=sample,
+            seed=profile.seed,
+            advance=advance,
+        )
+    weights = prepared.circumstances.inference_weights
+    return replace(reported, analysis=analysis, fingerprint=model.fingerprint, inference_weights=weights)
 
 
 def _read_text(path: Path) -> str:
@@ -222,35 +229,16 @@ def _profile_here(run: _Run, here: Profile) -> Profile:
     Images that have gone bad since are dropped if either profile says so. Raises DataError where it is for another
     data set than the run's summary.
     """
-    own = load_profile(run.profile)
-    if own.dataset != run.summary.dataset:
-        what = f"is for {own.dataset}, but run.json says {run.summary.dataset}"
+    stored = load_profile(run.profile)
+    if stored.dataset != run.summary.dataset:
+        what = f"is for {stored.dataset}, but run.json says {run.summary.dataset}"
         raise DataError(what, where=run.profile, remedy="Restore the run's own files")
     choice = ClipChoice.described(run.summary.clip.model_dump(), here.workspace, "the run's").found_at(here.clip.model)
     checkpoint = "auto" if run.has_combiner else run.best
-    clip = own.clip.model_copy(update={"model": choice.model, "checkpoint": checkpoint})
+    clip = stored.clip.model_copy(update={"model": choice.model, "checkpoint": checkpoint})
     machine = {name: getattr(here, name) for name in ("workspace", "roots", "shoes", "workers", "device")}
-    drop = "drop" in (own.bad_images, here.bad_images)
-    return own.model_copy(update={**machine, "clip": clip, "bad_images": "drop" if drop else "stop"})
-
-
-def _analyze(profile: Profile, progress: Progress, run: _Run, sample: int) -> _Sheet:
-    context = RunContext.open(profile, progress, needs_disk=False)
-    function, checkpoint = ("combiner", run.best) if run.has_combiner else ("sum", None)
-    prepared = prepare_split(context, "val", function, checkpoint)
-    model = prepared.model
-    with prepared.ranking_bar(len(model.parts) + 1) as advance:
-        analysis = analyze(
-            prepared.evaluation,
-            prepared.images,
-            prepared.texts,
-            model.compose,
-            model.parts,
-            sample=sample,
-            seed=profile.seed,
-            advance=advance,
-        )
-    return _Sheet(analysis, model.fingerprint, prepared.circumstances.inference_weights)
+    drop = "drop" in (stored.bad_images, here.bad_images)
+    return stored.model_copy(update={**machine, "clip": clip, "bad_images": "drop" if drop else "stop"})
 
 
 def _moved(stored: Profile, here: Profile) -> list[str]:
@@ -266,7 +254,7 @@ def _moved(stored: Profile, here: Profile) -> list[str]:
     return [part for key, (old, new) in places.items() if old != new for part in ("--set", f"{key}={new}")]
 
 
-def _commands(run: _Run, workspace: Path, moved: Sequence[str]) -> dict[str, str]:
+def _commands(run: _Run, workspace: Path, moved: Sequence[str] = ()) -> dict[str, str]:
     """The command lines that train the run again, and that evaluate it."""
     initial = run.summary.clip.checkpoint
     start = "none" if initial is None else str((workspace / initial).resolve())

@@ -26,48 +26,39 @@ from mlcl_cli.retrieval.evaluation import (
     text_query,
 )
 from mlcl_cli.retrieval.ranking import Ranks
-from mlcl_cli.workflows.checkpoint_selection import choose_clip, choose_combiner, load_encoder, named_clip
+from mlcl_cli.runs.checkpoints import Checkpoint
+from mlcl_cli.workflows.checkpoint_selection import (
+    LoadedClip,
+    choose_clip,
+    choose_combiner,
+    load_encoder,
+    named_clip,
+)
 from mlcl_cli.workflows.combiner_clip import clip_of, require_partner, warn_of_transfer
 from mlcl_cli.workflows.run_context import Circumstances, RunContext, data_digest, files_of, pruned_protocol
 
 BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "text": text_query}
-HALVES: Mapping[str, Compose] = {"image only": image_query, "text only": text_query}
+HALVES: dict[str, Compose] = {"image only": image_query, "text only": text_query}
 
 
 @dataclass(frozen=True)
 class RetrievalModel:
-    """An encoder's features and a way to compose queries of them.
+    """The features of a CLIP and a way to compose queries of them, with a `combiner` or without.
 
-    `parts` are the parts of a query that can query alone: the image, the text, each level of a combiner. `trained_on`
-    is the data set of the combiner, or of the tuned CLIP; None where it is not recorded. `fingerprint` is that of the
-    combiner's weights, or of the CLIP's where there is no combiner. `checkpoint` and `seed` are the combiner's.
+    `parts` are the parts of a query that can query alone: the image, the text, each level of a combiner.
     """
 
+    combining_function: str
+    clip: LoadedClip
     store: FeatureStore
     compose: Compose
     parts: Mapping[str, Compose]
-    combining_function: str
-    clip: str
-    trained_on: str | None
-    fingerprint: str
-    checkpoint: Path | None = None
-    seed: int | None = None
+    combiner: Checkpoint | None = None
 
     @property
-    def uses_combiner(self) -> bool:
-        """Whether a combiner composes the queries."""
-        return self.checkpoint is not None
-
-    def as_json(self) -> dict[str, object]:
-        """Which weights were used."""
-        return {
-            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
-            "clip": self.clip,
-            "checkpoint_fingerprint": self.fingerprint if self.uses_combiner else None,
-            "clip_fingerprint": self.store.fingerprints["both"],
-            "trained_on": self.trained_on,
-            "seed": self.seed,
-        }
+    def fingerprint(self) -> str:
+        """The fingerprint of the combiner's weights, without one of the CLIP's."""
+        return fingerprint(self.combiner.state) if self.combiner else self.store.fingerprints["both"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,20 @@ class PreparedSplit:
     @property
     def circumstances(self) -> Circumstances:
         """What the figures depend on besides the weights."""
-        return self.context.circumstances(data_digest(self.split), combiner=self.model.uses_combiner)
+        return self.context.circumstances(data_digest(self.split), combiner=self.model.combiner is not None)
+
+    def provenance(self) -> dict[str, object]:
+        """The keys of `--json` that say which weights were used, and under which circumstances."""
+        combiner, clip = self.model.combiner, self.model.clip
+        return {
+            "checkpoint": str(combiner.path) if combiner else None,
+            "clip": str(clip.choice.checkpoint or clip.choice.model),
+            "checkpoint_fingerprint": self.model.fingerprint if combiner else None,
+            "clip_fingerprint": self.model.store.fingerprints["both"],
+            "trained_on": combiner.about.get("dataset") if combiner else clip.trained_on,
+            "seed": combiner.about.get("seed") if combiner else None,
+            **self.circumstances.as_json(),
+        }
 
     @contextmanager
     def ranking_bar(self, times: int = 1) -> Iterator[Advance]:
@@ -139,45 +143,22 @@ def load_retrieval_model(context: RunContext, combining_function: str, path: Pat
     Raises UsageError for a `path` that a baseline would not use, DataError where there is no combiner, or it does not
     fit the CLIP.
     """
-    if combining_function != "combiner":
+    if baseline := BASELINES.get(combining_function):
         if path is not None:
-            raise UsageError(
-                f"--checkpoint names a combiner, and {combining_function} uses none", where="--combining-function"
-            )
-        return _baseline(context, combining_function)
-    clip = named_clip(context)
-    checkpoint = choose_combiner(context, path, clip)
-    clip = clip or load_encoder(context, clip_of(context, checkpoint))
+            what = f"--checkpoint names a combiner, and {combining_function} uses none"
+            raise UsageError(what, where="--combining-function")
+        clip = load_encoder(context, choose_clip(context), announce=context.profile.clip.checkpoint == "auto")
+        warn_of_transfer(context, str(clip.choice.checkpoint or clip.choice.model), clip.trained_on)
+        store = context.store(clip.encoder)
+        return RetrievalModel(combining_function, clip, store, baseline, HALVES)
+    named = named_clip(context)
+    checkpoint = choose_combiner(context, path, named)
+    clip = named or load_encoder(context, clip_of(context, checkpoint))
     store = context.store(clip.encoder)
     require_partner(context, checkpoint, store)
     levels = checkpoint.about.get("architecture", {}).get("levels")
     combiner = Combiner.from_state(checkpoint.state, levels=tuple(levels) if levels else None)
     combiner.to(context.compute.device).eval()
-    return RetrievalModel(
-        store=store,
-        compose=combiner_query(combiner, matched=context.profile.combiner.inference_weights == "matched"),
-        parts={**HALVES, **{level: level_query(combiner, level) for level in combiner.architecture.levels}},
-        combining_function=combining_function,
-        clip=str(clip.choice.checkpoint or clip.choice.model),
-        trained_on=checkpoint.about.get("dataset"),
-        fingerprint=fingerprint(checkpoint.state),
-        checkpoint=checkpoint.path,
-        seed=checkpoint.about.get("seed"),
-    )
-
-
-def _baseline(context: RunContext, combining_function: str) -> RetrievalModel:
-    automatic = context.profile.clip.checkpoint == "auto"
-    clip = load_encoder(context, choose_clip(context), announce=automatic)
-    path = str(clip.choice.checkpoint or clip.choice.model)
-    warn_of_transfer(context, path, clip.trained_on)
-    store = context.store(clip.encoder)
-    return RetrievalModel(
-        store=store,
-        compose=BASELINES[combining_function],
-        parts=HALVES,
-        combining_function=combining_function,
-        clip=path,
-        trained_on=clip.trained_on,
-        fingerprint=store.fingerprints["both"],
-    )
+    compose = combiner_query(combiner, matched=context.profile.combiner.inference_weights == "matched")
+    parts = HALVES | {level: level_query(combiner, level) for level in combiner.architecture.levels}
+    return RetrievalModel(combining_function, clip, store, compose, parts, checkpoint)

@@ -1,5 +1,6 @@
 """`mlcl submit-cirr`: the two files for CIRR's test server."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,28 +8,25 @@ from mlcl_cli.config import Profile
 from mlcl_cli.errors import UsageError
 from mlcl_cli.progress import Progress
 from mlcl_cli.retrieval.submission import make_submissions, write_submissions
-from mlcl_cli.workflows.retrieval_model import RetrievalModel, prepare_split
-from mlcl_cli.workflows.run_context import Circumstances, RunContext, require_dataset
+from mlcl_cli.workflows.retrieval_model import PreparedSplit, prepare_split
+from mlcl_cli.workflows.run_context import RunContext, require_dataset
 
 
 @dataclass(frozen=True)
 class SubmissionResult:
-    """The two files, and what they depend on."""
+    """The two files, and what was queried for them."""
 
-    queries: int
-    files: tuple[Path, ...]
-    model: RetrievalModel
-    circumstances: Circumstances
+    prepared: PreparedSplit
+    files: Sequence[Path]
 
     def as_json(self) -> dict[str, object]:
         """The object that `--json` prints (README, "The five commands"; metrics: METHOD.md, Section 8.4)."""
         return {
             "command": "submit-cirr",
-            "queries": self.queries,
+            "queries": len(self.prepared.split.triplets),
             "files": [str(path) for path in self.files],
             "bytes": [path.stat().st_size for path in self.files],
-            **self.model.as_json(),
-            **self.circumstances.as_json(),
+            **self.prepared.provenance(),
         }
 
 
@@ -50,11 +48,7 @@ def submit_cirr(
     context = RunContext.open(profile, progress)
     prepared = prepare_split(context, "test1", combining_function, checkpoint, complete=True)
     (queries,) = prepared.queries()
-    label = name or _default_name(prepared.model)
+    model = prepared.model
+    label = name or (model.combiner.path.parent.name if model.combiner else "") or model.combining_function
     folder = profile.workspace / "submissions" / label
-    files = write_submissions(folder, label, make_submissions(queries))
-    return SubmissionResult(len(queries.part.triplets), tuple(files), prepared.model, prepared.circumstances)
-
-
-def _default_name(model: RetrievalModel) -> str:
-    return model.combining_function if model.checkpoint is None else model.checkpoint.parent.name or "combiner"
+    return SubmissionResult(prepared, write_submissions(folder, label, make_submissions(queries)))
