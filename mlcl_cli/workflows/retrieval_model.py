@@ -27,13 +27,7 @@ from mlcl_cli.retrieval.evaluation import (
 )
 from mlcl_cli.retrieval.ranking import Ranks
 from mlcl_cli.runs.checkpoints import Checkpoint
-from mlcl_cli.workflows.checkpoint_selection import (
-    LoadedClip,
-    choose_clip,
-    choose_combiner,
-    load_encoder,
-    named_clip,
-)
+from mlcl_cli.workflows.checkpoint_selection import LoadedClip, choose_clip, choose_combiner, load_encoder, named_clip
 from mlcl_cli.workflows.combiner_clip import clip_of, require_partner, warn_of_transfer
 from mlcl_cli.workflows.run_context import Circumstances, RunContext, data_digest, files_of, pruned_protocol
 
@@ -112,12 +106,7 @@ class PreparedSplit:
 
 
 def prepare_split(
-    context: RunContext,
-    name: str,
-    combining_function: str,
-    checkpoint: Path | None = None,
-    *,
-    complete: bool = False,
+    context: RunContext, name: str, combining_function: str, checkpoint: Path | None = None, *, complete: bool = False
 ) -> PreparedSplit:
     """Loads the split `name`, the model, and the features of the split.
 
