@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +14,10 @@ from mlcl_cli.data.protocols import protocol_label
 from mlcl_cli.html_report.analysis import TOP, Analysis, QueryResult
 from mlcl_cli.html_report.curves import Panel, draw_moves, draw_panel, logged_line
 from mlcl_cli.html_report.thumbnails import Thumbnail
-from mlcl_cli.runs.logs import terms_of
-from mlcl_cli.runs.summary import BestSummary, RunSummary
+from mlcl_cli.runs.listing import ListedRun
+from mlcl_cli.runs.logs import TIMES, read_log, terms_of
+from mlcl_cli.runs.summary import MAX_BYTES, BestSummary, RunSummary
+from mlcl_cli.safe_reading import open_regular
 
 SAMPLES = {
     "hits": f"Random hits: the target is among the first {TOP}",
@@ -28,27 +31,41 @@ NEGLIGIBLE = 0.005  # percent: below what two digits show
 Embed = Callable[[Sequence[tuple[str, Path]]], Iterator[Thumbnail | None]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ReportedRun:
-    """A run: its summary, the rows of its log, and its best checkpoint's analysis, or why there is none.
+    """A run with a best checkpoint, and the analysis of that checkpoint, or why there is none.
 
-    `number` identifies it on the page, `seconds` is the time that training took, `profile` the resolved YAML,
-    `commands` repeat and evaluate it. `inference_weights` are those that a combiner queries with, None without one.
+    `number` identifies it on the page, `commands` repeat and evaluate it. `inference_weights` are those that a combiner
+    queries with, None without one.
     """
 
     number: int
-    name: str
-    stage: str
-    state: str
+    listed: ListedRun
     summary: RunSummary
-    rows: Sequence[Mapping[str, float]]
-    seconds: float
-    profile: str
-    commands: Mapping[str, str]
+    commands: Mapping[str, str] = field(default_factory=dict)
     analysis: Analysis | None = None
     missing: str = ""
     fingerprint: str | None = None
     inference_weights: str | None = None
+
+    @cached_property
+    def rows(self) -> Sequence[Mapping[str, float]]:
+        """The rows of its log."""
+        return read_log(self.listed.folder)
+
+    @property
+    def seconds(self) -> float:
+        """How long training took."""
+        return sum(row["seconds"] for row in read_log(self.listed.folder, TIMES))
+
+    @property
+    def profile(self) -> str:
+        """The resolved YAML; empty where it is missing or cannot be read."""
+        try:
+            with open_regular(self.listed.folder / "profile.yaml") as file:
+                return file.read(MAX_BYTES).decode(errors="replace")
+        except OSError:
+            return ""
 
     @property
     def anchor(self) -> str:
@@ -58,7 +75,7 @@ class ReportedRun:
     @property
     def label(self) -> str:
         """Its name with the stage."""
-        return f"{self.stage}/{self.name}"
+        return f"{self.listed.stage}/{self.listed.folder.name}"
 
     @property
     def protocol(self) -> str:
@@ -191,11 +208,11 @@ class Group:
     def curves(self) -> list[Markup]:
         """Losses and scores of the runs of each stage in one chart."""
         drawn = []
-        for stage in dict.fromkeys(run.stage for run in self.runs):
-            runs = [run for run in self.runs if run.stage == stage]
+        for stage in dict.fromkeys(run.listed.stage for run in self.runs):
+            runs = [run for run in self.runs if run.listed.stage == stage]
             score = runs[0].metric
             for kind, key, title, unit in (("loss", "loss", "Loss", "loss"), ("score", score, score, "percent")):
-                lines = [line for run in runs if (line := logged_line(run.rows, key, run.name))]
+                lines = [line for run in runs if (line := logged_line(run.rows, key, run.listed.folder.name))]
                 if len(runs) > 1 and lines:
                     name = f"group-{self.number}-{stage}-{kind}"
                     drawn.append(_figure(Panel(name, f"{title}, {stage}", unit, lines)))

@@ -18,10 +18,8 @@ from mlcl_cli.html_report.page import Page, ReportedRun
 from mlcl_cli.html_report.thumbnails import Thumbnail, thumbnails
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.progress import NOTICE, Progress, without_notes
-from mlcl_cli.runs.listing import STAGES, ListedRun, find_run, list_runs
-from mlcl_cli.runs.logs import TIMES, read_log
-from mlcl_cli.runs.summary import MAX_BYTES, RunSummary
-from mlcl_cli.safe_reading import open_regular
+from mlcl_cli.runs.listing import STAGES, find_run, list_runs
+from mlcl_cli.runs.summary import RunSummary
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice, best_in_words, choose_run, named_clip
 from mlcl_cli.workflows.retrieval_model import prepare_split
 from mlcl_cli.workflows.run_context import RunContext
@@ -47,38 +45,6 @@ class ReportResult:
         return {"command": "report", "file": str(self.path), "bytes": size, "runs": runs, "seconds": self.seconds}
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A run with a best checkpoint."""
-
-    listed: ListedRun
-    summary: RunSummary
-
-    @classmethod
-    def of(cls, listed: ListedRun) -> "_Run | None":
-        """None where the run is damaged or has no validated epoch."""
-        if listed.problem is not None:
-            return None
-        summary = RunSummary.model_validate(dict(listed.summary))
-        return cls(listed, summary) if summary.bests else None
-
-    @property
-    def folder(self) -> Path:
-        return self.listed.folder
-
-    @property
-    def profile(self) -> Path:
-        return self.folder / "profile.yaml"
-
-    @property
-    def best(self) -> Path:
-        return self.folder / next(iter(self.summary.bests.values())).checkpoint
-
-    @property
-    def has_combiner(self) -> bool:
-        return self.summary.kind == "combiner"
-
-
 def write_report(
     profile: Profile,
     progress: Progress,
@@ -99,30 +65,32 @@ def write_report(
     if path.suffix not in (".html", ".htm"):
         raise UsageError("must end in .html", where=path, remedy="Choose another --output")
     require_own(path, SIGNATURE, "a report")
-    reported = [_report(profile, progress, number, run, sample) for number, run in enumerate(runs)]
+    runs = [_report(profile, progress, run, sample) for run in runs]
 
     def embed(images: Sequence[tuple[str, Path]]) -> Iterator[Thumbnail | None]:
         with progress.bar(f"Embedding {counted(len(images), 'image')}", len(images)) as advance:
             yield from thumbnails(images, choose_workers(profile.workers), advance)
 
-    title = reported[0].label if len(runs) == 1 else f"{len(runs)} runs side by side"
-    page = Page(title, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", __version__, reported, sample)
+    title = runs[0].label if len(runs) == 1 else f"{len(runs)} runs side by side"
+    page = Page(title, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", __version__, runs, sample)
     write_file(path, page.html(embed).encode(errors="backslashreplace"))
-    sheets = {run.label: run.analysis is not None for run in reported}
+    sheets = {run.label: run.analysis is not None for run in runs}
     return ReportResult(path, sheets, time.monotonic() - start)
 
 
-def _choose(profile: Profile, progress: Progress, names: Sequence[str], *, every: bool) -> list[_Run]:
+def _choose(profile: Profile, progress: Progress, names: Sequence[str], *, every: bool) -> list[ReportedRun]:
     """The runs to show. Damaged ones are skipped with a warning unless they are named."""
     listed = [find_run(profile, name) for name in names] if names else list_runs(profile)
     listed = list({run.folder: run for run in listed}.values())
-    runs = [run for run in map(_Run.of, listed) if run is not None]
     damaged = [run.problem for run in listed if run.problem is not None]
-    if damaged and (names or not runs):
+    summaries = [(run, RunSummary.model_validate(dict(run.summary))) for run in listed if run.problem is None]
+    validated = [(run, summary) for run, summary in summaries if summary.bests]
+    if damaged and (names or not validated):
         raise damaged[0]
+    if names and (empty := [run.folder for run, summary in summaries if not summary.bests]):
+        raise UsageError("has no validated epoch yet", where=empty[0], remedy="Wait for its first one")
+    runs = [ReportedRun(number, run, summary) for number, (run, summary) in enumerate(validated)]
     if names:
-        if empty := {run.folder for run in listed} - {run.folder for run in runs}:
-            raise UsageError("has no validated epoch yet", where=min(empty), remedy="Wait for its first one")
         return runs
     if every:
         for problem in damaged:
@@ -135,7 +103,7 @@ def _choose(profile: Profile, progress: Progress, names: Sequence[str], *, every
     return runs
 
 
-def _best_run(profile: Profile, progress: Progress, runs: Sequence[_Run]) -> list[_Run]:
+def _best_run(profile: Profile, progress: Progress, runs: Sequence[ReportedRun]) -> list[ReportedRun]:
     """The run that `evaluate` would take; where no combiner fits, the best fine-tuning run.
 
     A CLIP that cannot be loaded is ignored: the page is written without it.
@@ -146,7 +114,7 @@ def _best_run(profile: Profile, progress: Progress, runs: Sequence[_Run]) -> lis
         if not candidates:
             continue
         try:
-            chosen = choose_run(context, stage, named_clip(context) if candidates[0].has_combiner else None)
+            chosen = choose_run(context, stage, named_clip(context) if _has_combiner(candidates[0]) else None)
         except StuckError:
             raise
         except MlclError as error:
@@ -154,49 +122,46 @@ def _best_run(profile: Profile, progress: Progress, runs: Sequence[_Run]) -> lis
             chosen = choose_run(context, stage, None, any_base=True)
         if chosen is not None:
             logger.log(NOTICE, f"Run: {chosen.run.name}, {best_in_words(context, chosen)}")
-            return [run for run in candidates if run.folder == chosen.run.checkpoint.parent]
+            return [replace(run, number=0) for run in candidates if run.listed.folder == chosen.run.checkpoint.parent]
     return []
 
 
-def _file_name(runs: Sequence[_Run], *, every: bool) -> str:
+def _file_name(runs: Sequence[ReportedRun], *, every: bool) -> str:
     """The file's name without its suffix; the same runs give the same one."""
     if every:
         return "all"
-    named = "+".join(f"{run.listed.stage}-{run.folder.name}" for run in runs[:MAX_NAMED])
+    named = "+".join(run.label.replace("/", "-") for run in runs[:MAX_NAMED])
     return named + (f"+{len(runs) - MAX_NAMED}-more" if len(runs) > MAX_NAMED else "")
 
 
-def _report(profile: Profile, progress: Progress, number: int, run: _Run, sample: int) -> ReportedRun:
-    """A run with its retrieval sheet, or with the reason why there is none."""
-    reported = ReportedRun(
-        number=number,
-        name=run.folder.name,
-        stage=run.listed.stage,
-        state=run.listed.state,
-        summary=run.summary,
-        rows=read_log(run.folder),
-        seconds=sum(row["seconds"] for row in read_log(run.folder, TIMES)),
-        profile=_read_text(run.profile),
-        commands=_commands(run, profile.workspace),
-    )
+def _has_combiner(run: ReportedRun) -> bool:
+    return run.summary.kind == "combiner"
+
+
+def _best(run: ReportedRun) -> Path:
+    return run.listed.folder / run.best.checkpoint
+
+
+def _report(profile: Profile, progress: Progress, run: ReportedRun, sample: int) -> ReportedRun:
+    """Adds the commands and what the best checkpoint does on the validation split, or the reason why it cannot."""
+    run = replace(run, commands=_commands(run, profile.workspace))
     try:
-        here = _profile_here(run, profile)
-        moved = _moved(load_profile(run.profile), here)
-        reported = replace(reported, commands=_commands(run, profile.workspace, moved))
-        logger.info(f"Analyzing {reported.label}")
+        stored = load_profile(run.listed.folder / "profile.yaml")
+        here = _profile_here(run, stored, profile)
+        run = replace(run, commands=_commands(run, profile.workspace, _moved(stored, here)))
+        logger.info(f"Analyzing {run.label}")
         with without_notes():
-            return _analyze(reported, here, progress, run, sample)
+            return _analyze(run, here, progress, sample)
     except StuckError:
         raise
     except MlclError as error:
-        logger.warning(f"{run.folder.name} has no retrieval sheet: {error}")
-        return replace(reported, missing=str(error))
+        logger.warning(f"{run.listed.folder.name} has no retrieval sheet: {error}")
+        return replace(run, missing=str(error))
 
 
-def _analyze(reported: ReportedRun, profile: Profile, progress: Progress, run: _Run, sample: int) -> ReportedRun:
-    """Adds what the run's best checkpoint does on the validation split."""
+def _analyze(run: ReportedRun, profile: Profile, progress: Progress, sample: int) -> ReportedRun:
     context = RunContext.open(profile, progress, needs_disk=False)
-    function, checkpoint = ("combiner", run.best) if run.has_combiner else ("sum", None)
+    function, checkpoint = ("combiner", _best(run)) if _has_combiner(run) else ("sum", None)
     prepared = prepare_split(context, "val", function, checkpoint)
     model = prepared.model
     with prepared.ranking_bar(len(model.parts) + 1) as advance:
@@ -211,30 +176,20 @@ def _analyze(reported: ReportedRun, profile: Profile, progress: Progress, run: _
             advance=advance,
         )
     weights = prepared.circumstances.inference_weights
-    return replace(reported, analysis=analysis, fingerprint=model.fingerprint, inference_weights=weights)
+    return replace(run, analysis=analysis, fingerprint=model.fingerprint, inference_weights=weights)
 
 
-def _read_text(path: Path) -> str:
-    """A text file for display; empty where it is missing or cannot be read."""
-    try:
-        with open_regular(path) as file:
-            return file.read(MAX_BYTES).decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _profile_here(run: _Run, here: Profile) -> Profile:
-    """The run's own profile on this machine: the places of files and the use of the machine are those of `here`.
+def _profile_here(run: ReportedRun, stored: Profile, here: Profile) -> Profile:
+    """A run's `stored` profile on this machine: the places of files and the use of the machine are those of `here`.
 
     Images that have gone bad since are dropped if either profile says so. Raises DataError where it is for another
     data set than the run's summary.
     """
-    stored = load_profile(run.profile)
     if stored.dataset != run.summary.dataset:
         what = f"is for {stored.dataset}, but run.json says {run.summary.dataset}"
-        raise DataError(what, where=run.profile, remedy="Restore the run's own files")
+        raise DataError(what, where=run.listed.folder / "profile.yaml", remedy="Restore the run's own files")
     choice = ClipChoice.described(run.summary.clip.model_dump(), here.workspace, "the run's").found_at(here.clip.model)
-    checkpoint = "auto" if run.has_combiner else run.best
+    checkpoint = "auto" if _has_combiner(run) else _best(run)
     clip = stored.clip.model_copy(update={"model": choice.model, "checkpoint": checkpoint})
     machine = {name: getattr(here, name) for name in ("workspace", "roots", "shoes", "workers", "device")}
     drop = "drop" in (stored.bad_images, here.bad_images)
@@ -254,17 +209,17 @@ def _moved(stored: Profile, here: Profile) -> list[str]:
     return [part for key, (old, new) in places.items() if old != new for part in ("--set", f"{key}={new}")]
 
 
-def _commands(run: _Run, workspace: Path, moved: Sequence[str] = ()) -> dict[str, str]:
+def _commands(run: ReportedRun, workspace: Path, moved: Sequence[str] = ()) -> dict[str, str]:
     """The command lines that train the run again, and that evaluate it."""
     initial = run.summary.clip.checkpoint
     start = "none" if initial is None else str((workspace / initial).resolve())
-    profile = ["--profile", str(run.profile), *moved]
+    profile = ["--profile", str(run.listed.folder / "profile.yaml"), *moved]
     train = ["mlcl", *run.summary.command.split(), *profile]
     evaluate = ["mlcl", "evaluate", *profile]
-    if run.has_combiner:
+    if _has_combiner(run):
         train += ["--set", f"clip.checkpoint={start}"]
-        evaluate += ["--checkpoint", str(run.best)]
+        evaluate += ["--checkpoint", str(_best(run))]
     else:
         train += ["--from", start]
-        evaluate += ["--combining-function", "sum", "--set", f"clip.checkpoint={run.best}"]
+        evaluate += ["--combining-function", "sum", "--set", f"clip.checkpoint={_best(run)}"]
     return {"To train it again:": shlex.join(train), "To evaluate it:": shlex.join(evaluate)}

@@ -134,14 +134,14 @@ def test_every_tab_and_query_of_the_sheet_opens(open_page: Open) -> None:
 
 
 def require_consistent_card(card: Any, kind: str) -> None:
-    found = card.locator("ol.top > li")
-    assert found.count() == 10
+    images = card.locator("ol.top > li")
+    assert images.count() == 10
     rank = int(card.get_attribute("data-rank"))
     assert card.locator(".chip").inner_text() == f"rank {rank}"
     assert (rank <= 10) == (kind in ("hits", "easiest"))
-    targets = [place for place in range(10) if "target" in (found.nth(place).get_attribute("class") or "")]
+    targets = [place for place in range(10) if "target" in (images.nth(place).get_attribute("class") or "")]
     assert targets == ([rank - 1] if rank <= 10 else [])
-    scores = [float(re.findall(r"\d\.\d{3}", text)[0]) for text in found.all_inner_texts()]
+    scores = [float(re.findall(r"\d\.\d{3}", text)[0]) for text in images.all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
     ranks = card.locator("table tbody td").all_inner_texts()
     assert ranks[0] == str(rank)
@@ -149,7 +149,7 @@ def require_consistent_card(card: Any, kind: str) -> None:
     assert parts == ["whole query", "image only", "text only", "sum", "cat", "hybrid"]
     assert all(1 <= int(one) <= 60 for one in ranks)
     for place in range(10):
-        box = found.nth(place).locator("svg.picture use").bounding_box()
+        box = images.nth(place).locator("svg.picture use").bounding_box()
         assert box is not None
         assert box["width"] > 20
 

@@ -54,8 +54,8 @@ def test_many_lines_leave_room_for_the_chart_and_labels_are_not_math() -> None:
 
 def test_identifiers_differ_between_charts() -> None:
     line = Line("one", [1, 2], [1.0, 2.0])
-    found = [re.findall(r' id="([^"]*)"', draw_panel(Panel(name, "t", "u", [line]))) for name in ("a", "b")]
-    assert len({*found[0], *found[1]}) == len(found[0]) + len(found[1])
+    ids = [re.findall(r' id="([^"]*)"', draw_panel(Panel(name, "t", "u", [line]))) for name in ("a", "b")]
+    assert len({*ids[0], *ids[1]}) == len(ids[0]) + len(ids[1])
 
 
 def test_moves_are_counted_by_powers_of_two() -> None:

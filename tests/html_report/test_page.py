@@ -8,6 +8,7 @@ from mlcl_cli.html_report.analysis import Analysis, QueryResult
 from mlcl_cli.html_report.page import Comparison, EmbeddedImages, Move, ReportedRun, headlines
 from mlcl_cli.html_report.thumbnails import Thumbnail
 from mlcl_cli.retrieval.evaluation import Figures
+from mlcl_cli.runs.listing import ListedRun
 from mlcl_cli.runs.summary import BestSummary, ClipSummary, ImageSummary, RunSummary
 
 SUMMARY = RunSummary(
@@ -39,18 +40,11 @@ def reported(
             for row, rank in enumerate(ranks)
         ]
         analysis = Analysis(Figures({"recall@1": recall}, {}, {}), queries, {}, {}, {})
-    return ReportedRun(
-        number=number,
-        name=f"shoes-{number}",
-        stage="combiner",
-        state="finished",
-        summary=SUMMARY,
-        rows=[],
-        seconds=1.0,
-        profile="",
-        commands={},
-        analysis=analysis,
-    )
+    return ReportedRun(number, listed(number), SUMMARY, analysis=analysis)
+
+
+def listed(number: int) -> ListedRun:
+    return ListedRun(Path(f"missing/shoes-{number}"), "combiner", "finished", 0, {})
 
 
 def ranks_of(moves: Sequence[Move]) -> list[tuple[int, int]]:
@@ -85,10 +79,7 @@ def test_the_protocol_of_a_run_says_that_its_gallery_is_pruned() -> None:
     older = RunSummary.model_validate(SUMMARY.model_dump() | {"protocol": "shoes (pruned gallery)", "pruned": False})
     assert (older.protocol, older.pruned) == ("shoes", True)
     for summary, label in ((SUMMARY, "shoes"), (pruned, "shoes (pruned gallery)"), (older, "shoes (pruned gallery)")):
-        run = ReportedRun(
-            number=0, name="", stage="", state="", summary=summary, rows=[], seconds=0, profile="", commands={}
-        )
-        assert run.protocol == label
+        assert ReportedRun(0, listed(0), summary).protocol == label
 
 
 def test_images_are_embedded_once_and_numbered_by_first_use() -> None:
