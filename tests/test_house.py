@@ -10,7 +10,7 @@ PACKAGE = ROOT / "mlcl_cli"
 
 BASE = {"atomic_files", "errors", "formatting", "progress", "safe_reading", "seeding", "signals"}
 FEATURES = BASE | {"data", "images", "models"}
-RUNS = BASE | {"artifacts", "models"}
+RUNS = BASE | {"artifacts", "data", "models"}
 TRAINING = FEATURES | {"features", "runs"}
 RETRIEVAL = FEATURES | {"features"}
 MAY_IMPORT = {

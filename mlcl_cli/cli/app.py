@@ -170,8 +170,8 @@ def submit_cirr(
 ) -> None:
     """Write the two JSON files that CIRR's test server takes."""
     profile = context.profile
-    from mlcl_cli.workflows.evaluate import submit_cirr as run
     from mlcl_cli.workflows.run_names import checkpoint_named
+    from mlcl_cli.workflows.submit import submit_cirr as run
 
     result = run(
         profile,
@@ -210,7 +210,7 @@ def export(
         from mlcl_cli.workflows.run_names import checkpoint_named
 
         source = checkpoint_named(context.profile, checkpoint)
-    context.show(export_checkpoint(source, output, force=force))
+    context.show(export_checkpoint(source, output, force=force).as_json())
 
 
 @command(app, "demo", "mlcl demo --dataset cirr", shared=WITHOUT_PROFILE)

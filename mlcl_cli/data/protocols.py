@@ -1,4 +1,4 @@
-"""The validation protocols and their figures (METHOD.md, Sections 8.2 and 8.4)."""
+"""The validation protocols and their metrics (METHOD.md, Sections 8.2 and 8.4)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,32 +7,36 @@ from statistics import fmean, harmonic_mean
 
 Recalls = Mapping[str, float]
 Summary = Callable[[Mapping[str, Recalls]], dict[str, float]]
+PRUNED = " (pruned gallery)"
 
 
 def averages(recalls: Mapping[str, Recalls]) -> dict[str, float]:
-    """FashionIQ: every category's recalls, their averages over the categories, and the mean of those."""
-    figures = {f"{name}/{key}": value for name, figures in recalls.items() for key, value in figures.items()}
+    """FashionIQ (Section 8.2): recalls per category, their averages over the categories, and the mean of those."""
+    metrics = {f"{name}/{key}": value for name, values in recalls.items() for key, value in values.items()}
     keys = next(iter(recalls.values()))
-    average = {f"average/{key}": fmean(figures[key] for figures in recalls.values()) for key in keys}
-    return figures | average | {"average/recall": fmean(average.values())}
+    average = {f"average/{key}": fmean(values[key] for values in recalls.values()) for key in keys}
+    return metrics | average | {"average/recall": fmean(average.values())}
 
 
 def recall_mean(recalls: Mapping[str, Recalls]) -> dict[str, float]:
-    """Shoes: the recalls and their mean."""
-    (figures,) = recalls.values()
-    return {**figures, "recall_mean": fmean(figures.values())}
+    """Shoes (Section 8.2): the recalls and their mean."""
+    (values,) = recalls.values()
+    return {**values, "recall_mean": fmean(values.values())}
 
 
 def three_means(recalls: Mapping[str, Recalls]) -> dict[str, float]:
-    """CIRR: the recalls, their means (harmonic and geometric: 0 if one is 0), and the field's (R@5 + R_subset@1)/2."""
-    (figures,) = recalls.values()
-    values = tuple(figures.values())
+    """CIRR (Section 8.2): the recalls, three means, and (R@5 + R_subset@1) / 2.
+
+    The harmonic and the geometric mean are 0 if a recall is 0.
+    """
+    (metrics,) = recalls.values()
+    values = tuple(metrics.values())
     return {
-        **figures,
+        **metrics,
         "arithmetic_mean": fmean(values),
         "harmonic_mean": harmonic_mean(values),
         "geometric_mean": prod(value ** (1 / len(values)) for value in values),
-        "mean(recall@5,recall_subset@1)": fmean((figures["recall@5"], figures["recall_subset@1"])),
+        "mean(recall@5,recall_subset@1)": fmean((metrics["recall@5"], metrics["recall_subset@1"])),
     }
 
 
@@ -40,8 +44,9 @@ def three_means(recalls: Mapping[str, Recalls]) -> dict[str, float]:
 class Protocol:
     """How queries are ranked and scored.
 
-    `recall_at` are the cut-offs over the gallery, `subset_recall_at` those among a triplet's `members`;
-    `exclude_reference` takes the reference image out of both. `bests` are the figures that each pick a checkpoint.
+    `recall_at` are the cut-offs K over the gallery, `subset_recall_at` those among a triplet's `members`;
+    `exclude_reference` removes the reference image from both. Each metric in `bests` selects a checkpoint. `pruned`
+    says that bad images are missing from the gallery or the queries, so that scores do not compare with others.
     """
 
     name: str
@@ -50,6 +55,12 @@ class Protocol:
     bests: tuple[str, ...]
     summary: Summary
     subset_recall_at: tuple[int, ...] = ()
+    pruned: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name for display, which says where the gallery is pruned."""
+        return protocol_label(self.name, pruned=self.pruned)
 
 
 FASHIONIQ_ORIGINAL = Protocol("fashioniq-original", (10, 50), False, ("average/recall",), averages)
@@ -60,25 +71,35 @@ CIRR_VAL = Protocol(
 )
 
 
+def protocol_label(name: str, *, pruned: bool) -> str:
+    """A protocol's name for display."""
+    return f"{name}{PRUNED}" if pruned else name
+
+
+def split_protocol_name(label: str) -> tuple[str, bool]:
+    """The protocol's name and whether the gallery is pruned; older runs store both as one label."""
+    return label.removesuffix(PRUNED), label.endswith(PRUNED)
+
+
 def summarize(protocol: Protocol, recalls: Mapping[str, Recalls]) -> dict[str, float]:
     """The protocol's metrics, named and ordered as `--json` gives them, from the recalls of each query set.
 
-    `recalls` maps a query set's name to its "recall@K" and "recall_subset@K", in percent.
+    `recalls` maps a query set's name to its "recall@K" and "recall_subset@K" (METHOD.md, Equation 20), in percent.
     """
     keys = [f"recall@{k}" for k in protocol.recall_at] + [f"recall_subset@{k}" for k in protocol.subset_recall_at]
-    return protocol.summary({name: {key: figures[key] for key in keys} for name, figures in recalls.items()})
+    return protocol.summary({name: {key: values[key] for key in keys} for name, values in recalls.items()})
 
 
 def chance(protocol: Protocol, galleries: Mapping[str, int]) -> dict[str, float]:
-    """The protocol's metrics of a ranking by lot, by the size of each query set's gallery.
+    """The expected metrics of a random ranking (METHOD.md, Equation 20), from the gallery size of each query set.
 
     An image set has six members, one of which is the reference.
     """
-    left_out = 1 if protocol.exclude_reference else 0
+    removed = 1 if protocol.exclude_reference else 0
     return summarize(
         protocol,
         {
-            name: {f"recall@{k}": 100 * min(1.0, k / (size - left_out)) for k in protocol.recall_at}
+            name: {f"recall@{k}": 100 * min(1.0, k / (size - removed)) for k in protocol.recall_at}
             | {f"recall_subset@{k}": 100 * k / 5 for k in protocol.subset_recall_at}
             for name, size in galleries.items()
         },

@@ -1,1 +1,1 @@
-"""The page that shows what a run has learned."""
+"""The HTML page that shows what runs have learned."""

@@ -1,38 +1,39 @@
-"""What a model does with each query of a split: ranks, whose work they are, and queries worth looking at."""
+"""What a model does with each query of a split: ranks, the share of each query part, and queries worth a look."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mlcl_cli.data.captions import validation_caption
-from mlcl_cli.data.records import Split, Triplet
+from mlcl_cli.data.records import Triplet
 from mlcl_cli.features.bank import Table
 from mlcl_cli.html_report.change_kinds import kinds_of
 from mlcl_cli.retrieval.evaluation import Compose, Evaluation, Figures
-from mlcl_cli.retrieval.metrics import recall
-from mlcl_cli.retrieval.ranking import UNRANKED, best_of_some
+from mlcl_cli.retrieval.ranking import PAD_INDEX, UNRANKED
 from mlcl_cli.seeding import derive_generator
 
-TOP = 10  # what is shown of a ranking; a hit is a target among them
-LENGTHS = (3, 6, 9, 12, 16)  # words: the last of each class of captions
+TOP = 10  # how much of a ranking is shown; a hit is a target among them
+MAX_WORDS = (3, 6, 9, 12, 16)  # the longest caption of each class but the last
+LENGTHS = ("0 to 3 words", "4 to 6 words", "7 to 9 words", "10 to 12 words", "13 to 16 words", "17 or more words")
 
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
     """A query and its target's 1-based ranks; None where the target is not ranked, as it is its own reference.
 
-    `subset_rank` is the rank among a CIRR triplet's members; `alone` the rank by each part of the query alone.
+    `subset_rank` is the rank among a CIRR triplet's members, `part_ranks` holds the ranks by each query part alone.
     """
 
-    part: str
+    set_name: str
     triplet: Triplet
     caption: str
     rank: int | None
     subset_rank: int | None
-    alone: Mapping[str, int | None]
+    part_ranks: Mapping[str, int | None]
 
     @property
     def hit(self) -> bool:
@@ -42,7 +43,7 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True)
 class RetrievedImage:
-    """A gallery image and its score, the cosine of its angle with the query."""
+    """A gallery image and its score, the cosine similarity with the query."""
 
     name: str
     score: float
@@ -50,108 +51,113 @@ class RetrievedImage:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All queries of a split in its order, and for those in `samples`, by kind of sample, their first TOP images."""
+    """All queries of a split in order, the numbers of those in `samples` by kind, and the first TOP images of these.
+
+    `paths` holds the files of the split's images.
+    """
 
     figures: Figures
-    asked: Sequence[QueryResult]
+    queries: Sequence[QueryResult]
     samples: Mapping[str, Sequence[int]]
     tops: Mapping[int, Sequence[RetrievedImage]]
+    paths: Mapping[str, Path]
 
     def by_length(self) -> dict[str, list[int]]:
-        """Queries by how many words their caption has."""
-        classes: dict[str, list[int]] = {}
-        for first, last in zip((0, *(end + 1 for end in LENGTHS)), (*LENGTHS, None), strict=True):
-            name = f"{first} or more words" if last is None else f"{first} to {last} words"
-            own = [
-                number
-                for number, query in enumerate(self.asked)
-                if first <= len(query.caption.split()) and (last is None or len(query.caption.split()) <= last)
-            ]
-            if own:
-                classes[name] = own
-        return classes
+        """Query numbers by the length of the caption, shortest first."""
+        classes = self._classes(lambda query: [LENGTHS[bisect_left(MAX_WORDS, len(query.caption.split()))]])
+        return {name: classes[name] for name in LENGTHS if name in classes}
 
     def by_kind(self) -> dict[str, list[int]]:
-        """Queries by the kinds of change that their caption names, most frequent first; a caption may name several."""
-        classes: dict[str, list[int]] = {}
-        for number, query in enumerate(self.asked):
-            for kind in kinds_of(query.caption):
-                classes.setdefault(kind, []).append(number)
+        """Query numbers by the kinds of change that the caption names, most frequent first; there may be several."""
+        classes = self._classes(lambda query: kinds_of(query.caption))
         return dict(sorted(classes.items(), key=lambda item: -len(item[1])))
 
-    def recall(self, queries: Sequence[int], alone: str | None = None) -> float:
-        """recall@TOP in percent over `queries`, by the whole query or by one part of it."""
-        ranks = [self.asked[n].rank if alone is None else self.asked[n].alone[alone] for n in queries]
-        return recall(torch.tensor([UNRANKED if rank is None else rank for rank in ranks]), TOP)
+    def recall(self, numbers: Sequence[int], part: str | None = None) -> float:
+        """recall@TOP (METHOD.md, Equation 20) of the queries `numbers`, by the whole query or by one of its parts."""
+        queries = [self.queries[number] for number in numbers]
+        ranks = [query.rank if part is None else query.part_ranks[part] for query in queries]
+        return 100 * sum(rank is not None and rank <= TOP for rank in ranks) / len(ranks)
+
+    def _classes(self, names_of: Callable[[QueryResult], Iterable[str]]) -> dict[str, list[int]]:
+        classes: dict[str, list[int]] = {}
+        for number, query in enumerate(self.queries):
+            for name in names_of(query):
+                classes.setdefault(name, []).append(number)
+        return classes
 
 
-def analysis(
+def analyze(
     evaluation: Evaluation,
-    split: Split,
     images: Table,
     texts: Table,
     compose: Compose,
-    alone: Mapping[str, Compose],
+    parts: Mapping[str, Compose],
     *,
     sample: int,
     seed: int = 0,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Analysis:
-    """Ranks every query as `evaluation` does, also by each part `alone`, and picks `sample` of each kind to show.
+    """Ranks every query as `evaluation` does, also by each of the query's `parts`, and samples `sample` of each kind.
 
-    `advance` hears how many queries are ranked, len(alone) + 1 times in all. Raises as `Evaluation` does.
+    `advance` is called with the number of further queries ranked, each len(parts) + 1 times. Raises as `Evaluation`
+    does.
     """
     ranks = evaluation.ranks(images, texts, compose, advance)
-    parts = {name: evaluation.ranks(images, texts, one, advance) for name, one in alone.items()}
-    asked = []
-    for part in split.sets:
-        told = ranks[part.name]
-        for row, triplet in enumerate(part.triplets):
-            by_part = {name: _rank(found[part.name].gallery, row) for name, found in parts.items()}
-            subset = None if told.subset is None else _rank(told.subset, row)
-            caption = validation_caption(split.dataset, triplet)
-            asked.append(QueryResult(part.name, triplet, caption, _rank(told.gallery, row), subset, by_part))
-    samples = _samples(asked, sample, seed)
-    first = [number for number, query in enumerate(asked) if query.rank == 1]
-    tops = dict(
-        _tops(evaluation, split, images, texts, compose, {*first, *(n for some in samples.values() for n in some)})
+    by_part = {name: evaluation.ranks(images, texts, part, advance) for name, part in parts.items()}
+    queries = [
+        QueryResult(
+            set_name=query_set.name,
+            triplet=triplet,
+            caption=evaluation.caption_of(triplet),
+            rank=_rank(ranks[query_set.name].gallery, row),
+            subset_rank=_rank(ranks[query_set.name].subset, row),
+            part_ranks={name: _rank(part[query_set.name].gallery, row) for name, part in by_part.items()},
+        )
+        for query_set in evaluation.split.sets
+        for row, triplet in enumerate(query_set.triplets)
+    ]
+    samples = _samples(queries, sample, seed)
+    first = [number for number, query in enumerate(queries) if query.rank == 1]
+    wanted = {*first, *(number for numbers in samples.values() for number in numbers)}
+    tops = dict(_tops(evaluation, images, texts, compose, wanted))
+    samples["easiest"] = sorted(first, key=lambda number: -_margin(tops[number]))[:sample]
+    shown = sorted({number for numbers in samples.values() for number in numbers})
+    return Analysis(
+        figures=evaluation.figures(ranks),
+        queries=queries,
+        samples=samples,
+        tops={number: tops[number] for number in shown},
+        paths=evaluation.split.paths,
     )
-    samples["easiest"] = sorted(first, key=lambda n: -_margin(tops[n]))[:sample]
-    shown = {number for some in samples.values() for number in some}
-    return Analysis(evaluation.figures(ranks), asked, samples, {number: tops[number] for number in sorted(shown)})
 
 
-def _samples(asked: Sequence[QueryResult], count: int, seed: int) -> dict[str, list[int]]:
-    """Hits and misses drawn by lot, and the queries whose targets are ranked last."""
-    order = torch.randperm(len(asked), generator=derive_generator(seed, "report")).tolist()
-    hits = [number for number in order if asked[number].hit]
-    misses = [number for number in order if not asked[number].hit]
-    hardest = sorted(misses, key=lambda n: (-(asked[n].rank or 0), n))
+def _samples(queries: Sequence[QueryResult], count: int, seed: int) -> dict[str, list[int]]:
+    """Random hits, random misses, and the queries whose targets rank lowest."""
+    order = torch.randperm(len(queries), generator=derive_generator(seed, "report")).tolist()
+    hits = [number for number in order if queries[number].hit]
+    misses = [number for number in order if not queries[number].hit]
+    hardest = sorted(misses, key=lambda number: (-(queries[number].rank or 0), number))
     return {"hits": sorted(hits[:count]), "misses": sorted(misses[:count]), "hardest": hardest[:count]}
 
 
 def _tops(
-    evaluation: Evaluation, split: Split, images: Table, texts: Table, compose: Compose, wanted: Collection[int]
+    evaluation: Evaluation, images: Table, texts: Table, compose: Compose, wanted: Collection[int]
 ) -> Iterator[tuple[int, list[RetrievedImage]]]:
-    """The first TOP images of the queries `wanted`, which are numbered over all sets."""
-    before = 0
-    for part, (_, rows, queries, gallery) in zip(split.sets, evaluation.composed(images, texts, compose), strict=True):
-        own = sorted(number - before for number in wanted if before <= number < before + len(part.triplets))
-        if own:
-            best = best_of_some(queries, gallery, torch.tensor(own), TOP, excluded=rows.excluded)
-            for number, names, scores in zip(own, best.rows.tolist(), best.scores.tolist(), strict=True):
-                pairs = zip(names, scores, strict=True)
-                yield (
-                    before + number,
-                    [RetrievedImage(part.gallery[row], score) for row, score in pairs if score > -math.inf],
-                )
-        before += len(part.triplets)
+    """The first TOP images of the queries `wanted`, which are numbered across all sets."""
+    start = 0
+    for queries in evaluation.compose(images, texts, compose):
+        end = start + len(queries.part.triplets)
+        if numbers := sorted(number for number in wanted if start <= number < end):
+            top = queries.top(TOP, selected=torch.tensor(numbers) - start)
+            for number, rows, scores in zip(numbers, top.rows.tolist(), top.scores.tolist(), strict=True):
+                pairs = zip(rows, scores, strict=True)
+                yield number, [RetrievedImage(queries.part.gallery[row], s) for row, s in pairs if row != PAD_INDEX]
+        start = end
 
 
 def _margin(top: Sequence[RetrievedImage]) -> float:
     return top[0].score - top[1].score if len(top) > 1 else math.inf
 
 
-def _rank(ranks: Tensor, row: int) -> int | None:
-    rank = int(ranks[row])
-    return None if rank == UNRANKED else rank
+def _rank(ranks: Tensor | None, row: int) -> int | None:
+    return None if ranks is None or ranks[row] == UNRANKED else int(ranks[row])

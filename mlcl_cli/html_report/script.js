@@ -1,4 +1,4 @@
-// Without this script every panel is shown, one below the other.
+// Without this script, all panels are visible, one below the other.
 for (const tabs of document.querySelectorAll("[data-tabs]")) {
   const list = tabs.querySelector("[role=tablist]");
   const buttons = [...list.children];

@@ -1,4 +1,4 @@
-"""Small copies of pictures, to be embedded in a page."""
+"""Small copies of images, to embed in a page."""
 
 import base64
 import io
@@ -10,13 +10,13 @@ from PIL import Image
 
 from mlcl_cli.images.decode import BadImage, open_image, read_files
 
-LARGEST = 128  # pixels, of the longer side
+MAX_SIDE = 128  # pixels
 QUALITY = 74
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A JPEG picture and its size in pixels."""
+    """A JPEG image and its size in pixels."""
 
     width: int
     height: int
@@ -24,23 +24,23 @@ class Thumbnail:
 
     @property
     def uri(self) -> str:
-        """The picture itself, as an address."""
+        """The image as a `data:` URI."""
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode()}"
 
 
 def thumbnails(
     files: Sequence[tuple[str, Path]], workers: int, advance: Callable[[int], object] = lambda _: None
 ) -> Iterator[Thumbnail | None]:
-    """A small copy of each picture, None for one that cannot be read."""
-    for found in read_files(files, lambda path, _: _thumbnail(open_image(path)), workers):
+    """A small copy of each image, None for one that cannot be read."""
+    for result in read_files(files, lambda path, _: _thumbnail(open_image(path)), workers):
         advance(1)
-        yield None if isinstance(found, BadImage) else found
+        yield None if isinstance(result, BadImage) else result
 
 
 def _thumbnail(image: Image.Image) -> Thumbnail:
     small = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    small.thumbnail((LARGEST, LARGEST))
-    if small.mode == "RGBA":  # on white, as product photographs are
+    small.thumbnail((MAX_SIDE, MAX_SIDE))
+    if small.mode == "RGBA":  # on white, like product photographs
         small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
     file = io.BytesIO()
     small.save(file, "JPEG", quality=QUALITY, optimize=True)

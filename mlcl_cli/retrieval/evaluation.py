@@ -1,8 +1,7 @@
-"""One evaluation for all data sets and stages."""
+"""How all data sets, stages and commands query: compose, rank the gallery, then compute metrics or list images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,25 +10,17 @@ from torch.nn.functional import normalize
 from mlcl_cli.data.protocols import Protocol, summarize
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.features.bank import Table
-from mlcl_cli.models.combiner import Combiner, Level
+from mlcl_cli.models.combiner import Combiner, InferenceWeights, Level
 from mlcl_cli.retrieval.metrics import recalls
-from mlcl_cli.retrieval.ranking import PAD_INDEX, Ranks, rank_targets
+from mlcl_cli.retrieval.ranking import PAD_INDEX, Ranks, TopRows, rank_targets, top_k
 
-Compose = Callable[[Tensor, Tensor], Tensor]
-QUERIES_AT_ONCE = 512
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Metrics in percent, and how many queries and gallery images they are over, by set."""
-
-    metrics: dict[str, float]
-    queries: dict[str, int]
-    gallery: dict[str, int]
+Compose = Callable[[Tensor, Tensor], Tensor]  # raw text and image features (B, d) → unit queries (B, d)
+Advance = Callable[[int], object]
+COMPOSED_AT_ONCE = 512
 
 
 def sum_query(text: Tensor, image: Tensor) -> Tensor:
-    """The baseline without a combiner (METHOD.md, Equation 17): n(f_ref + f_txt)."""
+    """The baseline without a combiner: n(f_ref + f_txt) (METHOD.md, Equation 17)."""
     return normalize(image + text, dim=-1)
 
 
@@ -43,121 +34,131 @@ def text_query(text: Tensor, image: Tensor) -> Tensor:  # noqa: ARG001
     return normalize(text, dim=-1)
 
 
+def combiner_query(combiner: Combiner, weights: InferenceWeights) -> Compose:
+    """The combiner's query (METHOD.md, Equations 15 and 16). Call in eval mode."""
+    return lambda text, image: combiner.queries(text, image, weights)
+
+
 def level_query(combiner: Combiner, level: Level) -> Compose:
-    """One level of the combiner alone, as a unit query. Call in eval mode."""
-
-    def compose(text: Tensor, image: Tensor) -> Tensor:
-        return normalize(combiner.query_parts(text, image)[level], dim=-1)
-
-    return compose
+    """One level of the combiner alone (METHOD.md, Equations 7–9), as a unit query. Call in eval mode."""
+    return lambda text, image: normalize(combiner.query_parts(text, image)[level], dim=-1)
 
 
-class IndexedSet(NamedTuple):
+@dataclass(frozen=True)
+class Figures:
+    """Metrics in percent, and how many queries and gallery images they are over, by query set."""
+
+    metrics: dict[str, float]
+    queries: dict[str, int]
+    gallery: dict[str, int]
+
+
+@dataclass(frozen=True)
+class IndexedSet:
     """A query set as int64 rows on the device.
 
     `gallery` (G,) and `references` (Q,) are rows of the image table, `captions` (Q,) of the text table; `targets`,
-    `excluded` and `members` are what `rank_targets` takes.
+    `excluded` and `members` are what `rank_targets` takes. `targets` is None in a test split.
     """
 
     gallery: Tensor
     references: Tensor
     captions: Tensor
-    targets: Tensor
+    targets: Tensor | None
     excluded: Tensor | None
     members: Tensor | None
 
 
-class Composed(NamedTuple):
-    """A set, its unit queries (Q, d) and its gallery's unit features (G, d)."""
+@dataclass(frozen=True)
+class ComposedSet:
+    """A query set with its unit queries (Q, d) and its gallery's unit features (G, d), both fp32."""
 
-    name: str
+    part: QuerySet
     rows: IndexedSet
     queries: Tensor
     gallery: Tensor
 
+    def rank(self, advance: Advance = lambda _: None) -> Ranks:
+        """The ranks of the targets, in the order of the triplets. Raises NotFiniteError as `rank_targets` does."""
+        rows = self.rows
+        assert rows.targets is not None
+        return rank_targets(
+            self.queries, self.gallery, rows.targets, excluded=rows.excluded, members=rows.members, advance=advance
+        )
+
+    def top(self, k: int, *, selected: Tensor | None = None, among_members: bool = False) -> TopRows:
+        """The `k` best gallery rows of each query, or of those `selected`, as `top_k` gives them."""
+        members = self.rows.members if among_members else None
+        return top_k(self.queries, self.gallery, k, selected=selected, excluded=self.rows.excluded, members=members)
+
 
 class Evaluation:
-    """A split's protocol (METHOD.md, Section 8.2), for any number of features and queries.
+    """A split under a protocol (METHOD.md, Section 8.2), for any number of features and queries.
 
     The names are looked up once: a validation after every epoch is gathers and products.
     """
 
     def __init__(self, split: Split, protocol: Protocol, caption_of: Callable[[Triplet], str]) -> None:
-        self._split, self._protocol, self._caption_of = split, protocol, caption_of
+        self.split, self.protocol, self.caption_of = split, protocol, caption_of
         self._rows: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
         self._sets: list[IndexedSet] = []
 
-    def __call__(
-        self, images: Table, texts: Table, compose: Compose, advance: Callable[[int], object] = lambda _: None
-    ) -> Figures:
-        """Ranks every query of every set and summarises; `advance` hears how many more are ranked.
+    def __call__(self, images: Table, texts: Table, compose: Compose, advance: Advance = lambda _: None) -> Figures:
+        """Ranks every query and computes the protocol's metrics; `advance` is called as by `rank_targets`.
 
         Raises NotFiniteError where a score would not be finite.
         """
         return self.figures(self.ranks(images, texts, compose, advance))
 
     def figures(self, ranks: Mapping[str, Ranks]) -> Figures:
-        """The protocol's figures of `ranks` by set."""
-        parts, at = self._split.sets, (self._protocol.recall_at, self._protocol.subset_recall_at)
+        """The protocol's metrics from the ranks of each query set."""
+        cutoffs = self.protocol.recall_at, self.protocol.subset_recall_at
         return Figures(
-            summarize(self._protocol, {name: recalls(found, *at) for name, found in ranks.items()}),
-            {part.name: len(part.triplets) for part in parts},
-            {part.name: len(part.gallery) for part in parts},
+            summarize(self.protocol, {name: recalls(part, *cutoffs) for name, part in ranks.items()}),
+            {part.name: len(part.triplets) for part in self.split.sets},
+            {part.name: len(part.gallery) for part in self.split.sets},
         )
 
     def ranks(
-        self, images: Table, texts: Table, compose: Compose, advance: Callable[[int], object] = lambda _: None
+        self, images: Table, texts: Table, compose: Compose, advance: Advance = lambda _: None
     ) -> dict[str, Ranks]:
-        """The targets' ranks of each set, in the order of its triplets. Raises as a call does."""
-        return {
-            name: rank_targets(
-                queries, gallery, part.targets, excluded=part.excluded, members=part.members, advance=advance
-            )
-            for name, part, queries, gallery in self.composed(images, texts, compose)
-        }
+        """The targets' ranks of each query set, in the order of its triplets. Raises as a call does."""
+        return {one.part.name: one.rank(advance) for one in self.compose(images, texts, compose)}
 
     @torch.no_grad()
-    def composed(self, images: Table, texts: Table, compose: Compose) -> Iterator[Composed]:
-        """The sets, one at a time, with their unit queries and galleries."""
+    def compose(self, images: Table, texts: Table, compose: Compose) -> Iterator[ComposedSet]:
+        """The query sets, one at a time, with unit queries and galleries (METHOD.md, Equation 18)."""
         if (images.rows, texts.rows) != self._rows:
             self._rows = (images.rows, texts.rows)
-            self._sets = [index_set(part, self._protocol, images, texts, self._caption_of) for part in self._split.sets]
-        for part, indexed in zip(self._split.sets, self._sets, strict=True):
-            gallery = normalize(images.values.index_select(0, indexed.gallery), dim=-1)
-            queries = compose_queries(indexed.captions, indexed.references, images.values, texts.values, compose)
-            yield Composed(part.name, indexed, queries, gallery)
+            self._sets = [self._index(part, images, texts) for part in self.split.sets]
+        for part, rows in zip(self.split.sets, self._sets, strict=True):
+            gallery = normalize(images.values.index_select(0, rows.gallery), dim=-1)
+            chunks = zip(rows.captions.split(COMPOSED_AT_ONCE), rows.references.split(COMPOSED_AT_ONCE), strict=True)
+            queries = [
+                compose(texts.values.index_select(0, captions), images.values.index_select(0, references)).float()
+                for captions, references in chunks
+            ]
+            yield ComposedSet(part, rows, torch.cat(queries), gallery)
 
-
-def compose_queries(captions: Tensor, references: Tensor, images: Tensor, texts: Tensor, compose: Compose) -> Tensor:
-    """Unit queries (Q, d) in fp32 from rows (Q,) of the text and the image table, composed in chunks."""
-    chunks = zip(captions.split(QUERIES_AT_ONCE), references.split(QUERIES_AT_ONCE), strict=True)
-    return torch.cat(
-        [compose(texts.index_select(0, text), images.index_select(0, image)).float() for text, image in chunks]
-    )
-
-
-def index_set(
-    part: QuerySet, protocol: Protocol, images: Table, texts: Table, caption_of: Callable[[Triplet], str]
-) -> IndexedSet:
-    """Looks up the rows of a set whose triplets have targets."""
-    device = images.values.device
-    row = {name: number for number, name in enumerate(part.gallery)}
-    targets = torch.tensor([row[triplet.target] for triplet in part.triplets if triplet.target is not None])
-    excluded = members = None
-    if protocol.exclude_reference:
-        excluded = torch.tensor([row.get(triplet.reference, PAD_INDEX) for triplet in part.triplets]).to(device)
-    if protocol.subset_recall_at:
-        widest = max(len(triplet.members) for triplet in part.triplets)
-        members = torch.full((len(part.triplets), widest), PAD_INDEX)
-        for number, triplet in enumerate(part.triplets):
-            own = [row[name] for name in triplet.members if name in row]
-            members[number, : len(own)] = torch.tensor(own, dtype=torch.int64)
-        members = members.to(device)
-    return IndexedSet(
-        images.index(part.gallery),
-        images.index([triplet.reference for triplet in part.triplets]),
-        texts.index([caption_of(triplet) for triplet in part.triplets]),
-        targets.to(device),
-        excluded,
-        members,
-    )
+    def _index(self, part: QuerySet, images: Table, texts: Table) -> IndexedSet:
+        device = images.values.device
+        row = {name: number for number, name in enumerate(part.gallery)}
+        targets = [row[triplet.target] for triplet in part.triplets if triplet.target is not None]
+        excluded = members = None
+        if self.protocol.exclude_reference:
+            excluded = torch.tensor([row.get(triplet.reference, PAD_INDEX) for triplet in part.triplets]).to(device)
+        if self.protocol.subset_recall_at:
+            widest = max(len(triplet.members) for triplet in part.triplets)
+            padded = [
+                [*present, *[PAD_INDEX] * (widest - len(present))]
+                for present in ([row[name] for name in triplet.members if name in row] for triplet in part.triplets)
+            ]
+            members = torch.tensor(padded, dtype=torch.int64).to(device)
+        return IndexedSet(
+            gallery=images.index(part.gallery),
+            references=images.index([triplet.reference for triplet in part.triplets]),
+            captions=texts.index([self.caption_of(triplet) for triplet in part.triplets]),
+            targets=torch.tensor(targets).to(device) if len(targets) == len(part.triplets) else None,
+            excluded=excluded,
+            members=members,
+        )

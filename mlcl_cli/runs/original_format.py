@@ -23,7 +23,7 @@ FORMAT = "mlcl export 1"
 MAX_DESCRIPTION = 2**20
 # Enough to rank as before the export and to find the CLIP of a combiner; nothing about the machine or its folders.
 EXPORTED = (
-    "kind", "fingerprint", "epoch", "architecture", "clip", "image", "dataset", "protocol", "encoder", "seed",
+    "kind", "fingerprint", "epoch", "architecture", "clip", "image", "dataset", "protocol", "pruned", "encoder", "seed",
     "selected_by", "score", "probe",
 )  # fmt: skip
 

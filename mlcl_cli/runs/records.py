@@ -36,6 +36,7 @@ class RunRecord(_Described):
     state: str
     dataset: str
     protocol: str
+    pruned: bool = False
     image: ImageRecord
     clip: ClipRecord
     bests: dict[str, BestRecord]

@@ -9,8 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mlcl_cli.data.protocols import split_protocol_name
 from mlcl_cli.errors import DataError
 from mlcl_cli.runs.logs import NAMES
 
@@ -89,6 +90,7 @@ class RunSummary(_Part):
     bests: dict[Metric, BestSummary]
     dataset: str
     protocol: str
+    pruned: bool = False
     clip: ClipSummary
     image: ImageSummary
     seed: int
@@ -98,6 +100,15 @@ class RunSummary(_Part):
     profile: dict[str, Any] = Field(default_factory=dict)
     encoder: Literal["text", "image", "both"] | None = None
     architecture: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_protocol(cls, data: object) -> object:
+        """Older versions store a pruned gallery in the protocol's name."""
+        if not isinstance(data, dict) or not isinstance(data.get("protocol"), str):
+            return data
+        name, pruned = split_protocol_name(data["protocol"])
+        return {**data, "protocol": name, "pruned": True} if pruned else data
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -12,7 +12,7 @@ from mlcl_cli.models.encoder import TOWERS, Towers
 from mlcl_cli.runs.description import ImageRecord
 from mlcl_cli.runs.listing import ListedRun, list_runs
 from mlcl_cli.runs.records import BestRecord, RunRecord, read_record
-from mlcl_cli.workflows.run_context import PRUNED, RunContext
+from mlcl_cli.workflows.run_context import RunContext
 
 SHOWN = 3
 
@@ -187,7 +187,6 @@ def _finished(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _candidate(run: ListedRun, summary: RunRecord, best: BestRecord, lineage: _Lineage) -> Candidate:
-    pruned = summary.protocol.endswith(PRUNED)
     data = None if summary.data is None else summary.data.get("val")
     towers = lineage.towers
     if summary.encoder is not None and towers is not None:
@@ -198,9 +197,7 @@ def _candidate(run: ListedRun, summary: RunRecord, best: BestRecord, lineage: _L
         run.state,
         summary.created,
         summary.seed,
-        Conditions(
-            summary.protocol.removesuffix(PRUNED), str(summary.image), data, not pruned, summary.inference_weights
-        ),
+        Conditions(summary.protocol, str(summary.image), data, not summary.pruned, summary.inference_weights),
         summary.clip.fingerprint,
         lineage.base,
         towers,

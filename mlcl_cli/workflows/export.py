@@ -1,39 +1,49 @@
-"""`mlcl export`: checkpoints for the original code."""
+"""`mlcl export`: checkpoints in the original code's format."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlcl_cli.atomic_files import require_replaceable
 from mlcl_cli.errors import UsageError
 from mlcl_cli.runs.checkpoints import load_checkpoint
 from mlcl_cli.runs.original_format import FORMAT, description_path, write_original
 
-ENDINGS = (".pt", ".pth")
+SUFFIXES = (".pt", ".pth")
 
 
-def export_checkpoint(source: Path, output: Path, *, force: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written, and what the original code cannot take over from it."""
+
+    kind: str
+    tensors: int
+    files: tuple[Path, ...]
+    warnings: Sequence[str]
+
+    def as_json(self) -> dict[str, object]:
+        """The object that `--json` prints."""
+        result = {"command": "export", "kind": self.kind, "tensors": self.tensors, "files": list(map(str, self.files))}
+        return {**result, "warnings": list(self.warnings)} if self.warnings else result
+
+
+def export_checkpoint(source: Path, output: Path, *, force: bool) -> ExportResult:
     """Writes `source`, a tuned CLIP or a combiner, in the original format, and its description beside it.
 
-    Raises UsageError for an output that is not a new `.pt` or `.pth` file; `force` replaces an old one, but never
+    Raises UsageError for an output that is not a new .pt or .pth file; `force` replaces an existing one, but never
     `source` itself.
     """
-    if output.suffix.lower() not in ENDINGS:
+    if output.suffix.lower() not in SUFFIXES:
         raise UsageError("expected a name that ends in .pt or .pth", where=output, remedy="Only that format is written")
-    beside = description_path(output)
-    for path in (output, beside):
+    description = description_path(output)
+    for path in (output, description):
         if path.exists() and source.exists() and path.samefile(source):
             raise UsageError("is the checkpoint to export", where=path, remedy="Choose another output")
         if path.exists() and not path.is_file():
             raise UsageError("is not a regular file", where=path, remedy="Choose another output")
         if path.exists() and not force:
             raise UsageError("already exists", where=path, remedy="Use --force to overwrite it")
-    require_replaceable(beside, f'"format": "{FORMAT}"', "the description of an export")
+    require_replaceable(description, f'"format": "{FORMAT}"', "the description of an export")
     checkpoint = load_checkpoint(source)
     export = write_original(output, checkpoint.state, checkpoint.about)
-    return {
-        "command": "export",
-        "kind": checkpoint.kind,
-        "tensors": len(checkpoint.state),
-        "files": [str(path) for path in export.files],
-        **({"warnings": list(export.warnings)} if export.warnings else {}),
-    }
+    return ExportResult(checkpoint.kind, len(checkpoint.state), export.files, export.warnings)

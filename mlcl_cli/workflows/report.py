@@ -3,48 +3,44 @@
 import logging
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from mlcl_cli import __version__
 from mlcl_cli.atomic_files import require_replaceable, write_file
 from mlcl_cli.config import Profile, load_profile
 from mlcl_cli.errors import DataError, MlclError, StuckError, UsageError
 from mlcl_cli.formatting import counted
-from mlcl_cli.html_report.analysis import Analysis, analysis
-from mlcl_cli.html_report.page import Page, Reported
-from mlcl_cli.html_report.thumbnails import thumbnails
+from mlcl_cli.html_report.analysis import analyze
+from mlcl_cli.html_report.page import Page, ReportedRun
+from mlcl_cli.html_report.thumbnails import Thumbnail, thumbnails
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.progress import NOTICE, Progress, without_notes
-from mlcl_cli.runs.listing import ListedRun, find_run, list_runs
-from mlcl_cli.runs.logs import TIMES, read_log
-from mlcl_cli.runs.summary import MAX_BYTES
-from mlcl_cli.safe_reading import open_regular
+from mlcl_cli.runs.listing import STAGES, find_run, list_runs
+from mlcl_cli.runs.summary import RunSummary
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice, best_in_words, choose_run, named_clip
-from mlcl_cli.workflows.evaluate import load_retrieval_model, validation_of
+from mlcl_cli.workflows.retrieval_model import prepare_split
 from mlcl_cli.workflows.run_context import RunContext
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 3  # runs in a file's name
-SIGN = '<meta name="generator" content="mlcl'
-Paths = dict[str, dict[str, Path]]
+MAX_NAMED = 3  # runs in a file's name
+SIGNATURE = '<meta name="generator" content="mlcl'
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """The page, and the runs on it that have a retrieval sheet."""
+    """The page, and which of its runs have a retrieval sheet."""
 
     path: Path
-    runs: Mapping[str, bool]
+    sheets: Mapping[str, bool]
     seconds: float
 
-    def as_json(self) -> dict[str, Any]:
-        """One plain object."""
-        runs = [{"run": name, "sheet": sheet} for name, sheet in self.runs.items()]
+    def as_json(self) -> dict[str, object]:
+        """The object that `--json` prints."""
+        runs = [{"run": label, "sheet": sheet} for label, sheet in self.sheets.items()]
         size = self.path.stat().st_size
         return {"command": "report", "file": str(self.path), "bytes": size, "runs": runs, "seconds": self.seconds}
 
@@ -60,42 +56,42 @@ def write_report(
 ) -> ReportResult:
     """Writes one HTML file about the runs named, `every` run, or the best finished combiner (else fine-tuning).
 
-    Figures are those that each run logged; `sample` queries of each kind are shown as its best checkpoint ranks them.
-    A run whose data or weights are not at hand is shown without them. Raises UsageError where there is nothing to show.
+    Metrics are those that each run logged; `sample` queries of each kind are shown as its best checkpoint ranks them.
+    A run whose data or weights are missing is shown without them. Raises UsageError where there is nothing to show.
     """
-    began = time.monotonic()
-    runs = _chosen(profile, progress, names, every=every)
-    path = output or profile.workspace / "reports" / f"{_title(runs, every=every)}.html"
+    start = time.monotonic()
+    runs = _choose(profile, progress, names, every=every)
+    path = output or profile.workspace / "reports" / f"{_file_name(runs, every=every)}.html"
     if path.suffix not in (".html", ".htm"):
         raise UsageError("must end in .html", where=path, remedy="Choose another --output")
-    require_replaceable(path, SIGN, "a report")
-    paths: Paths = {}
-    reported = [_reported(profile, progress, number, run, sample, paths) for number, run in enumerate(runs)]
-    title = f"{runs[0].stage}/{runs[0].folder.name}" if len(runs) == 1 else f"{len(runs)} runs side by side"
-    page = Page(title, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", __version__, reported, sample)
-    wanted = sorted(page.wanted())
-    files = [(name, paths[dataset][name]) for dataset, name in wanted]
-    with progress.bar(f"Embedding {counted(len(files), 'picture')}", len(files)) as advance:
-        small = thumbnails(files, choose_workers(profile.workers), advance)
-        pictures = {key: found for key, found in zip(wanted, small, strict=True) if found is not None}
-    write_file(path, replace(page, pictures=pictures).html().encode(errors="backslashreplace"))
-    return ReportResult(path, {run.label: run.analysis is not None for run in reported}, time.monotonic() - began)
+    require_replaceable(path, SIGNATURE, "a report")
+    runs = [_report(profile, progress, run, sample) for run in runs]
+
+    def embed(images: Sequence[tuple[str, Path]]) -> Iterator[Thumbnail | None]:
+        with progress.bar(f"Embedding {counted(len(images), 'image')}", len(images)) as advance:
+            yield from thumbnails(images, choose_workers(profile.workers), advance)
+
+    title = runs[0].label if len(runs) == 1 else f"{len(runs)} runs side by side"
+    page = Page(title, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", __version__, runs, sample)
+    write_file(path, page.html(embed).encode(errors="backslashreplace"))
+    sheets = {run.label: run.analysis is not None for run in runs}
+    return ReportResult(path, sheets, time.monotonic() - start)
 
 
-def _chosen(profile: Profile, progress: Progress, names: Sequence[str], *, every: bool) -> list[ListedRun]:
-    """The runs to show; each has a best epoch. Damaged ones are skipped with a warning unless they are named."""
-    if names:
-        runs = list({run.folder: run for run in (find_run(profile, name) for name in names)}.values())
-        if damaged := [run.problem for run in runs if run.problem is not None]:
-            raise damaged[0]
-        if empty := [run for run in runs if not run.summary["bests"]]:
-            raise UsageError("has no validated epoch yet", where=empty[0].folder, remedy="Wait for its first one")
-        return runs
-    listed = list_runs(profile)
-    runs = [run for run in listed if run.summary["bests"]]
+def _choose(profile: Profile, progress: Progress, names: Sequence[str], *, every: bool) -> list[ReportedRun]:
+    """The runs to show. Damaged ones are skipped with a warning unless they are named."""
+    listed = [find_run(profile, name) for name in names] if names else list_runs(profile)
+    listed = list({run.folder: run for run in listed}.values())
     damaged = [run.problem for run in listed if run.problem is not None]
-    if damaged and not runs:
+    summaries = [(run, RunSummary.model_validate(dict(run.summary))) for run in listed if run.problem is None]
+    validated = [(run, summary) for run, summary in summaries if summary.bests]
+    if damaged and (names or not validated):
         raise damaged[0]
+    if names and (empty := [run.folder for run, summary in summaries if not summary.bests]):
+        raise UsageError("has no validated epoch yet", where=empty[0], remedy="Wait for its first one")
+    runs = [ReportedRun(number, run, summary) for number, (run, summary) in enumerate(validated)]
+    if names:
+        return runs
     if every:
         for problem in damaged:
             logger.warning(f"skipped a run: {problem}")
@@ -107,120 +103,97 @@ def _chosen(profile: Profile, progress: Progress, names: Sequence[str], *, every
     return runs
 
 
-def _best_run(profile: Profile, progress: Progress, runs: Sequence[ListedRun]) -> list[ListedRun]:
+def _best_run(profile: Profile, progress: Progress, runs: Sequence[ReportedRun]) -> list[ReportedRun]:
     """The run that `evaluate` would take; where no combiner fits, the best fine-tuning run.
 
-    A CLIP that cannot be loaded decides nothing: the page is written without it.
+    A CLIP that cannot be loaded is ignored: the page is written without it.
     """
     context = RunContext.open(profile.model_copy(update={"device": "auto"}), progress, writes=False)
-    for stage in ("combiner", "finetune"):
-        if any(run.stage == stage and run.summary.get("dataset") == profile.dataset for run in runs):
-            try:
-                chosen = choose_run(context, stage, named_clip(context) if stage == "combiner" else None)
-            except StuckError:
-                raise
-            except MlclError as error:
-                logger.warning(str(error))
-                chosen = choose_run(context, stage, None, any_base=True)
-            if chosen is not None:
-                logger.log(NOTICE, f"Run: {chosen.run.name}, {best_in_words(context, chosen)}")
-                return [run for run in runs if run.folder == chosen.run.checkpoint.parent]
+    for stage in reversed(STAGES):
+        candidates = [run for run in runs if run.listed.stage == stage and run.summary.dataset == profile.dataset]
+        if not candidates:
+            continue
+        try:
+            chosen = choose_run(context, stage, named_clip(context) if _has_combiner(candidates[0]) else None)
+        except StuckError:
+            raise
+        except MlclError as error:
+            logger.warning(str(error))
+            chosen = choose_run(context, stage, None, any_base=True)
+        if chosen is not None:
+            logger.log(NOTICE, f"Run: {chosen.run.name}, {best_in_words(context, chosen)}")
+            return [replace(run, number=0) for run in candidates if run.listed.folder == chosen.run.checkpoint.parent]
     return []
 
 
-def _title(runs: Sequence[ListedRun], *, every: bool) -> str:
-    """The file's name; the same runs give the same one."""
+def _file_name(runs: Sequence[ReportedRun], *, every: bool) -> str:
+    """The file's name without its suffix; the same runs give the same one."""
     if every:
         return "all"
-    named = "+".join(f"{run.stage}-{run.folder.name}" for run in runs[:SHOWN])
-    return named + (f"+{len(runs) - SHOWN}-more" if len(runs) > SHOWN else "")
+    named = "+".join(run.label.replace("/", "-") for run in runs[:MAX_NAMED])
+    return named + (f"+{len(runs) - MAX_NAMED}-more" if len(runs) > MAX_NAMED else "")
 
 
-def _reported(profile: Profile, progress: Progress, number: int, run: ListedRun, sample: int, paths: Paths) -> Reported:
-    """A run with its analysis; where that cannot be made, with the reason."""
-    found: Analysis | None = None
-    missing, fingerprint, moved = "", None, list[str]()
+def _has_combiner(run: ReportedRun) -> bool:
+    return run.summary.kind == "combiner"
+
+
+def _best(run: ReportedRun) -> Path:
+    return run.listed.folder / run.best.checkpoint
+
+
+def _report(profile: Profile, progress: Progress, run: ReportedRun, sample: int) -> ReportedRun:
+    """Adds the commands and what the best checkpoint does on the validation split, or the reason why it cannot."""
+    run = replace(run, commands=_commands(run, profile.workspace))
     try:
-        own = _profile_of(run, profile)
-        moved = _moved(load_profile(run.folder / "profile.yaml"), own)
-        logger.info(f"Looking at {run.stage}/{run.folder.name}")
+        stored = load_profile(run.listed.folder / "profile.yaml")
+        here = _profile_here(run, stored, profile)
+        run = replace(run, commands=_commands(run, profile.workspace, _moved(stored, here)))
+        logger.info(f"Analyzing {run.label}")
         with without_notes():
-            found, fingerprint = _studied(own, progress, run, sample, paths)
+            return _analyze(run, here, progress, sample)
     except StuckError:
         raise
     except MlclError as error:
-        missing = str(error)
-        logger.warning(f"{run.folder.name} has no retrieval sheet: {missing}")
-    return Reported(
-        number,
-        run.folder.name,
-        run.stage,
-        run.state,
-        run.summary,
-        read_log(run.folder),
-        sum(row["seconds"] for row in read_log(run.folder, TIMES)),
-        _text_of(run.folder / "profile.yaml"),
-        _commands(run, profile.workspace, moved),
-        found,
-        missing,
-        fingerprint,
-    )
+        logger.warning(f"{run.listed.folder.name} has no retrieval sheet: {error}")
+        return replace(run, missing=str(error))
 
 
-def _text_of(path: Path) -> str:
-    """A text file for display; empty where it is missing or cannot be read."""
-    try:
-        with open_regular(path) as file:
-            return file.read(MAX_BYTES).decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _profile_of(run: ListedRun, here: Profile) -> Profile:
-    """The run's own profile on this machine: where things lie, and how the machine is used, is as `here`.
-
-    Images that have gone bad since are dropped where either profile says so. Raises DataError where it is for another
-    data set than the run's summary.
-    """
-    own = load_profile(run.folder / "profile.yaml")
-    if own.dataset != run.summary["dataset"]:
-        what = f"is for {own.dataset}, but run.json says {run.summary['dataset']}"
-        raise DataError(what, where=run.folder / "profile.yaml", remedy="Restore the run's own files")
-    choice = ClipChoice.described(run.summary["clip"], here.workspace, "the run's").found_at(here.clip.model)
-    tuned: Path | str = "auto"
-    if run.stage == "finetune":
-        tuned = run.folder / next(iter(run.summary["bests"].values()))["checkpoint"]
-    clip = own.clip.model_copy(update={"model": choice.model, "checkpoint": tuned})
-    machine = {name: getattr(here, name) for name in ("workspace", "roots", "shoes", "workers", "device")}
-    drop = "drop" in (own.bad_images, here.bad_images)
-    return own.model_copy(update={**machine, "clip": clip, "bad_images": "drop" if drop else "stop"})
-
-
-def _studied(
-    profile: Profile, progress: Progress, run: ListedRun, sample: int, paths: Paths
-) -> tuple[Analysis, str | None]:
-    """What the best checkpoint does on the validation split, and its fingerprint."""
+def _analyze(run: ReportedRun, profile: Profile, progress: Progress, sample: int) -> ReportedRun:
     context = RunContext.open(profile, progress, needs_disk=False)
-    best = run.folder / next(iter(run.summary["bests"].values()))["checkpoint"]
-    combiner = run.stage == "combiner"
-    model = load_retrieval_model(context, "combiner" if combiner else "sum", best if combiner else None)
-    split = context.split("val")
-    ready = validation_of(context, split, model.store)
-    paths.setdefault(profile.dataset, {}).update(split.paths)
-    count = len(ready.split.triplets) * (len(model.alone) + 1)
-    with progress.bar(f"Ranking {counted(len(ready.split.triplets), 'query')}", count) as advance:
-        found = analysis(
-            ready.evaluation,
-            ready.split,
-            ready.images,
-            ready.texts,
+    function, checkpoint = ("combiner", _best(run)) if _has_combiner(run) else ("sum", None)
+    prepared = prepare_split(context, "val", function, checkpoint)
+    model = prepared.model
+    with prepared.ranking_bar(len(model.parts) + 1) as advance:
+        analysis = analyze(
+            prepared.evaluation,
+            prepared.images,
+            prepared.texts,
             model.compose,
-            model.alone,
+            model.parts,
             sample=sample,
             seed=profile.seed,
             advance=advance,
         )
-    return found, model.fingerprint or model.store.fingerprints.both
+    weights = prepared.circumstances.inference_weights
+    return replace(run, analysis=analysis, fingerprint=model.fingerprint, inference_weights=weights)
+
+
+def _profile_here(run: ReportedRun, stored: Profile, here: Profile) -> Profile:
+    """A run's `stored` profile on this machine: the places of files and the use of the machine are those of `here`.
+
+    Images that have gone bad since are dropped if either profile says so. Raises DataError where it is for another
+    data set than the run's summary.
+    """
+    if stored.dataset != run.summary.dataset:
+        what = f"is for {stored.dataset}, but run.json says {run.summary.dataset}"
+        raise DataError(what, where=run.listed.folder / "profile.yaml", remedy="Restore the run's own files")
+    choice = ClipChoice.described(run.summary.clip.model_dump(), here.workspace, "the run's").found_at(here.clip.model)
+    checkpoint = "auto" if _has_combiner(run) else _best(run)
+    clip = stored.clip.model_copy(update={"model": choice.model, "checkpoint": checkpoint})
+    machine = {name: getattr(here, name) for name in ("workspace", "roots", "shoes", "workers", "device")}
+    drop = "drop" in (stored.bad_images, here.bad_images)
+    return stored.model_copy(update={**machine, "clip": clip, "bad_images": "drop" if drop else "stop"})
 
 
 def _moved(stored: Profile, here: Profile) -> list[str]:
@@ -236,17 +209,17 @@ def _moved(stored: Profile, here: Profile) -> list[str]:
     return [part for key, (old, new) in places.items() if old != new for part in ("--set", f"{key}={new}")]
 
 
-def _commands(run: ListedRun, workspace: Path, moved: Sequence[str]) -> dict[str, str]:
-    """The command lines that make the run again, and that evaluate it."""
-    known = run.summary["clip"]["checkpoint"]
-    start = "none" if known is None else str((workspace / known).resolve())
-    profile = ["--profile", str(run.folder / "profile.yaml"), *moved]
-    best = str(run.folder / next(iter(run.summary["bests"].values()))["checkpoint"])
-    again = ["mlcl", *run.summary["command"].split(), *profile]
-    if run.stage == "combiner":
-        again += ["--set", f"clip.checkpoint={start}"]
-        evaluate = ["mlcl", "evaluate", *profile, "--checkpoint", best]
+def _commands(run: ReportedRun, workspace: Path, moved: Sequence[str] = ()) -> dict[str, str]:
+    """The command lines that train the run again, and that evaluate it."""
+    initial = run.summary.clip.checkpoint
+    start = "none" if initial is None else str((workspace / initial).resolve())
+    profile = ["--profile", str(run.listed.folder / "profile.yaml"), *moved]
+    train = ["mlcl", *run.summary.command.split(), *profile]
+    evaluate = ["mlcl", "evaluate", *profile]
+    if _has_combiner(run):
+        train += ["--set", f"clip.checkpoint={start}"]
+        evaluate += ["--checkpoint", str(_best(run))]
     else:
-        again += ["--from", start]
-        evaluate = ["mlcl", "evaluate", "--combining-function", "sum", *profile, "--set", f"clip.checkpoint={best}"]
-    return {"To train it again:": shlex.join(again), "To evaluate it:": shlex.join(evaluate)}
+        train += ["--from", start]
+        evaluate += ["--combining-function", "sum", "--set", f"clip.checkpoint={_best(run)}"]
+    return {"To train it again:": shlex.join(train), "To evaluate it:": shlex.join(evaluate)}

@@ -38,7 +38,6 @@ from mlcl_cli.workflows.content_digests import Contents
 logger = logging.getLogger(__name__)
 
 Files = list[tuple[str, Path]]
-PRUNED = " (pruned gallery)"
 FEATURES = "features"
 
 
@@ -246,10 +245,8 @@ def data_digest(split: Split) -> str:
 
 
 def pruned_protocol(protocol: Protocol, before: Split, after: Split) -> Protocol:
-    """`protocol`, its name marked where the gallery or the queries are not whole."""
-    if after == before:
-        return protocol
-    return dataclasses.replace(protocol, name=f"{protocol.name}{PRUNED}")
+    """`protocol`, marked as pruned where bad images were dropped from the split."""
+    return dataclasses.replace(protocol, pruned=after != before)
 
 
 def require_dataset(profile: Profile, dataset: str, command: str) -> None:

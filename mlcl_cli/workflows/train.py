@@ -19,10 +19,10 @@ from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.images.augment import Augmentation
 from mlcl_cli.images.decode import BadImage, BadImagesError
 from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
-from mlcl_cli.models.combiner import Architecture, Combiner, InferenceWeights
+from mlcl_cli.models.combiner import Architecture, Combiner
 from mlcl_cli.models.encoder import TOWERS, Encoder
 from mlcl_cli.progress import Progress
-from mlcl_cli.retrieval.evaluation import Compose, Evaluation, sum_query
+from mlcl_cli.retrieval.evaluation import Evaluation, combiner_query, sum_query
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.run import Interval, Run, require_room
 from mlcl_cli.seeding import derive_seed
@@ -172,10 +172,11 @@ def ready_to_combine(context: RunContext, train: Split, val: Split, choice: Clip
         # T_0 counts epochs; both values from METHOD.md, Section 4.5.
         scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10, eta_min=1e-6)
     evaluation = _evaluation(data)
+    compose = combiner_query(combiner, InferenceWeights(settings.inference_weights))
 
     def validate() -> Mapping[str, float]:
         combiner.eval()
-        return evaluation(images, texts, combiner_query(combiner, profile)).metrics
+        return evaluation(images, texts, compose).metrics
 
     trainer = Trainer(objective, optimizer, plan_of(profile, "combiner"), context.compute, scheduler)
     about = {"architecture": architecture.describe(), "inference_weights": settings.inference_weights}
@@ -189,7 +190,7 @@ def _trained(context: RunContext, stage: str, ready: TrainingSetup, unfinished: 
     with _begun(context, ready, parts, unfinished, images) as run:
         seconds = fit(ready.trainer, run, ready.validate, context.progress)
     command = "train-combiner" if stage == "combiner" else "finetune"
-    name, epochs = ready.data.protocol.name, ready.trainer.plan.epochs
+    name, epochs = ready.data.protocol.label, ready.trainer.plan.epochs
     how = context.circumstances(parts["about"]["data"], combiner=stage == "combiner")
     return TrainingResult(command, context.profile.dataset, name, run.folder, epochs, run.best, seconds, how)
 
@@ -197,12 +198,6 @@ def _trained(context: RunContext, stage: str, ready: TrainingSetup, unfinished: 
 def _resumed_clip(profile: Profile, unfinished: ResumableRun) -> ClipChoice:
     """The CLIP that a run began with; where its model has moved, the profile's, whose fingerprint is compared later."""
     return unfinished.clip(profile.workspace).found_at(profile.clip.model)
-
-
-def combiner_query(combiner: Combiner, profile: Profile) -> Compose:
-    """How `combiner` composes a query under the profile's `inference_weights`."""
-    weights = InferenceWeights(profile.combiner.inference_weights)
-    return lambda text, image: combiner.queries(text, image, weights)
 
 
 def _training_data(context: RunContext, train: Split, val: Split, store: FeatureStore, *, banked: bool) -> TrainingData:
@@ -253,7 +248,7 @@ def _parts(context: RunContext, stage: str, ready: TrainingSetup, images: Mappin
     profile, data, fingerprint = context.profile, ready.data, ready.store.fingerprints.both
     about = {
         "protocol": data.protocol.name,
-        "pruned": data.protocol != context.protocol,
+        "pruned": data.protocol.pruned,
         "clip": ready.clip.describe(profile.workspace, ready.store.fingerprints),
         **context.about(),
         "data": {split.name: data_digest(split) for split in (data.train, data.val)},

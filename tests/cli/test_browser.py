@@ -51,23 +51,23 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def open_page(browser: Any, folder: Path) -> Iterator[Open]:
     """Opens a page of `folder`; afterwards there must have been no request but for the page, and no error."""
-    contexts, told = [], []
+    contexts, events = [], []
 
     def open_it(name: str, **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
-        page.on("request", lambda request: told.append(f"asked for {request.url[:100]}"))
-        page.on("console", lambda message: told.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: told.append(f"error: {error}"))
+        page.on("request", lambda request: events.append(f"request for {request.url[:100]}"))
+        page.on("console", lambda message: events.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: events.append(f"error: {error}"))
         page.goto((folder / name).as_uri())
         return page
 
     yield open_it
     for context in contexts:
         context.close()
-    assert [line for line in told if not re.match(r"asked for (file:///.*/(one|all)\.html$|data:)", line)] == []
-    assert told, "not even the page was asked for"
+    assert [line for line in events if not re.match(r"request for (file:///.*/(one|all)\.html$|data:)", line)] == []
+    assert events, "not even the page was requested"
 
 
 def summary_of(folder: Path, number: int) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def summary_of(folder: Path, number: int) -> dict[str, Any]:
     return summary | {"rows": [json.loads(line) for line in log.splitlines()]}
 
 
-def test_headline_figures_are_the_runs(open_page: Open, folder: Path) -> None:
+def test_headline_metrics_are_those_of_the_run(open_page: Open, folder: Path) -> None:
     page = open_page("one.html")
     best = summary_of(folder, 0)["bests"]["arithmetic_mean"]
     tiles = page.locator(".tiles li")
@@ -98,7 +98,7 @@ def test_headline_figures_are_the_runs(open_page: Open, folder: Path) -> None:
         ("run-0-weight-line-0", "level_weight"),
     ],
 )
-def test_curves_are_the_log(open_page: Open, folder: Path, line: str, key: str) -> None:
+def test_curves_show_the_log(open_page: Open, folder: Path, line: str, key: str) -> None:
     page = open_page("one.html")
     path = page.locator(f"#{line} > path").first
     script = """path => { const matrix = path.getScreenCTM();
@@ -115,7 +115,7 @@ def test_curves_are_the_log(open_page: Open, folder: Path, line: str, key: str) 
     assert path.evaluate("path => getComputedStyle(path).stroke") == "rgb(0, 114, 178)" or line.endswith("1")
 
 
-def test_the_sheet_is_clicked_through(open_page: Open) -> None:
+def test_every_tab_and_query_of_the_sheet_opens(open_page: Open) -> None:
     page = open_page("one.html")
     tabs = page.get_by_role("tab")
     assert tabs.all_inner_texts() == ["hits", "misses", "hardest", "easiest"]
@@ -130,18 +130,18 @@ def test_the_sheet_is_clicked_through(open_page: Open) -> None:
             card = cards.nth(place)
             assert card.locator("ol.top").is_hidden()
             card.locator("summary").click()
-            require_a_true_card(card, name)
+            require_consistent_card(card, name)
 
 
-def require_a_true_card(card: Any, kind: str) -> None:
-    found = card.locator("ol.top > li")
-    assert found.count() == 10
+def require_consistent_card(card: Any, kind: str) -> None:
+    images = card.locator("ol.top > li")
+    assert images.count() == 10
     rank = int(card.get_attribute("data-rank"))
     assert card.locator(".chip").inner_text() == f"rank {rank}"
     assert (rank <= 10) == (kind in ("hits", "easiest"))
-    targets = [place for place in range(10) if "target" in (found.nth(place).get_attribute("class") or "")]
+    targets = [place for place in range(10) if "target" in (images.nth(place).get_attribute("class") or "")]
     assert targets == ([rank - 1] if rank <= 10 else [])
-    scores = [float(re.findall(r"\d\.\d{3}", text)[0]) for text in found.all_inner_texts()]
+    scores = [float(re.findall(r"\d\.\d{3}", text)[0]) for text in images.all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
     ranks = card.locator("table tbody td").all_inner_texts()
     assert ranks[0] == str(rank)
@@ -149,7 +149,7 @@ def require_a_true_card(card: Any, kind: str) -> None:
     assert parts == ["whole query", "image only", "text only", "sum", "cat", "hybrid"]
     assert all(1 <= int(one) <= 60 for one in ranks)
     for place in range(10):
-        box = found.nth(place).locator("svg.picture use").bounding_box()
+        box = images.nth(place).locator("svg.picture use").bounding_box()
         assert box is not None
         assert box["width"] > 20
 
@@ -164,10 +164,10 @@ def test_tabs_work_by_keyboard_and_are_announced(open_page: Open) -> None:
     page.keyboard.press("ArrowLeft")
     assert page.locator("#run-0-hits").is_visible()
     pictures = page.locator("#run-0-hits svg.picture")
-    assert re.match(r"(reference|target|found): val-\d+-img0", pictures.first.get_attribute("aria-label"))
+    assert re.match(r"(reference|target|retrieved): val-\d+-img0", pictures.first.get_attribute("aria-label"))
 
 
-def test_without_scripts_everything_is_there(open_page: Open) -> None:
+def test_without_scripts_everything_is_visible(open_page: Open) -> None:
     page = open_page("one.html", java_script_enabled=False)
     for name in ("hits", "misses", "hardest", "easiest"):
         assert page.locator(f"#run-0-{name}").is_visible()
@@ -185,14 +185,16 @@ def test_a_link_opens_its_run_and_a_comparison_counts(open_page: Open, folder: P
         assert f"{score:.2f}" in rows.nth(number + 1).inner_text()
     pair = page.locator(".comparison").last
     pair.locator("summary").click()
-    better, worse, same = map(int, re.findall(r"(\d+) (?:rank better|worse,|the same)", pair.inner_text())[:3])
-    assert better + worse + same == 60
+    higher, lower, same = map(int, re.findall(r"(\d+) (?:rank higher|lower,|the same)", pair.inner_text())[:3])
+    assert higher + lower + same == 60
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 820, 1600])
 @pytest.mark.parametrize("name", ["one.html", "all.html"])
-def test_every_screen(open_page: Open, tmp_path: Path, name: str, scheme: str, width: int) -> None:
+def test_the_page_fits_every_screen_and_color_scheme(
+    open_page: Open, tmp_path: Path, name: str, scheme: str, width: int
+) -> None:
     page = open_page(name, viewport={"width": width, "height": 900}, color_scheme=scheme)
     for details in page.locator("details").all():
         details.evaluate("details => details.open = true")
@@ -207,8 +209,8 @@ def test_every_screen(open_page: Open, tmp_path: Path, name: str, scheme: str, w
     assert picture.std() > 10, "there is something on it"
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """Relative luminance of `rgb(r, g, b)`, by WCAG."""
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

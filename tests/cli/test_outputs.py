@@ -1,4 +1,4 @@
-"""What a command writes goes to regular files or to standard output; whatever else stands there is left alone."""
+"""Commands write to regular files or to standard output, and leave anything else alone."""
 
 import os
 import stat
@@ -24,7 +24,7 @@ WRITERS = (
 
 
 def device(path: Path) -> Path:
-    """A node for the null device, which takes and gives nothing."""
+    """A device node for /dev/null."""
     try:
         os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     except PermissionError:
@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", WRITERS, ids=lambda command: command[0])
 @pytest.mark.parametrize("make", [device, fifo])
-def test_devices_and_pipes_stay_what_they_are(
+def test_devices_and_pipes_are_refused_and_kept(
     mlcl: Mlcl, data: Path, tmp_path: Path, command: tuple[str, ...], make: Callable[[Path], Path]
 ) -> None:
     path = make(tmp_path / "out.csv")
@@ -70,7 +70,7 @@ def test_a_link_to_a_device_is_refused(tmp_path: Path) -> None:
     assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
 
 
-def test_nothing_is_written_where_one_target_is_refused(tmp_path: Path) -> None:
+def test_nothing_is_written_if_one_target_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "old").write_text("old")
     with pytest.raises(UsageError):
@@ -79,10 +79,10 @@ def test_nothing_is_written_where_one_target_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "old").read_text() == "old"
 
 
-def test_a_link_to_a_file_stays_and_its_target_is_written(mlcl: Mlcl, data: Path, tmp_path: Path) -> None:
+def test_a_link_is_kept_and_its_target_written(mlcl: Mlcl, data: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     target, link = tmp_path / "elsewhere/ranks.csv", tmp_path / "ranks.csv"
-    link.symlink_to("elsewhere/ranks.csv")  # the first time a dangling one
+    link.symlink_to("elsewhere/ranks.csv")  # dangling at first
     for _ in range(2):
         assert mlcl(*SUM, str(link), folder=data).code == 0
         assert link.is_symlink()
@@ -92,7 +92,7 @@ def test_a_link_to_a_file_stays_and_its_target_is_written(mlcl: Mlcl, data: Path
     assert target.read_text() == "text"
 
 
-def test_standard_output_gets_the_ranks_as_a_stream(data: Path, tmp_path: Path) -> None:
+def test_ranks_can_be_written_to_standard_output(data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mlcl_cli", *SUM, "/dev/stdout", "--quiet"]
     piped = subprocess.run(command, cwd=data, capture_output=True, text=True, check=False)
     assert piped.returncode == 0, piped.stderr
@@ -103,12 +103,12 @@ def test_standard_output_gets_the_ranks_as_a_stream(data: Path, tmp_path: Path) 
     assert (tmp_path / "out").read_text() == piped.stdout
 
 
-def test_a_pipe_with_a_reader_gets_nothing(mlcl: Mlcl, data: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_to_a_pipe(mlcl: Mlcl, data: Path, tmp_path: Path) -> None:
     path = fifo(tmp_path / "out.csv")
     read: list[bytes] = []
     reader = threading.Thread(target=lambda: read.append(path.read_bytes()))
     reader.start()
     assert mlcl(*SUM, str(path), folder=data).code == 2
-    os.close(os.open(path, os.O_WRONLY))  # lets the reader go
+    os.close(os.open(path, os.O_WRONLY))  # ends the reader
     reader.join(10)
     assert read == [b""]

@@ -21,7 +21,7 @@ METRICS = {
 
 
 @pytest.mark.parametrize("dataset", METRICS)
-def test_the_five_commands(mlcl: Mlcl, tmp_path: Path, dataset: str) -> None:
+def test_the_five_commands_run_and_agree(mlcl: Mlcl, tmp_path: Path, dataset: str) -> None:
     world(tmp_path, dataset)
     if dataset == "shoes":
         assert mlcl("prepare-shoes", "--json").json["images"] == {"train": 12, "val": 8}
@@ -93,7 +93,7 @@ def test_a_seed_decides_everything_on_the_cpu(mlcl: Mlcl, tmp_path: Path, encode
 
 
 @pytest.mark.parametrize("encoder", ["text", "image"])
-def test_only_the_side_that_is_asked_for_is_trained(mlcl: Mlcl, tmp_path: Path, encoder: str) -> None:
+def test_only_the_chosen_encoder_is_trained(mlcl: Mlcl, tmp_path: Path, encoder: str) -> None:
     from mlcl_cli.runs.checkpoints import load_checkpoint
 
     world(tmp_path, "cirr")
@@ -138,7 +138,7 @@ def test_all_three_bests_of_cirr_are_kept(mlcl: Mlcl, tmp_path: Path) -> None:
     assert chosen["checkpoint"] == str(run / "best-geometric_mean.safetensors")
 
 
-def test_the_levels_can_be_switched_off(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_levels_can_be_turned_off(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     high_alone = ("--set", "combiner.levels=[hybrid]", "--set", "combiner.sscl=[]")
     result = mlcl("train-combiner", *high_alone, "--set", "combiner.learned_temperature=false", "--json").json
@@ -162,7 +162,7 @@ def test_an_exported_clip_is_an_original_checkpoint(mlcl: Mlcl, tmp_path: Path) 
     assert original["metrics"] == tuned["metrics"]
 
 
-def test_fashioniqs_two_galleries(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_fashioniq_has_two_galleries(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "fashioniq", triplets=8, images=30)
     original = mlcl("evaluate", "--combining-function", "sum", "--json").json
     small = mlcl("evaluate", "--combining-function", "sum", "--gallery", "val", "--json").json
@@ -171,7 +171,7 @@ def test_fashioniqs_two_galleries(mlcl: Mlcl, tmp_path: Path) -> None:
     assert all(size < 20 for size in small["gallery"].values())
 
 
-def test_a_readable_result_names_the_protocol(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_the_table_names_the_protocol(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     outcome = mlcl("evaluate", "--combining-function", "sum")
     assert "protocol cirr-val" in outcome.out
@@ -180,7 +180,7 @@ def test_a_readable_result_names_the_protocol(mlcl: Mlcl, tmp_path: Path) -> Non
     assert "CLIP:" in outcome.err
 
 
-def test_a_folder_that_moves_keeps_its_tuned_clip_and_its_runs(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_moved_folder_keeps_its_tuned_clip_and_its_runs(mlcl: Mlcl, tmp_path: Path) -> None:
     before, after = tmp_path / "before", tmp_path / "after"
     before.mkdir()
     world(before, "cirr")

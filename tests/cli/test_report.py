@@ -67,7 +67,7 @@ def page_of(mlcl: Mlcl, *options: str) -> Elements:
 
 
 @pytest.mark.parametrize("trained", ["fashioniq", "shoes", "cirr"], indirect=True)
-def test_figures_are_the_runs_and_ranks_the_evaluations(mlcl: Mlcl, trained: Path) -> None:
+def test_metrics_are_those_of_the_run_and_ranks_those_of_evaluate(mlcl: Mlcl, trained: Path) -> None:
     result = mlcl("report", "--json").json
     (run,) = runs_of(trained, "combiner")
     assert result["runs"] == [{"run": f"combiner/{run.name}", "sheet": True}]
@@ -80,10 +80,10 @@ def test_figures_are_the_runs_and_ranks_the_evaluations(mlcl: Mlcl, trained: Pat
     for value in shown.values():
         assert f"{value:.2f}" in page.text
     assert "with the same figures" in page.text
-    require_the_ranks_of_evaluate(mlcl, trained, page)
+    require_ranks_of_evaluate(mlcl, trained, page)
 
 
-def require_the_ranks_of_evaluate(mlcl: Mlcl, folder: Path, page: Elements, *options: str) -> None:
+def require_ranks_of_evaluate(mlcl: Mlcl, folder: Path, page: Elements, *options: str) -> None:
     evaluated = mlcl("evaluate", "--ranks", "ranks.csv", *options, "--json").json
     rows = list(csv.DictReader((folder / "ranks.csv").read_text().splitlines()))
     queries = evaluated["queries"]
@@ -97,17 +97,17 @@ def require_the_ranks_of_evaluate(mlcl: Mlcl, folder: Path, page: Elements, *opt
     assert metrics.get("recall@10", metrics.get("average/recall@10")) == pytest.approx(ten)
 
 
-def test_a_fine_tuning_run_is_ranked_by_the_sum(mlcl: Mlcl, trained: Path) -> None:
+def test_a_finetuning_run_queries_by_the_sum(mlcl: Mlcl, trained: Path) -> None:
     (run,) = runs_of(trained, "finetune")
     page = page_of(mlcl, f"{run.parent.name}/{run.name}")
     assert "text only" in page.text
     assert {"image only", "text only"} <= set(page.texts("th"))
     assert "hybrid" not in page.texts("th")
     best = f"clip.checkpoint={run / best_of(run)['checkpoint']}"
-    require_the_ranks_of_evaluate(mlcl, trained, page, "--combining-function", "sum", "--set", best)
+    require_ranks_of_evaluate(mlcl, trained, page, "--combining-function", "sum", "--set", best)
 
 
-def test_runs_side_by_side(mlcl: Mlcl, trained: Path) -> None:
+def test_runs_are_compared_side_by_side(mlcl: Mlcl, trained: Path) -> None:
     assert mlcl("train-combiner", "--set", "seed=1").code == 0
     result = mlcl("report", "--all", "--json").json
     page = Elements(Path(result["file"]).read_text())
@@ -116,12 +116,12 @@ def test_runs_side_by_side(mlcl: Mlcl, trained: Path) -> None:
             metrics = best_of(run)["metrics"]
             own = [one for one in page.having("data-metric") if one["data-run"] == f"{stage}/{run.name}"]
             assert {one["data-metric"]: float(one["data-value"] or "") for one in own} == metrics
-    assert page.text.count("targets rank better") == 2
-    won = re.search(r"Of 40 targets (\d+) rank better, (\d+) worse, (\d+) the same", " ".join(page.text.split()))
-    assert won is not None
-    assert sum(map(int, won.groups())) == 40
+    assert page.text.count("targets rank higher") == 2
+    counts = re.search(r"Of 40 targets, (\d+) rank higher, (\d+) lower, (\d+) the same", " ".join(page.text.split()))
+    assert counts is not None
+    assert sum(map(int, counts.groups())) == 40
     ids = [attributes["id"] for attributes in page.having("id")]
-    assert len(ids) == len(set(ids)), "an identifier is there twice"
+    assert len(ids) == len(set(ids)), "an identifier appears twice"
     known = set(ids)
     for name in ("aria-controls", "aria-labelledby"):
         assert {attributes[name] for attributes in page.having(name)} <= known
@@ -130,7 +130,7 @@ def test_runs_side_by_side(mlcl: Mlcl, trained: Path) -> None:
     } <= known
 
 
-def test_the_page_tells_how_the_run_was_made_and_the_lines_work(mlcl: Mlcl, trained: Path) -> None:
+def test_the_page_shows_how_the_run_was_made_and_its_commands_work(mlcl: Mlcl, trained: Path) -> None:
     for stage in ("finetune", "combiner"):
         (run,) = runs_of(trained, stage)
         page = page_of(mlcl, f"{run.parent.name}/{run.name}")
@@ -144,9 +144,7 @@ def test_the_page_tells_how_the_run_was_made_and_the_lines_work(mlcl: Mlcl, trai
         shutil.rmtree(max(runs_of(trained, stage)))
 
 
-def test_a_run_without_its_data_has_figures_and_curves_and_says_why_there_is_no_sheet(
-    mlcl: Mlcl, trained: Path
-) -> None:
+def test_a_run_without_its_data_is_shown_without_a_sheet_and_with_the_reason(mlcl: Mlcl, trained: Path) -> None:
     shutil.rmtree(trained / "data")
     outcome = mlcl("report", "--json")
     assert outcome.json["runs"][0]["sheet"] is False
@@ -157,9 +155,7 @@ def test_a_run_without_its_data_has_figures_and_curves_and_says_why_there_is_no_
     assert [attributes for tag, attributes in page.found if tag == "svg" and attributes.get("role") == "img"]
 
 
-def test_an_image_that_has_gone_is_dropped_on_demand_and_the_page_says_that_figures_differ(
-    mlcl: Mlcl, trained: Path
-) -> None:
+def test_a_missing_image_is_dropped_on_demand_and_the_page_says_that_figures_differ(mlcl: Mlcl, trained: Path) -> None:
     records = json.loads((trained / "data/cirr/captions/cap.rc2.val.json").read_text())
     (trained / f"data/dev/{records[0]['target_hard']}.png").unlink()
     assert mlcl("report", "--json").json["runs"][0]["sheet"] is False
@@ -169,7 +165,7 @@ def test_an_image_that_has_gone_is_dropped_on_demand_and_the_page_says_that_figu
     assert "figures differ by up to" in Path(outcome.json["file"]).read_text()
 
 
-def test_the_lines_on_the_page_work_after_all_has_moved(mlcl: Mlcl, trained: Path) -> None:
+def test_the_commands_on_the_page_work_after_the_folder_moved(mlcl: Mlcl, trained: Path) -> None:
     (run,) = runs_of(trained, "combiner")
     expected = best_of(run)["metrics"]
     moved = trained.rename(trained.with_name("moved"))
@@ -178,10 +174,10 @@ def test_the_lines_on_the_page_work_after_all_has_moved(mlcl: Mlcl, trained: Pat
     texts = Elements((moved / "page.html").read_text()).texts("code")
     for line in (shlex.split(text)[1:] for text in texts if text.startswith("mlcl ")):
         assert mlcl(*line, "--json", folder=moved).json["metrics"] == expected
-    assert not trained.exists(), "something was written at the old place"
+    assert not trained.exists(), "something was written to the old folder"
 
 
-def test_a_damaged_run_is_no_obstacle_to_the_others(mlcl: Mlcl, trained: Path) -> None:
+def test_a_damaged_run_does_not_block_the_others(mlcl: Mlcl, trained: Path) -> None:
     (good,) = runs_of(trained, "combiner")
     shutil.copytree(good, good.with_name("cirr-0"))
     (good.with_name("cirr-0") / "run.json").write_text("{")
@@ -196,7 +192,7 @@ def test_a_damaged_run_is_no_obstacle_to_the_others(mlcl: Mlcl, trained: Path) -
     assert mlcl("runs", "rm", "cirr-0", "--yes").code == 0
 
 
-def test_evaluate_and_report_take_a_better_run_than_the_newest(mlcl: Mlcl, trained: Path) -> None:
+def test_evaluate_and_report_prefer_a_better_run_to_the_newest(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
     summary = json.loads((first / "run.json").read_text())
     for best in summary["bests"].values():
@@ -209,20 +205,20 @@ def test_evaluate_and_report_take_a_better_run_than_the_newest(mlcl: Mlcl, train
     assert [run["run"] for run in report.json["runs"]] == [f"combiner/{first.name}"]
 
 
-def test_a_command_that_fails_leaves_no_workspace(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_failed_command_creates_no_workspace(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     shutil.rmtree(tmp_path / "data")
     assert mlcl("evaluate").code == 3
     assert not (tmp_path / "work").exists()
 
 
-def test_a_run_that_is_named_twice_is_shown_once(mlcl: Mlcl, trained: Path) -> None:
+def test_a_run_named_twice_is_shown_once(mlcl: Mlcl, trained: Path) -> None:
     (run,) = runs_of(trained, "combiner")
     name = f"combiner/{run.name}"
     assert mlcl("report", name, name, "--json").json["runs"] == [{"run": name, "sheet": True}]
 
 
-def test_other_figures_than_the_logged_are_told(mlcl: Mlcl, trained: Path) -> None:
+def test_a_difference_from_the_logged_metrics_is_shown(mlcl: Mlcl, trained: Path) -> None:
     (run,) = runs_of(trained, "combiner")
     summary = json.loads((run / "run.json").read_text())
     best_of_summary = next(iter(summary["bests"].values()))
@@ -231,7 +227,7 @@ def test_other_figures_than_the_logged_are_told(mlcl: Mlcl, trained: Path) -> No
     assert "figures differ by up to 1.50" in page_of(mlcl).text
 
 
-def test_a_run_whose_log_is_gone_has_no_curves_but_all_else(mlcl: Mlcl, trained: Path) -> None:
+def test_a_run_without_its_log_is_shown_without_curves(mlcl: Mlcl, trained: Path) -> None:
     (run,) = runs_of(trained, "combiner")
     (run / "metrics.jsonl").unlink()
     page = page_of(mlcl)
@@ -246,7 +242,9 @@ def test_a_run_whose_log_is_gone_has_no_curves_but_all_else(mlcl: Mlcl, trained:
         ("metrics.jsonl", "{}\nnonsense\n{}\n", "metrics.jsonl, line 2: is not a log of mlcl"),
     ],
 )
-def test_a_damaged_run_is_named(mlcl: Mlcl, trained: Path, file: str, content: str | None, where: str) -> None:
+def test_a_damaged_run_given_by_name_is_an_error(
+    mlcl: Mlcl, trained: Path, file: str, content: str | None, where: str
+) -> None:
     (run,) = runs_of(trained, "combiner")
     summary = json.loads((run / "run.json").read_text())
     del summary["versions"]
@@ -257,7 +255,7 @@ def test_a_damaged_run_is_named(mlcl: Mlcl, trained: Path, file: str, content: s
     assert not (trained / "work/reports").exists()
 
 
-def test_captions_and_names_are_text_not_markup(mlcl: Mlcl, trained: Path) -> None:
+def test_captions_and_names_are_escaped(mlcl: Mlcl, trained: Path) -> None:
     path = trained / "data/cirr/captions/cap.rc2.val.json"
     records = json.loads(path.read_text())
     for record in records:
@@ -281,10 +279,13 @@ def test_captions_and_names_are_text_not_markup(mlcl: Mlcl, trained: Path) -> No
         ),
         (["evaluate", "--ranks", "data"], "data: is a folder"),
         (["check", "--output", "thesis.html"], "thesis.html: already exists and is not findings written by mlcl"),
+        (["evaluate", "--ranks", "ranks.txt"], "ranks.txt: expected a name that ends in .csv"),
         (["report", "--output", "data"], "data: must end in .html"),
     ],
 )
-def test_mistakes(mlcl: Mlcl, trained: Path, command: list[str], message: str) -> None:
+def test_wrong_usage_is_refused_and_overwrites_nothing(
+    mlcl: Mlcl, trained: Path, command: list[str], message: str
+) -> None:
     (trained / "thesis.html").write_text("<p>precious</p>")
     outcome = mlcl(*command)
     assert outcome.code == 2
@@ -292,14 +293,14 @@ def test_mistakes(mlcl: Mlcl, trained: Path, command: list[str], message: str) -
     assert (trained / "thesis.html").read_text() == "<p>precious</p>"
 
 
-def test_there_is_nothing_to_report_yet(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_workspace_without_runs_is_an_error(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     outcome = mlcl("report")
     assert outcome.code == 2
     assert "there is no run with a validated epoch yet" in outcome.err
 
 
-def test_a_report_is_written_again_over_itself(mlcl: Mlcl, trained: Path) -> None:
+def test_a_report_overwrites_an_older_report(mlcl: Mlcl, trained: Path) -> None:
     for _ in range(2):
         assert mlcl("report", "--output", "page.html").code == 0
     assert (trained / "page.html").exists()

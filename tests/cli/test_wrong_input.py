@@ -133,6 +133,8 @@ def test_dropped_images_are_counted_listed_and_labeled(mlcl: Mlcl, shoe_world: P
     assert "pruned gallery" in result.json["protocol"]
     assert "dropped" in result.err
     run = Path(result.json["run"])
+    summary = json.loads((run / "run.json").read_text())
+    assert (summary["protocol"], summary["pruned"]) == ("shoes", True)
     assert {Path(bad["image"]).name for bad in json.loads((run / "dropped.json").read_text())} == {
         "img_womens_clogs_0.jpg",
         "img_womens_clogs_12.jpg",
@@ -141,6 +143,7 @@ def test_dropped_images_are_counted_listed_and_labeled(mlcl: Mlcl, shoe_world: P
     assert evaluated["protocol"] == "shoes (pruned gallery)"
     assert evaluated["gallery"] == 7
     assert evaluated["metrics"] == result.json["metrics"]
+    assert "protocol shoes (pruned gallery)" in Path(mlcl("report", "--json").json["file"]).read_text()
 
 
 def test_a_submission_is_never_pruned(mlcl: Mlcl, tmp_path: Path) -> None:

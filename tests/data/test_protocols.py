@@ -1,13 +1,14 @@
-"""The figures of --json: names, order and means."""
+"""The metrics of --json: names, order and means."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mlcl_cli.data.captions import RULES
 from mlcl_cli.data.datasets import DATASETS, protocol_of
-from mlcl_cli.data.protocols import CIRR_VAL, FASHIONIQ_ORIGINAL, SHOES, summarize
+from mlcl_cli.data.protocols import CIRR_VAL, FASHIONIQ_ORIGINAL, SHOES, chance, split_protocol_name, summarize
 from mlcl_cli.errors import UsageError
 
 
@@ -30,7 +31,7 @@ def test_fashioniq_averages_its_categories() -> None:
     ]
 
 
-def test_shoes_mean() -> None:
+def test_shoes_metrics_end_with_their_mean() -> None:
     figures = summarize(SHOES, {"shoes": {"recall@1": 10.0, "recall@10": 20.0, "recall@50": 60.0}})
     assert list(figures.items()) == [
         ("recall@1", 10.0),
@@ -45,7 +46,7 @@ def cirr_recalls(*values: float) -> dict[str, dict[str, float]]:
     return {"cirr": dict(zip(keys, values, strict=True))}
 
 
-def test_cirr_means() -> None:
+def test_cirr_metrics_end_with_their_means() -> None:
     figures = summarize(CIRR_VAL, cirr_recalls(4, 2, 8, 4, 4, 4, 4))
     assert list(figures) == [
         *("recall@1", "recall@5", "recall@10", "recall@50", "recall_subset@1", "recall_subset@2", "recall_subset@3"),
@@ -71,7 +72,22 @@ def test_golden_recalls_have_means_between_their_extremes(golden: Path) -> None:
     assert min(recalls) < harmonic < geometric < arithmetic < max(recalls)
 
 
-def test_every_best_is_a_figure() -> None:
+def test_a_pruned_gallery_is_a_field_that_the_label_shows() -> None:
+    pruned = replace(CIRR_VAL, pruned=True)
+    assert (CIRR_VAL.name, CIRR_VAL.label) == ("cirr-val", "cirr-val")
+    assert (pruned.name, pruned.label) == ("cirr-val", "cirr-val (pruned gallery)")
+    assert split_protocol_name(pruned.label) == ("cirr-val", True)
+    assert split_protocol_name("cirr-val") == ("cirr-val", False)
+
+
+def test_chance_is_the_expected_recall_of_a_random_ranking() -> None:
+    figures = chance(CIRR_VAL, {"cirr": 101})
+    assert [figures[f"recall@{k}"] for k in (1, 50)] == pytest.approx([1, 50])
+    assert [figures[f"recall_subset@{k}"] for k in (1, 2, 3)] == pytest.approx([20, 40, 60])
+    assert chance(FASHIONIQ_ORIGINAL, {"dress": 100, "shirt": 40})["average/recall@50"] == pytest.approx(75)
+
+
+def test_every_best_is_a_metric() -> None:
     for known in DATASETS.values():
         for protocol in known.protocols.values():
             recalls = {f"recall@{k}": 1.0 for k in protocol.recall_at}
@@ -79,7 +95,7 @@ def test_every_best_is_a_figure() -> None:
             assert set(protocol.bests) <= summarize(protocol, {"set": recalls}).keys()
 
 
-def test_protocols_of_the_data_sets() -> None:
+def test_every_data_set_has_its_protocol() -> None:
     assert RULES.keys() == DATASETS.keys()
     assert protocol_of("fashioniq").name == "fashioniq-original"
     assert protocol_of("fashioniq", "val").name == "fashioniq-val"
@@ -92,6 +108,6 @@ def test_protocols_of_the_data_sets() -> None:
 
 
 @pytest.mark.parametrize("wrong", [("coco", "original"), ("fashioniq", "all")])
-def test_an_unknown_protocol(wrong: tuple[str, str]) -> None:
+def test_an_unknown_protocol_is_a_usage_error(wrong: tuple[str, str]) -> None:
     with pytest.raises(UsageError, match=r"has no gallery|no data set"):
         protocol_of(*wrong)

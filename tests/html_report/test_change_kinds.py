@@ -14,8 +14,8 @@ REAL = Path(__file__).parents[3] / "shared/annotations/cirr/captions/cap.rc2.val
 @pytest.mark.parametrize(
     ("caption", "kinds"),
     [
-        ("is black instead of brown", ("colour",)),
-        ("Has a Floral PRINT and is more colorful", ("colour", "pattern or print")),
+        ("is black instead of brown", ("color",)),
+        ("Has a Floral PRINT and is more colorful", ("color", "pattern or print")),
         ("has longer sleeves", ("shape or size",)),
         ("has a v-neck and a lower hem", ("shape or size",)),
         ("is made of shiny leather, embellished", ("material",)),
@@ -31,11 +31,11 @@ REAL = Path(__file__).parents[3] / "shared/annotations/cirr/captions/cap.rc2.val
         ("barking", (OTHER,)),
     ],
 )
-def test_kinds(caption: str, kinds: tuple[str, ...]) -> None:
+def test_a_caption_names_its_kinds_of_change(caption: str, kinds: tuple[str, ...]) -> None:
     assert kinds_of(caption) == kinds
 
 
-def test_words_are_whole_words() -> None:
+def test_only_whole_words_count() -> None:
     assert kinds_of("covered, predator, thinking, towel") == (OTHER,)
 
 

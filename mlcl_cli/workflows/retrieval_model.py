@@ -1,0 +1,153 @@
+"""What `evaluate`, `submit-cirr` and `report` share: the model that queries, and a split prepared for it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlcl_cli.data.captions import validation_caption
+from mlcl_cli.data.records import Split
+from mlcl_cli.errors import UsageError
+from mlcl_cli.features.bank import Table
+from mlcl_cli.features.store import FeatureStore
+from mlcl_cli.formatting import counted
+from mlcl_cli.images.decode import BadImagesError
+from mlcl_cli.models.combiner import Combiner, InferenceWeights
+from mlcl_cli.models.weights import fingerprint
+from mlcl_cli.progress import Advance
+from mlcl_cli.retrieval.evaluation import (
+    Compose,
+    ComposedSet,
+    Evaluation,
+    combiner_query,
+    image_query,
+    level_query,
+    sum_query,
+    text_query,
+)
+from mlcl_cli.retrieval.ranking import Ranks
+from mlcl_cli.runs.checkpoints import Checkpoint
+from mlcl_cli.workflows.checkpoint_selection import LoadedClip, choose_clip, choose_combiner, load_encoder, named_clip
+from mlcl_cli.workflows.combiner_clip import clip_of, require_partner, warn_of_transfer
+from mlcl_cli.workflows.run_context import Circumstances, RunContext, data_digest, files_of, pruned_protocol
+
+BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "text": text_query}
+HALVES: dict[str, Compose] = {"image only": image_query, "text only": text_query}
+
+
+@dataclass(frozen=True)
+class RetrievalModel:
+    """The features of a CLIP and a way to compose queries of them, with a `combiner` or without.
+
+    `parts` are the parts of a query that can query alone: the image, the text, each level of a combiner.
+    """
+
+    combining_function: str
+    clip: LoadedClip
+    store: FeatureStore
+    compose: Compose
+    parts: Mapping[str, Compose]
+    combiner: Checkpoint | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the combiner's weights, without one of the CLIP's."""
+        return fingerprint(self.combiner.state) if self.combiner else self.store.fingerprints.both
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """A split with the features of all its images and captions, ready to be queried by `model`."""
+
+    context: RunContext
+    model: RetrievalModel
+    evaluation: Evaluation
+    images: Table
+    texts: Table
+
+    @property
+    def split(self) -> Split:
+        """What is queried: the split without its bad images."""
+        return self.evaluation.split
+
+    @property
+    def circumstances(self) -> Circumstances:
+        """What the figures depend on besides the weights."""
+        return self.context.circumstances(data_digest(self.split), combiner=self.model.combiner is not None)
+
+    def provenance(self) -> dict[str, object]:
+        """The keys of `--json` that say which weights were used, and under which circumstances."""
+        combiner, clip = self.model.combiner, self.model.clip
+        return {
+            "checkpoint": str(combiner.path) if combiner else None,
+            "clip": str(clip.choice.checkpoint or clip.choice.model),
+            "checkpoint_fingerprint": self.model.fingerprint if combiner else None,
+            "clip_fingerprint": self.model.store.fingerprints.both,
+            "trained_on": combiner.about.dataset if combiner else clip.trained_on,
+            "seed": combiner.about.seed if combiner else None,
+            **self.circumstances.as_json(),
+        }
+
+    @contextmanager
+    def ranking_bar(self, times: int = 1) -> Iterator[Advance]:
+        """A progress bar over all queries, each ranked `times` times."""
+        count = len(self.split.triplets)
+        with self.context.progress.bar(f"Ranking {counted(count, 'query')}", count * times) as advance:
+            yield advance
+
+    def ranks(self) -> dict[str, Ranks]:
+        """The targets' ranks by query set. Raises NotFiniteError where a score would not be finite."""
+        with self.ranking_bar() as advance:
+            return self.evaluation.ranks(self.images, self.texts, self.model.compose, advance)
+
+    def queries(self) -> Iterator[ComposedSet]:
+        """The query sets with their queries composed."""
+        return self.evaluation.compose(self.images, self.texts, self.model.compose)
+
+
+def prepare_split(
+    context: RunContext, name: str, combining_function: str, checkpoint: Path | None = None, *, complete: bool = False
+) -> PreparedSplit:
+    """Loads the split `name`, the model, and the features of the split.
+
+    Bad images are dropped where the profile permits that. With `complete` they are an error whatever the profile says.
+    Raises as `load_retrieval_model` does, DataError where the split cannot be read, BadImagesError for bad images.
+    """
+    whole = context.split(name)
+    model = load_retrieval_model(context, combining_function, checkpoint)
+    store = model.store
+    images = store.images(files_of([whole], whole.images()))
+    if complete and store.bad:
+        raise BadImagesError(list(store.bad.values()), "Fix them: the server expects an answer to every query")
+    split = context.without_bad(whole, store.bad.values())
+    protocol = pruned_protocol(context.protocol, whole, split)
+    evaluation = Evaluation(split, protocol, lambda triplet: validation_caption(split.dataset, triplet))
+    texts = store.texts([evaluation.caption_of(triplet) for triplet in split.triplets])
+    return PreparedSplit(context, model, evaluation, images, texts)
+
+
+def load_retrieval_model(context: RunContext, combining_function: str, path: Path | None) -> RetrievalModel:
+    """The model that queries: the combiner in the file `path`, or the best one; or a baseline without a combiner.
+
+    Raises UsageError for a `path` that a baseline would not use, DataError where there is no combiner, or it does not
+    fit the CLIP.
+    """
+    if baseline := BASELINES.get(combining_function):
+        if path is not None:
+            what = f"--checkpoint names a combiner, and {combining_function} uses none"
+            raise UsageError(what, where="--combining-function")
+        clip = load_encoder(context, choose_clip(context), announce=context.profile.clip.checkpoint == "auto")
+        warn_of_transfer(context, str(clip.choice.checkpoint or clip.choice.model), clip.trained_on)
+        store = context.store(clip.encoder)
+        return RetrievalModel(combining_function, clip, store, baseline, HALVES)
+    named = named_clip(context)
+    checkpoint = choose_combiner(context, path, named)
+    clip = named or load_encoder(context, clip_of(context, checkpoint))
+    store = context.store(clip.encoder)
+    require_partner(context, checkpoint, store)
+    architecture = checkpoint.about.architecture
+    combiner = Combiner.from_state(checkpoint.state, levels=tuple(architecture.levels) if architecture else None)
+    combiner.to(context.compute.device).eval()
+    compose = combiner_query(combiner, InferenceWeights(context.profile.combiner.inference_weights))
+    parts = HALVES | {level: level_query(combiner, level) for level in combiner.architecture.levels}
+    return RetrievalModel(combining_function, clip, store, compose, parts, checkpoint)

@@ -1,0 +1,54 @@
+"""`mlcl submit-cirr`: the two files for CIRR's test server."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlcl_cli.config import Profile
+from mlcl_cli.errors import UsageError
+from mlcl_cli.progress import Progress
+from mlcl_cli.retrieval.submission import make_submissions, write_submissions
+from mlcl_cli.workflows.retrieval_model import PreparedSplit, prepare_split
+from mlcl_cli.workflows.run_context import RunContext, require_dataset
+
+
+@dataclass(frozen=True)
+class SubmissionResult:
+    """The two files, and what was queried for them."""
+
+    prepared: PreparedSplit
+    files: Sequence[Path]
+
+    def as_json(self) -> dict[str, object]:
+        """The object that `--json` prints (README, "The five commands"; metrics: METHOD.md, Section 8.4)."""
+        return {
+            "command": "submit-cirr",
+            "queries": len(self.prepared.split.triplets),
+            "files": [str(path) for path in self.files],
+            "bytes": [path.stat().st_size for path in self.files],
+            **self.prepared.provenance(),
+        }
+
+
+def submit_cirr(
+    profile: Profile,
+    progress: Progress,
+    *,
+    name: str | None = None,
+    combining_function: str = "combiner",
+    checkpoint: Path | None = None,
+) -> SubmissionResult:
+    """Writes both submission files for CIRR test1, checked against the server's rules first.
+
+    A bad image is an error here whatever the profile says: the server expects an answer to every query.
+    """
+    require_dataset(profile, "cirr", "submit-cirr")
+    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
+        raise UsageError(f"{name!r} cannot be part of a file's name", where="--name", remedy="Use letters and digits")
+    context = RunContext.open(profile, progress)
+    prepared = prepare_split(context, "test1", combining_function, checkpoint, complete=True)
+    (queries,) = prepared.queries()
+    model = prepared.model
+    label = name or (model.combiner.path.parent.name if model.combiner else "") or model.combining_function
+    folder = profile.workspace / "submissions" / label
+    return SubmissionResult(prepared, write_submissions(folder, label, make_submissions(queries)))
