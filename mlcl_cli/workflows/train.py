@@ -19,7 +19,7 @@ from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.images.augment import Augmentation
 from mlcl_cli.images.decode import BadImage, BadImagesError
 from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
-from mlcl_cli.models.combiner import Architecture, Combiner
+from mlcl_cli.models.combiner import Architecture, Combiner, InferenceWeights
 from mlcl_cli.models.encoder import TOWERS, Encoder
 from mlcl_cli.progress import Progress
 from mlcl_cli.retrieval.evaluation import Evaluation, combiner_query, sum_query
