@@ -16,7 +16,9 @@ from mlcl_cli.features.bank import Table
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.retrieval.evaluation import Evaluation
-from mlcl_cli.runs.run import Run
+from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
+from mlcl_cli.runs.run import Run, RunSettings
+from mlcl_cli.runs.summary import RunDescription
 from mlcl_cli.training.feature_sources import CachedFeatures
 from mlcl_cli.training.loop import Trainer, TrainingPlan, fit
 from mlcl_cli.training.objectives import BankedViews, CombinerObjective, combiner_optimizer
@@ -52,8 +54,17 @@ def full_run(material: SyntheticData, repeats: int) -> Iterator[Row]:  # noqa: A
     plan = TrainingPlan(sizes.epochs, sizes.batch, 1, 0)
     floor = step_floor(objective, sizes.batch, machine) * plan.steps(len(rows)) * plan.epochs
     folder = Path(tempfile.mkdtemp(dir=material.folder))
-    about = {"kind": "combiner", "epochs": plan.epochs, "bests": FASHIONIQ_ORIGINAL.bests, "about": {}, "command": ""}
-    with Run.create(folder, "bench", "", **about) as run:
+    description = RunDescription(
+        dataset=split.dataset,
+        protocol=FASHIONIQ_ORIGINAL.name,
+        clip=ClipRecord(model="", fingerprint=""),
+        image=ImageRecord(transform="", target_ratio=1.0),
+        seed=plan.seed,
+        device=str(machine.compute),
+        versions={},
+    )
+    settings = RunSettings(Kind.COMBINER, "", plan.epochs, FASHIONIQ_ORIGINAL.bests, description)
+    with Run.create(folder, "bench", "", settings) as run:
         trainer = Trainer(objective, combiner_optimizer(combiner, 2e-5), plan, machine.compute)
         seconds = fit(trainer, run, validate, NoProgress())
     of = "operations of the steps alone, and Adam: validation, logs and checkpoints are in our time"

@@ -176,10 +176,11 @@ def evaluate(
     flags = as_overrides("evaluate", gallery=gallery)
     loaded, terminal = open_profile(profile, [*(overrides or []), *flags], quiet=quiet)
     from mlcl_cli.cli.render import show
+    from mlcl_cli.runs.description import Kind
     from mlcl_cli.workflows.evaluate import run_evaluation
     from mlcl_cli.workflows.run_names import checkpoint_named
 
-    named = None if checkpoint is None else checkpoint_named(loaded, checkpoint, "combiner")
+    named = None if checkpoint is None else checkpoint_named(loaded, checkpoint, Kind.COMBINER)
     how = {"checkpoint": named, "ranks": absolute(ranks)}
     result = run_evaluation(loaded, terminal, combining_function=combining_function, **how)
     show(result.as_json(), json=json)
@@ -199,11 +200,12 @@ def submit_cirr(
     """Write the two JSON files that CIRR's test server takes."""
     loaded, terminal = open_profile(profile, overrides, quiet=quiet)
     from mlcl_cli.cli.render import show
+    from mlcl_cli.runs.description import Kind
     from mlcl_cli.workflows.evaluate import submit_cirr as run
     from mlcl_cli.workflows.run_names import checkpoint_named
 
     function = combining_function.value
-    named = None if checkpoint is None else checkpoint_named(loaded, checkpoint, "combiner")
+    named = None if checkpoint is None else checkpoint_named(loaded, checkpoint, Kind.COMBINER)
     result = run(loaded, terminal, name=name, combining_function=function, checkpoint=named)
     show(result.as_json(), json=json)
 

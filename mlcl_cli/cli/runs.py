@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -42,7 +42,7 @@ def runs(
     from mlcl_cli.runs.listing import list_runs
 
     loaded, _ = open_profile(profile, overrides)
-    found = {"command": "runs", "runs": [run.as_json() for run in list_runs(loaded)]}
+    found = {"command": "runs", "runs": [run.as_json() for run in list_runs(loaded.workspace)]}
     (show_json if json else show_runs)(found)
 
 
@@ -59,10 +59,9 @@ def show(
     from mlcl_cli.cli.render import show_facts, show_json
     from mlcl_cli.runs.listing import find_run
 
-    run = find_run(open_profile(profile, overrides)[0], name)
-    told: dict[str, Any] = {**run.as_json(), "folder": str(run.folder), **run.summary, "state": run.state}
-    if run.problem is not None:
-        told["problem"] = str(run.problem)
+    run = find_run(open_profile(profile, overrides)[0].workspace, name)
+    summary = {"problem": str(run.problem)} if run.problem is not None else run.summary.as_json()
+    told = {**run.as_json(), "folder": str(run.folder), **summary, "state": run.state}
     if json:
         show_json(told)
     else:  # the whole profile is in the run's profile.yaml
@@ -83,18 +82,18 @@ def remove(
     from mlcl_cli.runs.listing import dependents, find_run, remove_run, require_removable
 
     loaded, _ = open_profile(profile, overrides)
-    run = find_run(loaded, name)
-    require_removable(loaded, run)
-    told = f"{run.folder} ({run.bytes / 2**20:,.0f} MB, {run.state})"
-    if needing := dependents(loaded, run):
-        names = some([f"{other.stage}/{other.folder.name}" for other in needing])
+    run = find_run(loaded.workspace, name)
+    require_removable(loaded.workspace, run)
+    told = f"{run.folder} ({run.size / 2**20:,.0f} MB, {run.state})"
+    if needing := dependents(loaded.workspace, run):
+        names = some([other.name for other in needing])
         logger.warning(f"{counted(len(needing), 'run')} began with its CLIP and cannot be used without it: {names}")
     if yes:
         logger.info(f"Run: {told}")
     elif not typer.confirm(printable(f"Delete {told}?")):
         say("Nothing was deleted")
         return
-    remove_run(loaded, run)
+    remove_run(loaded.workspace, run)
     say(f"Deleted {run.folder}")
 
 

@@ -93,15 +93,17 @@ def _train(profile: Any, terminal: Any, stage: str, resume: Any, *, dry_run: boo
 
 
 def _resume(profile: Any, stage: str, flag: bool | None, run: str | None) -> Any:
+    from mlcl_cli.runs.description import Kind
     from mlcl_cli.workflows.resume import Resume
     from mlcl_cli.workflows.run_names import run_named
 
     automatic = profile.resume == "auto" and flag is None
-    named = None if run is None else run_named(profile, run, stage)
+    named = None if run is None else run_named(profile, run, Kind.COMBINER if stage == "combiner" else Kind.CLIP)
     return Resume(wanted=bool(flag) or automatic, optional=automatic, run=named)
 
 
 def _checkpoint(profile: Any, text: str) -> Path:
+    from mlcl_cli.runs.description import Kind
     from mlcl_cli.workflows.run_names import checkpoint_named
 
-    return checkpoint_named(profile, text, "finetune")
+    return checkpoint_named(profile, text, Kind.CLIP)

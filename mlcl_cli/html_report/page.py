@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -14,6 +14,7 @@ from mlcl_cli.html_report.analysis import TOP, Analysis, QueryResult
 from mlcl_cli.html_report.curves import Line, Panel, draw_moves, draw_panel, merged
 from mlcl_cli.html_report.thumbnails import Thumbnail
 from mlcl_cli.runs.logs import terms_of
+from mlcl_cli.runs.summary import BestCheckpoint, RunSummary
 
 SAMPLES = {
     "hits": f"Hits, drawn by lot: the target is among the first {TOP}",
@@ -39,7 +40,7 @@ class Reported:
     name: str
     stage: str
     state: str
-    summary: Mapping[str, Any]
+    summary: RunSummary
     rows: Sequence[Mapping[str, float]]
     seconds: float
     profile: str
@@ -61,13 +62,12 @@ class Reported:
     @property
     def metric(self) -> str:
         """The figure that the run is judged by."""
-        return str(next(iter(self.summary["bests"])))
+        return str(next(iter(self.summary.bests)))
 
     @property
-    def best(self) -> Mapping[str, Any]:
+    def best(self) -> BestCheckpoint:
         """Epoch, score and all metrics of the best checkpoint."""
-        best: Mapping[str, Any] = self.summary["bests"][self.metric]
-        return best
+        return self.summary.bests[self.metric]
 
     @property
     def difference(self) -> float:
@@ -75,16 +75,16 @@ class Reported:
         if self.analysis is None:
             return 0.0
         found = self.analysis.figures.metrics
-        widest: float = max(abs(found[name] - value) for name, value in self.best["metrics"].items())
+        widest: float = max(abs(found[name] - value) for name, value in self.best.metrics.items())
         return 0.0 if widest < SAME else widest
 
     @property
     def curves(self) -> list[Markup]:
         """Loss and terms, recalls, temperatures, level weight: what was logged of them."""
         last = self.rows[-1] if self.rows else {}
-        terms = {name: name.replace("_", " ") for name in terms_of(last) if name not in self.best["metrics"]}
+        terms = {name: name.replace("_", " ") for name in terms_of(last) if name not in self.best.metrics}
         terms = terms if len(terms) > 1 else {}
-        shown = headlines(self.best["metrics"])
+        shown = headlines(self.best.metrics)
         subset = {name: name for name in shown if name.startswith("recall_subset@")}
         wanted = [
             ("loss", "Loss and its terms, as they are summed" if terms else "Loss", "loss", {"loss": "loss"} | terms),
@@ -97,7 +97,7 @@ class Reported:
         for name, title, unit, lines in wanted:
             drawn = [line for key, label in lines.items() if (line := merged(self.rows, key, label)) is not None]
             if drawn:
-                panels.append(Panel(f"{self.anchor}-{name}", title, unit, drawn, self.best["epoch"]))
+                panels.append(Panel(f"{self.anchor}-{name}", title, unit, drawn, self.best.epoch))
         return [figure_of(panel) for panel in panels]
 
 
@@ -169,16 +169,16 @@ class Group:
     @property
     def metrics(self) -> list[str]:
         """The protocol's figures, in its order."""
-        return list(self.runs[0].best["metrics"])
+        return list(self.runs[0].best.metrics)
 
     @property
     def best_run(self) -> Reported:
         """The one with the highest score; of several the last."""
-        return max(self.runs, key=lambda run: (run.best["score"], run.number))
+        return max(self.runs, key=lambda run: (run.best.score, run.number))
 
     def highest(self, metric: str) -> float:
         """The best of the runs by `metric`."""
-        return max(float(run.best["metrics"][metric]) for run in self.runs)
+        return max(float(run.best.metrics[metric]) for run in self.runs)
 
     @property
     def curves(self) -> list[Markup]:
@@ -217,9 +217,9 @@ class Page:
     @cached_property
     def groups(self) -> list[Group]:
         """The runs by data set and protocol, in order of their first."""
-        keys = list(dict.fromkeys((run.summary["dataset"], run.summary["protocol"]) for run in self.runs))
+        keys = list(dict.fromkeys((run.summary.dataset, run.summary.protocol) for run in self.runs))
         return [
-            Group(n, *key, [r for r in self.runs if (r.summary["dataset"], r.summary["protocol"]) == key], self.sample)
+            Group(n, *key, [r for r in self.runs if (r.summary.dataset, r.summary.protocol) == key], self.sample)
             for n, key in enumerate(keys)
         ]
 

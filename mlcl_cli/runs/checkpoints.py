@@ -14,7 +14,7 @@ from mlcl_cli.atomic_files import write_tensors
 from mlcl_cli.errors import DataError
 from mlcl_cli.models.probe import TOLERANCE, distance, is_clip, make_probe
 from mlcl_cli.models.weights import fingerprint
-from mlcl_cli.runs.original_format import Kind as Kind
+from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.original_format import read_original
 from mlcl_cli.runs.training_state import FORMAT as STATE_FORMAT
 from mlcl_cli.runs.training_state import load_state

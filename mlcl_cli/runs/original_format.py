@@ -4,10 +4,10 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from mlcl_cli.atomic_files import to_json, write_files
@@ -15,9 +15,9 @@ from mlcl_cli.errors import DataError
 from mlcl_cli.models.combiner import FIXED_TEMPERATURE, LEVELS, Combiner, Level, is_combiner_state
 from mlcl_cli.models.layouts import require_openai_layout
 from mlcl_cli.models.weights import fingerprint, read_torch_file, require_weights
+from mlcl_cli.runs.description import Kind
 
-Kind = Literal["clip", "combiner"]
-KEYS: dict[Kind, str] = {"clip": "CLIP", "combiner": "Combiner"}
+KEYS: dict[Kind, str] = {Kind.CLIP: "CLIP", Kind.COMBINER: "Combiner"}
 FORMAT = "mlcl export 1"
 MAX_DESCRIPTION = 2**20
 
@@ -60,7 +60,7 @@ class Description(_Model):
     """What FILE.json says of FILE.pt: enough to rank as before the export, and to find the CLIP it belongs to."""
 
     format: Literal["mlcl export 1"]
-    kind: Kind
+    kind: Annotated[Kind, Field(strict=False)]
     fingerprint: str
     epoch: int = 0
     architecture: _Architecture | None = None
@@ -102,7 +102,7 @@ def read_original(path: Path) -> Original:
             return Original(kind, state, about | _described(path, kind, state))
     require_openai_layout(content, path)
     state = require_weights(content, path)
-    kind = "combiner" if is_combiner_state(state) else "clip"
+    kind = Kind.COMBINER if is_combiner_state(state) else Kind.CLIP
     return Original(kind, state, _described(path, kind, state))
 
 

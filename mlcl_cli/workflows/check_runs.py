@@ -8,6 +8,7 @@ from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.models.weights import is_there, load_tuned
 from mlcl_cli.runs.checkpoints import SUFFIX, load_checkpoint, require_probe
+from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import list_runs
 from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.checkpoint_selection import require_base
@@ -47,7 +48,7 @@ def examine_checkpoints(profile: Profile, result: CheckResult) -> None:
     paths = {path: users[stage] for stage in users for path in (profile.workspace / stage).glob(f"*/*{SUFFIX}")}
     if isinstance(profile.clip.checkpoint, Path):
         paths[profile.clip.checkpoint] = result.needing()
-    runs = list_runs(profile)
+    runs = list_runs(profile.workspace)
     sound = {run.stage for run in runs if run.problem is None}
     for run in runs:
         if (problem := run.problem) is None:
@@ -61,14 +62,15 @@ def examine_checkpoints(profile: Profile, result: CheckResult) -> None:
             _examine(profile, path)
         except DataError as error:
             result.add("checkpoints", "error", error.where, error.what, error.remedy, commands)
-    trained = any(run.stage == "combiner" and run.summary["dataset"] == profile.dataset for run in runs)
+    combiners = [run for run in runs if run.kind is Kind.COMBINER and run.problem is None]
+    trained = any(run.summary.dataset == profile.dataset for run in combiners)
     lacking = "" if trained else "; evaluate needs a trained combiner, or --combining-function sum"
     result.looked["checkpoints"] = f"{len(paths):,}{lacking}"
 
 
 def _examine(profile: Profile, path: Path) -> None:
     given = path == profile.clip.checkpoint
-    checkpoint = load_checkpoint(path, "clip" if given else None)
+    checkpoint = load_checkpoint(path, Kind.CLIP if given else None)
     require_probe(checkpoint)
     if not given or not is_there(profile.clip.model):
         return

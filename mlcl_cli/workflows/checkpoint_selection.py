@@ -2,10 +2,12 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
+
+from pydantic import ValidationError
 
 from mlcl_cli.config.types import CLIP_NAMES
 from mlcl_cli.errors import DataError
@@ -13,54 +15,53 @@ from mlcl_cli.models.encoder import Encoder, Tower
 from mlcl_cli.models.weights import load_tuned
 from mlcl_cli.progress import NOTICE
 from mlcl_cli.runs.checkpoints import Checkpoint, load_checkpoint
-from mlcl_cli.runs.records import ClipRecord
+from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind, TrainingDescription
+from mlcl_cli.runs.listing import FOLDERS
 from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.candidates import (
     TOWERS,
     Candidate,
     Conditions,
-    PassedOver,
-    Reason,
     Selection,
     find_candidates,
-    in_words,
-    outdone,
+    find_incomparable,
     select,
 )
 from mlcl_cli.workflows.run_context import RunContext
+from mlcl_cli.workflows.selection_reasons import (
+    ClipReason,
+    Difference,
+    SkippedRun,
+    SkipReason,
+    describe_differences,
+    describe_images,
+    describe_skipped,
+    describe_towers,
+)
 
 logger = logging.getLogger(__name__)
 
-OTHERS: Mapping[str, frozenset[Tower]] = {"text": TOWERS["image"], "image": TOWERS["text"]}
-START = "--from RUN|FILE|none chooses another start"
+OTHER_TOWERS: Mapping[str, frozenset[Tower]] = {"text": TOWERS["image"], "image": TOWERS["text"]}
 
 
 @dataclass(frozen=True, slots=True)
 class ClipChoice:
-    """A base model, tuned weights for it if any, and the reason."""
+    """A base model, tuned weights for it if any, and why."""
 
     model: str | Path
     checkpoint: Path | None
-    why: str
-
-    def describe(self, workspace: Path) -> dict[str, Any]:
-        """What a run stores of it; files by the way to them from the workspace, so that all may move together."""
-        checkpoint = None if self.checkpoint is None else place_of(self.checkpoint, workspace)
-        return {"model": place_of(self.model, workspace), "checkpoint": checkpoint}
+    reason: ClipReason
+    detail: str = ""
 
     @classmethod
-    def described(cls, told: Mapping[str, Any], workspace: Path, why: str) -> Self:
-        """The choice that `describe` told of, in the workspace as it is now."""
-        model, checkpoint = told["model"], told["checkpoint"]
-        named = model in CLIP_NAMES
-        return cls(
-            model if named else (workspace / model).resolve(),
-            None if checkpoint is None else (workspace / checkpoint).resolve(),
-            why,
-        )
+    def from_record(cls, record: ClipRecord, workspace: Path, reason: ClipReason) -> Self:
+        """The CLIP of a run or a checkpoint, in the workspace as it is now."""
+        model = record.model if record.model in CLIP_NAMES else (workspace / record.model).resolve()
+        checkpoint = None if record.checkpoint is None else (workspace / record.checkpoint).resolve()
+        return cls(model, checkpoint, reason)
 
-    def found_at(self, model: str | Path) -> Self:
-        """The same choice with `model`, where its own file is not there any more."""
+    def with_model_at(self, model: str | Path) -> Self:
+        """The same choice with `model` where its own model is a file that no longer exists."""
         return replace(self, model=model) if isinstance(self.model, Path) and not self.model.exists() else self
 
 
@@ -73,16 +74,19 @@ class LoadedClip:
     base: Mapping[str, str]
     trained_on: str | None
 
-    def describe(self, workspace: Path, fingerprints: Mapping[str, str]) -> dict[str, Any]:
-        """What a run stores of it, a `ClipRecord`; `fingerprints` are those of the weights before the run, by side."""
-        tuned = [side for side in ("text", "image") if fingerprints[side] != self.base[side]]
-        known = {"fingerprint": fingerprints["both"], "base": self.base["both"]}
-        return {**self.choice.describe(workspace), **known, "tuned": tuned}
+    def record(self, workspace: Path, fingerprints: Mapping[str, str]) -> ClipRecord:
+        """What a run stores of it; `fingerprints` are those of the weights before the run, by side.
 
-
-def place_of(model: str | Path, workspace: Path) -> str:
-    """A name as it is, a file by the way to it from the workspace."""
-    return model if isinstance(model, str) else os.path.relpath(model, workspace)
+        Files are stored relative to the workspace, so that all may move together.
+        """
+        choice, towers = self.choice, list[Tower](["text", "image"])
+        return ClipRecord(
+            model=choice.model if isinstance(choice.model, str) else os.path.relpath(choice.model, workspace),
+            checkpoint=None if choice.checkpoint is None else os.path.relpath(choice.checkpoint, workspace),
+            fingerprint=fingerprints["both"],
+            base=self.base["both"],
+            tuned=[tower for tower in towers if fingerprints[tower] != self.base[tower]],
+        )
 
 
 def choose_clip(context: RunContext, start: str | Path | None = None, encoder: str | None = None) -> ClipChoice:
@@ -93,29 +97,34 @@ def choose_clip(context: RunContext, start: str | Path | None = None, encoder: s
     with different seeds stay independent; for `both` it is the untuned CLIP.
     """
     profile = context.profile
+    model = profile.clip.model
     asked, source = (profile.clip.checkpoint, "clip.checkpoint") if start is None else (start, "--from")
     if isinstance(asked, Path):
-        return ClipChoice(profile.clip.model, asked, f"given by {source}")
+        return ClipChoice(model, asked, ClipReason.GIVEN, source)
     if asked == "none":
-        return ClipChoice(profile.clip.model, None, f"{source} is none")
-    if encoder is not None and encoder not in OTHERS:
-        return ClipChoice(profile.clip.model, None, f"tuning both encoders starts from the untuned CLIP; {START}")
-    found, passed = find_candidates(profile, "finetune", context.protocol.bests[0])
-    fit, unfit = _with_base(context, found)
-    passed += unfit
-    if encoder is not None:
-        wanted = OTHERS[encoder]
-        passed += [PassedOver(one.name, Reason.TOWERS, _sides(one.towers)) for one in fit if one.towers != wanted]
-        fit = [one for one in fit if one.towers == wanted]
-    conditions = Conditions.of(context)
-    chosen = select(fit, conditions, None if encoder is None else profile.seed)
-    if chosen is None:
-        return ClipChoice(profile.clip.model, None, _nothing_tuned(encoder, passed))
-    _tell(context, chosen, [*passed, *outdone(fit, chosen, conditions)])
-    which = "tuned here" if encoder is None else f"with only its {_sides(OTHERS[encoder])} encoder tuned"
-    seeded = "" if chosen.seed is None else f", seed {chosen.seed}"
-    why = f"best of {chosen.compared} {which}{seeded}, {context.protocol.bests[0]} {chosen.run.score:.2f}"
-    return ClipChoice(profile.clip.model, chosen.run.checkpoint, why if encoder is None else f"{why}; {START}")
+        return ClipChoice(model, None, ClipReason.DISABLED, source)
+    if encoder is not None and encoder not in OTHER_TOWERS:
+        return ClipChoice(model, None, ClipReason.BOTH_ENCODERS)
+    towers = None if encoder is None else OTHER_TOWERS[encoder]
+    metric = context.protocol.bests[0]
+    found, skipped = find_candidates(profile, Kind.CLIP, metric)
+    candidates, others = _with_base(context, found)
+    skipped += others
+    if towers is not None:
+        skipped += [
+            SkippedRun(other.run.name, SkipReason.TOWERS, describe_towers(other.lineage.towers))
+            for other in candidates
+            if other.lineage.towers != towers
+        ]
+        candidates = [candidate for candidate in candidates if candidate.lineage.towers == towers]
+    selection = _select(context, candidates, skipped, None if encoder is None else profile.seed)
+    if selection is None:
+        return _untuned(model, towers, skipped)
+    which = "tuned here" if towers is None else f"with only its {describe_towers(towers)} encoder tuned"
+    seed = "" if selection.seed is None else f", seed {selection.seed}"
+    detail = f"{selection.compared} {which}{seed}, {metric} {selection.chosen.best.score:.2f}"
+    reason = ClipReason.BEST if towers is None else ClipReason.BEST_START
+    return ClipChoice(model, selection.chosen.checkpoint, reason, detail)
 
 
 def load_encoder(context: RunContext, choice: ClipChoice, *, announce: bool = False) -> LoadedClip:
@@ -128,15 +137,15 @@ def load_encoder(context: RunContext, choice: ClipChoice, *, announce: bool = Fa
     network = base.take()
     tuned, trained_on = "", None
     if choice.checkpoint is not None:
-        checkpoint = load_checkpoint(choice.checkpoint, "clip")
+        checkpoint, shown = load_checkpoint(choice.checkpoint, Kind.CLIP), _relative(choice.checkpoint, workspace)
         load_tuned(network, checkpoint.state, choice.checkpoint)
         require_base(checkpoint, base, workspace)
-        if checkpoint.about.get("image", context.image) != context.image:
-            told = f"was tuned on images as {checkpoint.about['image']}, and the profile says {context.image}"
-            logger.warning(f"{_shown(choice.checkpoint, workspace)} {told}")
-        tuned, trained_on = f", tuned: {_shown(choice.checkpoint, workspace)}", checkpoint.about.get("dataset")
-    level = NOTICE if announce else logging.INFO
-    logger.log(level, f"CLIP: {_shown(choice.model, workspace)}{tuned} ({choice.why})")
+        description, image = description_of(checkpoint), ImageRecord.model_validate(context.image)
+        if description.image is not None and description.image != image:
+            logger.warning(f"{shown} was tuned on {describe_images(description.image, image)}")
+        tuned, trained_on = f", tuned: {shown}", description.dataset
+    level, why = NOTICE if announce else logging.INFO, choice.reason.format(choice.detail)
+    logger.log(level, f"CLIP: {_relative(choice.model, workspace)}{tuned} ({why})")
     return LoadedClip(choice, Encoder(network, context.compute), base.fingerprints, trained_on)
 
 
@@ -145,111 +154,125 @@ def named_clip(context: RunContext) -> LoadedClip | None:
     return None if context.profile.clip.checkpoint == "auto" else load_encoder(context, choose_clip(context))
 
 
-def choose_run(context: RunContext, stage: str, clip: LoadedClip | None, *, any_base: bool = False) -> Selection | None:
-    """The best run of `stage` that fits the profile, its model (or `any_base`), and `clip` if given.
+def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_base: bool = False) -> Selection | None:
+    """The best run of `kind` that fits the profile, its model (or `any_base`), and `clip` if given.
 
-    Says what was passed over. Raises DataError or MachineError where the profile's model cannot be loaded.
+    Reports which runs it skipped. Raises DataError or MachineError where the profile's model cannot be loaded.
     """
-    found, passed = find_candidates(context.profile, stage, context.protocol.bests[0])
-    fit, unfit = (found, []) if any_base else _with_base(context, found)
-    if clip is not None and stage == "combiner":
-        own = clip.encoder.fingerprints()["both"]
-        unfit += [PassedOver(one.name, Reason.BASE, f"with fingerprint {one.clip}") for one in fit if one.clip != own]
-        fit = [one for one in fit if one.clip == own]
-    conditions = Conditions.of(context)
-    chosen = select(fit, conditions)
-    passed += unfit
-    if chosen is not None:
-        _tell(context, chosen, [*passed, *outdone(fit, chosen, conditions)])
-    elif passed:
-        logger.warning(f"No {stage} run fits this profile. Skipped: {in_words(passed)}")
-    return chosen
+    candidates, skipped = find_candidates(context.profile, kind, context.protocol.bests[0])
+    if not any_base:
+        candidates, others = _with_base(context, candidates)
+        skipped += others
+    if clip is not None and kind is Kind.COMBINER:
+        fingerprint = clip.encoder.fingerprints()["both"]
+        skipped += [
+            SkippedRun(other.run.name, SkipReason.OTHER_CLIP, f"with fingerprint {other.clip}")
+            for other in candidates
+            if other.clip != fingerprint
+        ]
+        candidates = [candidate for candidate in candidates if candidate.clip == fingerprint]
+    selection = _select(context, candidates, skipped)
+    if selection is None and skipped:
+        logger.warning(f"No {FOLDERS[kind]} run fits this profile. Skipped: {describe_skipped(skipped)}")
+    return selection
 
 
 def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | None) -> Checkpoint:
-    """The combiner to use: the file asked for, else the best finished run's; says which and why.
+    """The combiner to use: the file asked for, else the best finished run's; reports which and why.
 
     Raises DataError where there is none that fits the data set and the CLIP (`clip`, if the profile names one).
     """
     profile = context.profile
     if asked is not None:
-        checkpoint = load_checkpoint(asked, "combiner")
+        checkpoint = load_checkpoint(asked, Kind.COMBINER)
         logger.info(f"Combiner: {asked} (given by --checkpoint)")
         return checkpoint
-    chosen = choose_run(context, "combiner", clip)
-    if chosen is None:
+    selection = choose_run(context, Kind.COMBINER, clip)
+    if selection is None:
         raise DataError(
             f"found no combiner for {profile.dataset} with this CLIP",
             where=profile.workspace,
             remedy="Run `mlcl train-combiner` first, give --checkpoint FILE, or use --combining-function sum",
         )
-    checkpoint = load_checkpoint(chosen.run.checkpoint, "combiner")
-    logger.log(NOTICE, f"Combiner: {chosen.run.name}, {best_in_words(context, chosen)}")
+    checkpoint = load_checkpoint(selection.chosen.checkpoint, Kind.COMBINER)
+    logger.log(NOTICE, f"Combiner: {selection.chosen.run.name}, {selection.describe(context.protocol.bests[0])}")
     return checkpoint
-
-
-def best_in_words(context: RunContext, chosen: Selection) -> str:
-    """Of how many a run is the best, and by which figure."""
-    figure = f"{context.protocol.bests[0]} {chosen.run.score:.2f}"
-    return f"the only one that fits, {figure}" if chosen.compared == 1 else f"best of {chosen.compared}, {figure}"
-
-
-def _with_base(context: RunContext, found: Sequence[Candidate]) -> tuple[list[Candidate], list[PassedOver]]:
-    """The runs whose CLIP was tuned from the profile's model, and the others."""
-    if not found:
-        return [], []
-    own = context.base.fingerprint
-    fit = [one for one in found if one.base == own]
-    unfit = [
-        PassedOver(one.name, Reason.BASE, f"with base {one.base}") if one.base else PassedOver(one.name, Reason.NO_BASE)
-        for one in found
-        if one.base != own
-    ]
-    return fit, unfit
 
 
 def require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> None:
     """Raises DataError where a tuned CLIP says that it was tuned from another model than `base`."""
-    record = ClipRecord.of(checkpoint.about, checkpoint.path)
+    record = description_of(checkpoint).clip
     if record is not None and record.known_base not in (None, base.fingerprint):
         raise DataError(
             f"was tuned from a CLIP with fingerprint {record.known_base}, but clip.model "
-            f"({_shown(base.model, workspace)}) has {base.fingerprint}",
+            f"({_relative(base.model, workspace)}) has {base.fingerprint}",
             where=checkpoint.path,
             remedy="Set clip.model to the model that was tuned, or clip.checkpoint to none",
         )
 
 
-def _nothing_tuned(encoder: str | None, passed: Sequence[PassedOver]) -> str:
-    """Why the CLIP is untuned. What was passed over is a warning where that is not as the recipe goes."""
-    if encoder is not None:
-        if passed:
-            logger.info(f"Skipped: {in_words(passed)}")
-        return f"none has only its {_sides(OTHERS[encoder])} encoder tuned here; {START}"
-    if not passed:
-        return "none is tuned in this workspace yet"
-    logger.warning(f"The CLIP is untuned: no tuned one fits. Skipped: {in_words(passed)}")
-    return "no tuned one fits"
+def description_of(checkpoint: Checkpoint) -> TrainingDescription:
+    """How a checkpoint was trained, as far as it says. Raises DataError where it says so in another form."""
+    try:
+        return TrainingDescription.model_validate(checkpoint.about)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        what = f"has an invalid description ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        raise DataError(what, where=checkpoint.path) from error
 
 
-def _tell(context: RunContext, chosen: Selection, passed: Iterable[PassedOver]) -> None:
-    """Says what was passed over, and warns where the chosen run is not what the profile would make."""
-    _progress, run = context.progress, chosen.run
-    damaged = [one for one in passed if one.reason is Reason.UNREADABLE]
-    if damaged:
-        logger.warning(f"Skipped: {in_words(damaged)}")
-    if others := [one for one in passed if one.reason is not Reason.UNREADABLE]:
-        logger.info(f"Skipped: {in_words(others)}")
-    if not run.finished:
+def _with_base(context: RunContext, found: Sequence[Candidate]) -> tuple[list[Candidate], list[SkippedRun]]:
+    """The runs whose CLIP was tuned from the profile's model, and the others."""
+    if not found:
+        return [], []
+    fingerprint = context.base.fingerprint
+    skipped = [
+        SkippedRun(other.run.name, SkipReason.OTHER_CLIP, f"with base {base}")
+        if (base := other.lineage.base)
+        else SkippedRun(other.run.name, SkipReason.BASE_UNKNOWN)
+        for other in found
+        if other.lineage.base != fingerprint
+    ]
+    return [candidate for candidate in found if candidate.lineage.base == fingerprint], skipped
+
+
+def _select(
+    context: RunContext, candidates: Sequence[Candidate], skipped: Sequence[SkippedRun], seed: int | None = None
+) -> Selection | None:
+    """The best of `candidates`. Reports the skipped runs, and warns where it is not what the profile would train."""
+    wanted = Conditions.of_profile(context)
+    selection = select(candidates, wanted, seed)
+    if selection is None:
+        return None
+    chosen, run = selection.chosen, selection.chosen.run
+    others = [other for other in skipped if other.reason is not SkipReason.DAMAGED]
+    others += find_incomparable(candidates, chosen, wanted)
+    if damaged := [other for other in skipped if other.reason is SkipReason.DAMAGED]:
+        logger.warning(f"Skipped: {describe_skipped(damaged)}")
+    if others:
+        logger.info(f"Skipped: {describe_skipped(others)}")
+    if not chosen.finished:
         logger.warning(f"{run.name} is {run.state}, but no finished run fits: its best epoch so far is used")
-    expected = context.profile.bad_images == "drop" and chosen.differences == "a pruned gallery"
-    if chosen.differences and not expected:
-        logger.warning(f"{run.name} was validated under other settings than the profile's: {chosen.differences}")
+    expected = context.profile.bad_images == "drop" and [kind for kind, _ in selection.differences] == [
+        Difference.PRUNED
+    ]
+    if selection.differences and not expected:
+        differences = describe_differences(selection.differences)
+        logger.warning(f"{run.name} was validated under other settings than the profile's: {differences}")
+    return selection
 
 
-def _sides(towers: Iterable[Tower] | None) -> str:
-    return "unknown sides" if towers is None else " and ".join(sorted(towers, reverse=True)) or "nothing"
+def _untuned(model: str | Path, towers: frozenset[Tower] | None, skipped: Sequence[SkippedRun]) -> ClipChoice:
+    """The untuned CLIP. Runs that were skipped are a warning where the recipe expects a tuned one."""
+    if towers is not None:
+        if skipped:
+            logger.info(f"Skipped: {describe_skipped(skipped)}")
+        return ClipChoice(model, None, ClipReason.NONE_WITH_OTHER_ENCODER, describe_towers(towers))
+    if not skipped:
+        return ClipChoice(model, None, ClipReason.NONE_TUNED)
+    logger.warning(f"The CLIP is untuned: no tuned one fits. Skipped: {describe_skipped(skipped)}")
+    return ClipChoice(model, None, ClipReason.NONE_FITS)
 
 
-def _shown(path: str | Path, workspace: Path) -> str:
+def _relative(path: str | Path, workspace: Path) -> str:
     return str(path.relative_to(workspace)) if isinstance(path, Path) and path.is_relative_to(workspace) else str(path)

@@ -19,13 +19,15 @@ from mlcl_cli.html_report.page import Page, Reported
 from mlcl_cli.html_report.thumbnails import thumbnails
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.progress import NOTICE, Progress, without_notes
-from mlcl_cli.runs.listing import ListedRun, find_run, list_runs
+from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.listing import StoredRun, best_checkpoint, find_run, list_runs
 from mlcl_cli.runs.logs import TIMES, read_log
 from mlcl_cli.runs.summary import MAX_BYTES
 from mlcl_cli.safe_reading import open_regular
-from mlcl_cli.workflows.checkpoint_selection import ClipChoice, best_in_words, choose_run, named_clip
+from mlcl_cli.workflows.checkpoint_selection import ClipChoice, choose_run, named_clip
 from mlcl_cli.workflows.evaluate import load_retrieval_model, validation_of
 from mlcl_cli.workflows.run_context import RunContext
+from mlcl_cli.workflows.selection_reasons import ClipReason
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ def write_report(
     require_own(path, SIGN, "a report")
     paths: Paths = {}
     reported = [_reported(profile, progress, number, run, sample, paths) for number, run in enumerate(runs)]
-    title = f"{runs[0].stage}/{runs[0].folder.name}" if len(runs) == 1 else f"{len(runs)} runs side by side"
+    title = f"{runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs side by side"
     page = Page(title, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", __version__, reported, sample)
     wanted = sorted(page.wanted())
     files = [(name, paths[dataset][name]) for dataset, name in wanted]
@@ -82,23 +84,23 @@ def write_report(
     return ReportResult(path, {run.label: run.analysis is not None for run in reported}, time.monotonic() - began)
 
 
-def _chosen(profile: Profile, progress: Progress, names: Sequence[str], *, every: bool) -> list[ListedRun]:
+def _chosen(profile: Profile, progress: Progress, names: Sequence[str], *, every: bool) -> list[StoredRun]:
     """The runs to show; each has a best epoch. Damaged ones are skipped with a warning unless they are named."""
     if names:
-        runs = list({run.folder: run for run in (find_run(profile, name) for name in names)}.values())
+        runs = list({run.folder: run for run in (find_run(profile.workspace, name) for name in names)}.values())
         if damaged := [run.problem for run in runs if run.problem is not None]:
             raise damaged[0]
-        if empty := [run for run in runs if not run.summary["bests"]]:
+        if empty := [run for run in runs if not run.summary.bests]:
             raise UsageError("has no validated epoch yet", where=empty[0].folder, remedy="Wait for its first one")
         return runs
-    listed = list_runs(profile)
-    runs = [run for run in listed if run.summary["bests"]]
+    listed = list_runs(profile.workspace)
+    runs = [run for run in listed if run.problem is None and run.summary.bests]
     damaged = [run.problem for run in listed if run.problem is not None]
     if damaged and not runs:
         raise damaged[0]
     if every:
         for problem in damaged:
-            logger.warning(f"skipped a run: {problem}")
+            logger.warning(f"Skipped a damaged run: {problem}")
     elif runs:
         runs = _best_run(profile, progress, runs)
     if not runs:
@@ -107,28 +109,29 @@ def _chosen(profile: Profile, progress: Progress, names: Sequence[str], *, every
     return runs
 
 
-def _best_run(profile: Profile, progress: Progress, runs: Sequence[ListedRun]) -> list[ListedRun]:
+def _best_run(profile: Profile, progress: Progress, runs: Sequence[StoredRun]) -> list[StoredRun]:
     """The run that `evaluate` would take; where no combiner fits, the best fine-tuning run.
 
     A CLIP that cannot be loaded decides nothing: the page is written without it.
     """
     context = RunContext.open(profile.model_copy(update={"device": "auto"}), progress, writes=False)
-    for stage in ("combiner", "finetune"):
-        if any(run.stage == stage and run.summary.get("dataset") == profile.dataset for run in runs):
+    for kind in (Kind.COMBINER, Kind.CLIP):
+        if any(run.kind is kind and run.summary.dataset == profile.dataset for run in runs):
             try:
-                chosen = choose_run(context, stage, named_clip(context) if stage == "combiner" else None)
+                selection = choose_run(context, kind, named_clip(context) if kind is Kind.COMBINER else None)
             except StuckError:
                 raise
             except MlclError as error:
                 logger.warning(str(error))
-                chosen = choose_run(context, stage, None, any_base=True)
-            if chosen is not None:
-                logger.log(NOTICE, f"Run: {chosen.run.name}, {best_in_words(context, chosen)}")
-                return [run for run in runs if run.folder == chosen.run.checkpoint.parent]
+                selection = choose_run(context, kind, None, any_base=True)
+            if selection is not None:
+                chosen = selection.chosen.run
+                logger.log(NOTICE, f"Run: {chosen.name}, {selection.describe(context.protocol.bests[0])}")
+                return [run for run in runs if run.folder == chosen.folder]
     return []
 
 
-def _title(runs: Sequence[ListedRun], *, every: bool) -> str:
+def _title(runs: Sequence[StoredRun], *, every: bool) -> str:
     """The file's name; the same runs give the same one."""
     if every:
         return "all"
@@ -136,14 +139,14 @@ def _title(runs: Sequence[ListedRun], *, every: bool) -> str:
     return named + (f"+{len(runs) - SHOWN}-more" if len(runs) > SHOWN else "")
 
 
-def _reported(profile: Profile, progress: Progress, number: int, run: ListedRun, sample: int, paths: Paths) -> Reported:
+def _reported(profile: Profile, progress: Progress, number: int, run: StoredRun, sample: int, paths: Paths) -> Reported:
     """A run with its analysis; where that cannot be made, with the reason."""
     found: Analysis | None = None
     missing, fingerprint, moved = "", None, list[str]()
     try:
         own = _profile_of(run, profile)
         moved = _moved(load_profile(run.folder / "profile.yaml"), own)
-        logger.info(f"Looking at {run.stage}/{run.folder.name}")
+        logger.info(f"Looking at {run.name}")
         with without_notes():
             found, fingerprint = _studied(own, progress, run, sample, paths)
     except StuckError:
@@ -176,20 +179,20 @@ def _text_of(path: Path) -> str:
         return ""
 
 
-def _profile_of(run: ListedRun, here: Profile) -> Profile:
+def _profile_of(run: StoredRun, here: Profile) -> Profile:
     """The run's own profile on this machine: where things lie, and how the machine is used, is as `here`.
 
     Images that have gone bad since are dropped where either profile says so. Raises DataError where it is for another
     data set than the run's summary.
     """
     own = load_profile(run.folder / "profile.yaml")
-    if own.dataset != run.summary["dataset"]:
-        what = f"is for {own.dataset}, but run.json says {run.summary['dataset']}"
+    if own.dataset != run.summary.dataset:
+        what = f"is for {own.dataset}, but run.json says {run.summary.dataset}"
         raise DataError(what, where=run.folder / "profile.yaml", remedy="Restore the run's own files")
-    choice = ClipChoice.described(run.summary["clip"], here.workspace, "the run's").found_at(here.clip.model)
+    choice = ClipChoice.from_record(run.summary.clip, here.workspace, ClipReason.RUN).with_model_at(here.clip.model)
     tuned: Path | str = "auto"
     if run.stage == "finetune":
-        tuned = run.folder / next(iter(run.summary["bests"].values()))["checkpoint"]
+        tuned = best_checkpoint(run.folder)
     clip = own.clip.model_copy(update={"model": choice.model, "checkpoint": tuned})
     machine = {name: getattr(here, name) for name in ("workspace", "roots", "shoes", "workers", "device")}
     drop = "drop" in (own.bad_images, here.bad_images)
@@ -197,11 +200,11 @@ def _profile_of(run: ListedRun, here: Profile) -> Profile:
 
 
 def _studied(
-    profile: Profile, progress: Progress, run: ListedRun, sample: int, paths: Paths
+    profile: Profile, progress: Progress, run: StoredRun, sample: int, paths: Paths
 ) -> tuple[Analysis, str | None]:
     """What the best checkpoint does on the validation split, and its fingerprint."""
     context = RunContext.open(profile, progress, needs_disk=False)
-    best = run.folder / next(iter(run.summary["bests"].values()))["checkpoint"]
+    best = best_checkpoint(run.folder)
     combiner = run.stage == "combiner"
     model = load_retrieval_model(context, "combiner" if combiner else "sum", best if combiner else None)
     split = context.split("val")
@@ -236,13 +239,13 @@ def _moved(stored: Profile, here: Profile) -> list[str]:
     return [part for key, (old, new) in places.items() if old != new for part in ("--set", f"{key}={new}")]
 
 
-def _commands(run: ListedRun, workspace: Path, moved: Sequence[str]) -> dict[str, str]:
+def _commands(run: StoredRun, workspace: Path, moved: Sequence[str]) -> dict[str, str]:
     """The command lines that make the run again, and that evaluate it."""
-    known = run.summary["clip"]["checkpoint"]
+    known = run.summary.clip.checkpoint
     start = "none" if known is None else str((workspace / known).resolve())
     profile = ["--profile", str(run.folder / "profile.yaml"), *moved]
-    best = str(run.folder / next(iter(run.summary["bests"].values()))["checkpoint"])
-    again = ["mlcl", *run.summary["command"].split(), *profile]
+    best = str(best_checkpoint(run.folder))
+    again = ["mlcl", *run.summary.command.split(), *profile]
     if run.stage == "combiner":
         again += ["--set", f"clip.checkpoint={start}"]
         evaluate = ["mlcl", "evaluate", *profile, "--checkpoint", best]

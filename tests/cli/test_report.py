@@ -243,7 +243,7 @@ def test_a_run_whose_log_is_gone_has_no_curves_but_all_else(mlcl: Mlcl, trained:
     ("file", "content", "where"),
     [
         ("run.json", None, "run.json: is not a valid run summary (versions: missing)"),
-        ("metrics.jsonl", "{}\nnonsense\n{}\n", "metrics.jsonl, line 2: is not a log of mlcl"),
+        ("metrics.jsonl", "{}\nnonsense\n{}\n", "metrics.jsonl, line 2: is not a log written by mlcl"),
     ],
 )
 def test_a_damaged_run_is_named(mlcl: Mlcl, trained: Path, file: str, content: str | None, where: str) -> None:

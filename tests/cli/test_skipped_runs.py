@@ -62,7 +62,7 @@ def test_a_damaged_run_does_not_keep_another_from_being_resumed(
     (first / "run.json").write_text("{")
     outcome = mlcl("train-combiner", *FAST, *how, "--json")
     assert outcome.json["run"] == str(second)
-    assert ("--run" in how) or f"warning: skipped a run: {first / 'run.json'}: " in outcome.err
+    assert ("--run" in how) or f"warning: Skipped a damaged run: {first / 'run.json'}: " in outcome.err
 
 
 def test_a_damaged_run_is_a_note_where_commands_have_another(mlcl: Mlcl, trained: Path) -> None:
@@ -97,7 +97,10 @@ def test_a_clip_tuned_on_other_pictures_is_named(mlcl: Mlcl, trained: Path) -> N
     clip = tuned_in(trained)
     other = ("--set", f"clip.checkpoint={clip}", "--set", "image.transform=clip", "--quiet")
     outcome = mlcl("evaluate", "--combining-function", "sum", *other)
-    assert "/best.safetensors was tuned on images as {'transform': 'targetpad'" in outcome.err
+    assert (
+        "/best.safetensors was tuned on images prepared with transform targetpad, target_ratio 1.25; the profile"
+        in outcome.err
+    )
     assert "was tuned on images" not in mlcl("evaluate", "--quiet").err
 
 

@@ -17,7 +17,11 @@ from mlcl_cli.config import Profile, load_profile
 from mlcl_cli.errors import DataError, DivergedError, MachineError, UsageError
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.runs.checkpoints import load_checkpoint
-from mlcl_cli.runs.run import LAST, LOCK, PREVIOUS, find_runs
+from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.listing import StoredRun, list_runs
+from mlcl_cli.runs.lock import LOCK
+from mlcl_cli.runs.state_files import LAST, PREVIOUS
+from mlcl_cli.runs.summary import RunState
 from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training import loop
 from mlcl_cli.training.loop import Trainer
@@ -49,6 +53,10 @@ def contents(run: Path) -> dict[str, object]:
     weights = {name: load_checkpoint(run / name).about["fingerprint"] for name in SAME[2:]}
     bests = json.loads((run / "run.json").read_text())["bests"]
     return logs | weights | {"bests": bests}
+
+
+def resumable_runs(workspace: Path) -> list[StoredRun]:
+    return [run for run in list_runs(workspace, Kind.COMBINER) if run.resumable]
 
 
 @pytest.fixture
@@ -118,7 +126,7 @@ def stopped(tmp_path: Path, cut_at: Callable[[int], None]) -> tuple[Profile, Pat
     cut_at(8)
     with pytest.raises(Interrupted), interruptible():
         train.train_combiner(profile, NoProgress())
-    (run,) = find_runs(tmp_path / "cut/combiner", unfinished=True)
+    (run,) = resumable_runs(tmp_path / "cut")
     return profile, run.folder
 
 
@@ -137,7 +145,7 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(
     path.write_bytes(damaged[damage])
     messages = Messages()
     resumed = train.train_combiner(profile, NoProgress(), resume=GO_ON)
-    assert [text for text in messages.warnings if LAST in text and "the one before it is taken" in text]
+    assert [text for text in messages.warnings if LAST in text and "trying the state saved before it" in text]
     whole = train.train_combiner(profile_of(tmp_path, "workspace=whole", "checkpoints.every_epochs=1"), NoProgress())
     assert contents(resumed.run) == contents(whole.run)
 
@@ -146,7 +154,7 @@ def test_a_run_without_a_good_state_is_an_error(stopped: tuple[Profile, Path]) -
     profile, folder = stopped
     for name in (LAST, PREVIOUS):
         (folder / name).write_bytes(b"no state")
-    with pytest.raises(DataError, match="no good state"):
+    with pytest.raises(DataError, match="no intact training state"):
         train.train_combiner(profile, NoProgress(), resume=GO_ON)
 
 
@@ -184,7 +192,8 @@ def test_automatic_resuming_begins_where_there_is_nothing(tmp_path: Path, cut_at
     with pytest.raises(Interrupted), interruptible():
         train.train_combiner(profile, NoProgress(), resume=automatic)
     train.train_combiner(profile, NoProgress(), resume=automatic)
-    assert len(find_runs(tmp_path / "auto/combiner")) == 1
+    (run,) = list_runs(tmp_path / "auto", Kind.COMBINER)
+    assert run.state is RunState.FINISHED
 
 
 def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +217,7 @@ def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path: Path, monkeyp
         train.train_combiner(profile, NoProgress())
     after = trainers[0].objective.weights()
     assert all(torch.equal(after[name], tensor) for name, tensor in before[0].items())
-    (run,) = find_runs(tmp_path / "work/combiner", unfinished=True)
+    (run,) = resumable_runs(tmp_path / "work")
     assert load_checkpoint(run.folder / LAST).about["epoch"] == 2  # epoch 2 was about to begin
 
 

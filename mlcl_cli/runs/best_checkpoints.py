@@ -1,0 +1,53 @@
+"""The checkpoints that a run keeps: the best epoch by each metric, and every Nth epoch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from mlcl_cli.runs.checkpoints import SUFFIX, save_checkpoint
+from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.summary import BestCheckpoint, RunDescription
+
+Weights = Callable[[], Mapping[str, Tensor]]
+
+
+class BestCheckpoints:
+    """The best epoch so far by each of `metrics`, the deciding one first.
+
+    New best weights wait in memory until `save`, so that an epoch of milliseconds does not wait for the disk.
+    """
+
+    def __init__(self, folder: Path, kind: Kind, metrics: Sequence[str], description: RunDescription) -> None:
+        self.bests: dict[str, BestCheckpoint] = {}
+        self._folder, self._kind, self._metrics, self._description = folder, kind, metrics, description
+        self._unsaved: dict[str, Mapping[str, Tensor]] = {}
+
+    def update(self, epoch: int, metrics: Mapping[str, float], weights: Weights) -> None:
+        """Keeps an epoch's weights for each metric by which it is the best."""
+        better = [name for name in self._metrics if self._is_better(name, metrics[name])]
+        state = {name: tensor.clone() for name, tensor in weights().items()} if better else {}
+        for name in better:
+            file = f"best{SUFFIX}" if name == self._metrics[0] else f"best-{name}{SUFFIX}"
+            self.bests[name] = BestCheckpoint(epoch=epoch, score=metrics[name], checkpoint=file, metrics=dict(metrics))
+            self._unsaved[name] = state
+
+    def save(self) -> None:
+        """Writes the best weights that wait in memory."""
+        for name, state in self._unsaved.items():
+            best = self.bests[name]
+            progress = {"epoch": best.epoch, "selected_by": name, "score": best.score, "metrics": best.metrics}
+            self._save(best.checkpoint, state, progress)
+        self._unsaved.clear()
+
+    def keep_epoch(self, epoch: int, metrics: Mapping[str, float] | None, weights: Weights) -> None:
+        """Writes an epoch's weights to a file of their own, which stays."""
+        progress = {"epoch": epoch} | ({} if metrics is None else {"metrics": dict(metrics)})
+        self._save(f"epoch-{epoch:04}{SUFFIX}", weights(), progress)
+
+    def _save(self, name: str, state: Mapping[str, Tensor], progress: Mapping[str, object]) -> None:
+        about = {**self._description.model_dump(exclude_unset=True), **progress}
+        save_checkpoint(self._folder / name, self._kind, state, about)
+
+    def _is_better(self, name: str, score: float) -> bool:
+        return name not in self.bests or score > self.bests[name].score
