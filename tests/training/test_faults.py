@@ -46,13 +46,14 @@ def failing(real: Callable[..., object], at: int, error: BaseException) -> Calla
     return call
 
 
-# The n-th call of a function; each is somewhere in the second of four epochs.
+# The n-th call of a function: in the second of four epochs, or after the last.
 PLACES: dict[str, tuple[object, str, int]] = {
     "a step": (Trainer, "_step", 5),
     "validation": (loop, "_validated", 2),
     "recording": (Run, "record", 2),
     "the first log": (Logs, "_append", 3),
     "the second log": (Logs, "_append", 4),
+    "the table": (Logs, "write_table", 1),
     "display": (loop._Watch, "show", 2),
     "saving by the clock": (Run, "save_if_due", 5),
 }
@@ -189,19 +190,23 @@ def test_closed_standard_streams_do_not_become_files_of_the_run(folder: Path) ->
     assert (run / TIMES).read_bytes().count(b"\n") == 2
 
 
-@pytest.mark.parametrize("name", [LINES, TABLE])
-def test_a_log_that_cannot_be_written_saves_the_state(folder: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "code", "error"), [(LINES, 4, "cannot be written"), (TABLE, 3, "not a regular file")])
+def test_a_log_that_cannot_be_written_saves_the_state(folder: Path, name: str, code: int, error: str) -> None:
     process = start(folder, stderr=subprocess.PIPE)
     run = under_way(folder, process)
-    (run / name).rename(folder / "log")
+    if (run / name).exists():
+        (run / name).rename(folder / "log")
     (run / name).mkdir()
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 4, told
-    assert f"{name}: cannot be written".encode() in told
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == code, text
+    assert f"{name}: ".encode() in text
+    assert error.encode() in text
     (run / name).rmdir()
-    (folder / "log").rename(run / name)
+    if (folder / "log").exists():
+        (folder / "log").rename(run / name)
     state, about = load_state(run / LAST)
     assert state.epoch >= 2
-    assert about["logs"][name] == (run / name).stat().st_size
+    assert about["logs"][LINES] == (run / LINES).stat().st_size
     assert start(folder, "--resume").wait(60) == 0
-    assert (run / LINES).read_bytes().count(b"\n") == int(EPOCHS)
+    for log, header in ((LINES, 0), (TABLE, 1)):
+        assert (run / log).read_bytes().count(b"\n") == int(EPOCHS) + header
