@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "models": {"errors"},
     "features": FEATURES,
     "retrieval": RETRIEVAL,
-    "runs": RUNS | {"config"},
+    "runs": RUNS,
     "training": TRAINING,
     "demo": BASE | {"models"},
     "bench": TRAINING | {"training", "retrieval", "openmp"},

@@ -49,6 +49,11 @@ class ImageRecord(Described):
     transform: str
     target_ratio: float
 
+    @property
+    def settings(self) -> str:
+        """The keys of a profile that ask for it."""
+        return f"image.transform {self.transform} and image.target_ratio {self.target_ratio:g}"
+
     def __str__(self) -> str:
         return f"{self.transform} {self.target_ratio:g}" if self.transform == "targetpad" else self.transform
 

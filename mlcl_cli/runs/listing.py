@@ -21,7 +21,7 @@ FOLDERS: Mapping[Kind, str] = {Kind.CLIP: "finetune", Kind.COMBINER: "combiner"}
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """A run's folder, and its summary or what is wrong with that."""
+    """A run's folder, and its summary or the error that names what is wrong with that."""
 
     folder: Path
     kind: Kind
@@ -36,16 +36,16 @@ class StoredRun:
             return cls(folder, kind, error)
 
     @property
+    def problem(self) -> DataError | None:
+        """What is wrong with the summary of a damaged run."""
+        return self.content if isinstance(self.content, DataError) else None
+
+    @property
     def summary(self) -> RunSummary:
         """The run's summary. Raises DataError where it is damaged."""
         if isinstance(self.content, DataError):
             raise self.content
         return self.content
-
-    @property
-    def problem(self) -> DataError | None:
-        """What is wrong with the summary of a damaged run."""
-        return self.content if isinstance(self.content, DataError) else None
 
     @property
     def stage(self) -> str:
@@ -60,20 +60,18 @@ class StoredRun:
     @property
     def created(self) -> str:
         """When the run began, in ISO format; empty for a damaged run."""
-        return "" if isinstance(self.content, DataError) else self.content.created
+        return "" if self.problem else self.summary.created
 
     @cached_property
     def state(self) -> RunState:
         """The summary's state, or what has become of the run: its process may have died without a word."""
-        if isinstance(self.content, DataError):
-            return RunState.DAMAGED
-        dead = self.content.state is RunState.RUNNING and not is_locked(self.folder)
-        return RunState.INTERRUPTED if dead else self.content.state
+        state = RunState.DAMAGED if self.problem else self.summary.state
+        return RunState.INTERRUPTED if state is RunState.RUNNING and not is_locked(self.folder) else state
 
     @property
     def resumable(self) -> bool:
         """Whether training has not finished, and has left a state."""
-        unfinished = isinstance(self.content, RunSummary) and self.content.state is not RunState.FINISHED
+        unfinished = not self.problem and self.summary.state is not RunState.FINISHED
         return unfinished and StateFiles(self.folder).exist()
 
     @property
@@ -88,17 +86,17 @@ class StoredRun:
 
     def as_json(self) -> dict[str, JsonValue]:
         """What `mlcl runs` shows of it."""
-        summary = None if isinstance(self.content, DataError) else self.content
-        best = None if summary is None else summary.best
+        summary = None if self.problem else self.summary
+        best = summary.best if summary else None
         return {
             "name": self.folder.name,
             "stage": self.stage,
-            "dataset": None if summary is None else summary.dataset,
+            "dataset": summary.dataset if summary else None,
             "state": self.state,
-            "epoch": 0 if summary is None else summary.epoch,
-            "epochs": 0 if summary is None else summary.epochs,
-            "metric": None if summary is None else next(iter(summary.bests), None),
-            "score": None if best is None else best.score,
+            "epoch": summary.epoch if summary else 0,
+            "epochs": summary.epochs if summary else 0,
+            "metric": next(iter(summary.bests), None) if summary else None,
+            "score": best.score if best else None,
             "created": self.created,
             "bytes": self.size,
         }

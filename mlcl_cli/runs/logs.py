@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.errors import DataError, MachineError
@@ -17,7 +17,9 @@ from mlcl_cli.errors import DataError, MachineError
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-LINES, TABLE, TIMES = NAMES = ("metrics.jsonl", "metrics.csv", "times.jsonl")
+LogName = Literal["metrics.jsonl", "metrics.csv", "times.jsonl"]
+NAMES: tuple[LogName, ...] = get_args(LogName)
+LINES, TABLE, TIMES = NAMES
 LEARNED = ("temperature", "temperature_sscl", "level_weight")
 NO_TERMS = ("epoch", "loss", "gradient_norm", "skipped_steps", *LEARNED)
 SECONDS_BETWEEN_FLUSHES = 10
@@ -34,14 +36,14 @@ class Logs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._rows: list[Mapping[str, float]] = []
-        self._lengths = dict.fromkeys((LINES, TIMES), 0)
+        self._lengths: dict[LogName, int] = {LINES: 0, TIMES: 0}
 
     def add(self, row: Mapping[str, float], seconds: float) -> None:
         """Adds an epoch to the logs of JSON lines.
 
         Raises MachineError where one cannot be written; `lengths` then stay as they were.
         """
-        lengths = {LINES: self._append(LINES, to_json(row))}
+        lengths: dict[LogName, int] = {LINES: self._append(LINES, to_json(row))}
         lengths[TIMES] = self._append(TIMES, to_json({"epoch": row["epoch"], "seconds": seconds}))
         self._lengths = lengths
         self._rows.append(row)
@@ -60,7 +62,7 @@ class Logs:
             writer.writerows(self._rows)
             write_file(self._folder / TABLE, text.getvalue().encode())
 
-    def lengths(self) -> dict[str, int]:
+    def lengths(self) -> dict[LogName, int]:
         """The length in bytes of each log of JSON lines after its last whole row; synced to the disk if possible."""
         for name in self._lengths:
             with contextlib.suppress(OSError):  # a log that cannot be synced must not keep a state from being saved
@@ -73,9 +75,8 @@ class Logs:
             if path.is_symlink() or (path.exists() and not path.is_file()):
                 raise DataError("is not a regular file", where=path, remedy="Move it away, then --resume")
 
-    def rewind(self, lengths: Mapping[str, int]) -> None:
-        """Cuts what was written after `lengths` were taken. Raises DataError as `require_own` and `read_log` do."""
-        self.require_own()
+    def rewind(self, lengths: Mapping[LogName, int]) -> None:
+        """Cuts what was written after `lengths` were taken. Raises DataError as `read_log` does."""
         for name in self._lengths:
             path, length = self._folder / name, lengths.get(name, 0)
             content = path.read_bytes() if path.exists() else b""

@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +16,6 @@ from mlcl_cli.atomic_files import write_file
 from mlcl_cli.errors import DataError, MachineError, some
 from mlcl_cli.runs.best_checkpoints import BestCheckpoints
 from mlcl_cli.runs.description import Kind
-from mlcl_cli.runs.listing import StoredRun
 from mlcl_cli.runs.lock import hold_lock
 from mlcl_cli.runs.logs import Logs, Scalars
 from mlcl_cli.runs.state_files import NEXT, STATES, LoadedState, StateFiles
@@ -47,7 +47,7 @@ class RunSettings:
 
 
 class Run:
-    """A run in training in `folder`, which no other process may train meanwhile: MachineError where one does.
+    """A run in training in `folder`, new or stored (`created`). Raises MachineError where another process trains it.
 
     New best checkpoints, the table of metrics and the summary are written every `SECONDS_BETWEEN_SAVES` at most, so
     that an epoch of milliseconds does not wait for the disk.
@@ -70,43 +70,39 @@ class Run:
 
         Raises MachineError where it cannot be made.
         """
-        stamp = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-        for number in range(1000):
-            folder = parent / (f"{stamp}-{number}" if number else stamp)
+        folder = path = parent / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        for number in count(1):
             try:
                 folder.mkdir(parents=True)
+                break
             except FileExistsError:
-                continue
+                folder = path.with_name(f"{path.name}-{number}")
             except OSError as error:
-                raise MachineError(
-                    f"cannot be made ({error.strerror})", where=folder, remedy="Choose another workspace in the profile"
-                ) from error
-            write_file(folder / "profile.yaml", profile.encode())
-            return cls(folder, settings)
-        raise AssertionError("a thousand runs within a second")
+                remedy = "Choose another workspace in the profile"
+                raise MachineError(f"cannot be made ({error.strerror})", where=folder, remedy=remedy) from error
+        write_file(folder / "profile.yaml", profile.encode())
+        return cls(folder, settings)
 
-    @classmethod
-    def resume(cls, stored: StoredRun, state: Path | None, settings: RunSettings) -> "ResumedRun":
-        """Resumes a run from the file `state`, or from its last intact state; its logs are cut to that state.
+    def resume(self, state: Path | None = None) -> TrainingState:
+        """Resumes from the file `state`, or from the last intact state, which it returns; cuts the logs to that.
 
         Nothing is changed before the state's description is validated. Raises DataError where there is no intact state
-        or a file of the run is a symbolic link, MachineError where another process trains the run.
+        or a file of the run is a symbolic link.
         """
-        run = cls(stored.folder, settings, stored.summary.created)
         try:
-            loaded = run._states.load(state)
-            run._require_own_files(loaded)
+            loaded = self._states.load(state)
+            self._require_own_files(loaded)
             if state is None and loaded.path.name == NEXT:
-                run._states.complete_save()
-            for stale in run.folder.glob(".*.partial"):
+                self._states.complete_save()
+            for stale in self.folder.glob(".*.partial"):
                 stale.unlink(missing_ok=True)
-            run.bests.update(loaded.progress.bests)
-            run._epoch = loaded.state.epoch - 1
-            run._logs.rewind(loaded.progress.logs)
+            self.bests.update(loaded.progress.bests)
+            self._epoch = loaded.state.epoch - 1
+            self._logs.rewind(loaded.progress.logs)
         except BaseException:
-            run._lock.close()
+            self._lock.close()
             raise
-        return ResumedRun(run, loaded.state)
+        return loaded.state
 
     def __enter__(self) -> Self:
         self._write_summary(RunState.RUNNING)
@@ -209,11 +205,3 @@ class Run:
         paths = [self.folder / name for name in (SUMMARY, *STATES, *(best.checkpoint for best in bests.values()))]
         if links := [path for path in paths if path.is_symlink()]:
             raise DataError("is a symbolic link", where=links[0], remedy="Replace it by the file itself, then --resume")
-
-
-@dataclass(frozen=True)
-class ResumedRun:
-    """A resumed run, and the state to restore."""
-
-    run: Run
-    state: TrainingState

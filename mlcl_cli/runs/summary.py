@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError
 
 from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.errors import DataError
 from mlcl_cli.runs.description import ClipRecord, Described, ImageRecord, Kind, TrainingDescription
-from mlcl_cli.runs.logs import NAMES
+from mlcl_cli.runs.logs import LogName
 from mlcl_cli.safe_reading import open_regular, parse_json
 
 SUMMARY = "run.json"
@@ -46,19 +46,12 @@ def _usable_paths(clip: ClipRecord) -> ClipRecord:
     return clip
 
 
-def _log_name(name: str) -> str:
-    if name not in NAMES:
-        raise ValueError(f"{name!r} is not a log; the logs are {', '.join(NAMES)}")
-    return name
-
-
 # The product of roots that gives a geometric mean of 100 may round to a little more.
 Percent = Annotated[float, Field(ge=0, le=100 + 1e-9)]
 Epoch = Annotated[int, Field(ge=1, le=10**9)]
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.,()/+-]{1,64}$")]
 # A plain file name: a best checkpoint never lies outside its run's folder.
 BestName = Annotated[str, Field(pattern=r"^best(-[A-Za-z0-9@_.+-]{1,64})?\.safetensors$")]
-LogName = Annotated[str, AfterValidator(_log_name)]
 
 
 class BestCheckpoint(Described):
@@ -97,7 +90,7 @@ class RunSummary(RunDescription):
     def read(cls, path: Path) -> Self:
         """Reads a `run.json`. Raises DataError, which names the file and the key, where it is not a valid one."""
         try:
-            return cls.model_validate(_parsed(_content(path)))
+            return cls.model_validate(_parsed(path))
         except (OSError, ValueError) as error:
             remedy = f"Fix the file, or delete the run with `mlcl runs rm {path.parent.name}`"
             raise DataError(f"is not a valid run summary ({_reason(error)})", where=path, remedy=remedy) from error
@@ -132,18 +125,13 @@ class StateProgress(Described):
             raise DataError(f"is not a valid training state ({_reason(error)})", where=path, remedy=remedy) from error
 
 
-def _content(path: Path) -> str:
+def _parsed(path: Path) -> object:
     with open_regular(path) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
-    return content.decode()
-
-
-def _parsed(text: str) -> object:
-    value: object = parse_json(
-        text, object_pairs_hook=_without_duplicates, parse_float=_finite, parse_constant=_not_finite
-    )
+    hooks = {"object_pairs_hook": _without_duplicates, "parse_float": _finite, "parse_constant": _finite}
+    value: object = parse_json(content.decode(), **hooks)
     _require_shallow(value)
     return value
 
@@ -166,11 +154,9 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _finite(text: str) -> float:
-    return value if math.isfinite(value := float(text)) else _not_finite(text)
-
-
-def _not_finite(text: str) -> NoReturn:
-    raise ValueError(f"{text[:40]} is not a finite number")
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:40]} is not a finite number")
+    return value
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """The workspace's trained runs as `auto` compares them: which of them fit, and which is best."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -123,57 +123,69 @@ class Selection:
         return f"the only one that fits, {score}" if self.compared == 1 else f"best of {self.compared}, {score}"
 
 
-def find_candidates(profile: Profile, kind: Kind, metric: str) -> tuple[list[Candidate], list[SkippedRun]]:
-    """The runs of `kind` on the profile's data set that have a best checkpoint, oldest first; and those skipped."""
-    runs = {run.folder.resolve(): run for run in list_runs(profile.workspace)}
-    summaries = {folder: run.summary for folder, run in runs.items() if run.problem is None}
-    candidates, skipped = list[Candidate](), list[SkippedRun]()
-    for folder, run in runs.items():
-        if run.kind is not kind:
-            continue
-        if run.problem is not None:
-            skipped.append(SkippedRun(run.name, SkipReason.DAMAGED, f"{run.problem.where}: {run.problem.what}"))
-        elif run.summary.dataset == profile.dataset:
-            best = run.summary.bests.get(metric)
-            if best is None:
-                skipped.append(SkippedRun(run.name, SkipReason.NOT_VALIDATED))
+@dataclass(slots=True)
+class Candidates:
+    """The runs that fit so far, oldest first, and those skipped."""
+
+    fitting: list[Candidate]
+    skipped: list[SkippedRun]
+
+    @classmethod
+    def find(cls, profile: Profile, kind: Kind, metric: str) -> Self:
+        """The runs of `kind` on the profile's data set that have a best checkpoint by `metric`."""
+        runs = {run.folder.resolve(): run for run in list_runs(profile.workspace)}
+        summaries = {folder: run.summary for folder, run in runs.items() if run.problem is None}
+        candidates = cls([], [])
+        for folder, run in runs.items():
+            if run.kind is not kind:
+                continue
+            if run.problem is not None:
+                candidates.skip(run, SkipReason.DAMAGED, f"{run.problem.where}: {run.problem.what}")
+            elif run.summary.dataset != profile.dataset:
+                continue
+            elif (best := run.summary.bests.get(metric)) is None:
+                candidates.skip(run, SkipReason.NOT_VALIDATED)
             elif not (run.folder / best.checkpoint).is_file():
-                skipped.append(SkippedRun(run.name, SkipReason.CHECKPOINT_MISSING, best.checkpoint))
+                candidates.skip(run, SkipReason.CHECKPOINT_MISSING, best.checkpoint)
             else:
-                candidates.append(Candidate(run, best, _lineage(folder, summaries, profile.workspace)))
-    return candidates, skipped
+                candidates.fitting.append(Candidate(run, best, _lineage(folder, summaries, profile.workspace)))
+        return candidates
 
+    def skip(self, run: StoredRun, reason: SkipReason, detail: str = "") -> None:
+        """Notes a run that is not considered."""
+        self.skipped.append(SkippedRun(run.name, reason, detail))
 
-def select(candidates: Sequence[Candidate], wanted: Conditions, seed: int | None = None) -> Selection | None:
-    """The best of the runs whose scores compare under `wanted`, finished ones first.
+    def require(self, fits: Callable[[Candidate], bool], why: Callable[[Candidate], tuple[SkipReason, str]]) -> None:
+        """Skips the runs that do not fit."""
+        for other in self.fitting:
+            if not fits(other):
+                self.skip(other.run, *why(other))
+        self.fitting = [candidate for candidate in self.fitting if fits(candidate)]
 
-    Where none compares: the best of those that were measured as the newest was, on the whole gallery and with the
-    profile's transform where there are such. Among equals in all of this, those with `seed` come first.
-    """
-    comparable = [run for run in candidates if not run.conditions.differences(wanted)]
-    pool = _finished(comparable) or comparable
-    if not pool:
-        others = _finished(candidates) or candidates
-        if not others:
-            return None
-        newest = max(others, key=lambda other: _suitability(other, wanted)).conditions
-        pool = [other for other in others if other.conditions == newest]
-    seeded = [candidate for candidate in pool if seed is not None and candidate.run.summary.seed == seed]
-    pool = seeded or pool
-    best = max(reversed(pool), key=lambda candidate: candidate.best.score)
-    return Selection(best, len(pool), best.conditions.differences(wanted), seed if seeded else None)
+    def select(self, wanted: Conditions, seed: int | None = None) -> Selection | None:
+        """The best of the runs whose scores compare under `wanted`, finished ones first; the others are skipped.
 
-
-def find_incomparable(candidates: Sequence[Candidate], chosen: Candidate, wanted: Conditions) -> list[SkippedRun]:
-    """The candidates whose scores were not compared with the chosen one's, and why."""
-    skipped = []
-    for other in candidates:
-        if other.conditions != chosen.conditions:
-            differences = other.conditions.differences(wanted) or [(Difference.PROTOCOL, other.conditions.protocol)]
-            skipped.append(SkippedRun(other.run.name, SkipReason.CONDITIONS, describe_differences(differences)))
-        elif chosen.finished and not other.finished:
-            skipped.append(SkippedRun(other.run.name, SkipReason.UNFINISHED))
-    return skipped
+        Where none compares: the best of those that were measured as the newest was, on the whole gallery and with the
+        profile's transform where there are such. Among equals in all of this, those with `seed` come first.
+        """
+        comparable = [candidate for candidate in self.fitting if not candidate.conditions.differences(wanted)]
+        pool = _finished(comparable) or comparable
+        if not pool:
+            others = _finished(self.fitting) or self.fitting
+            if not others:
+                return None
+            newest = max(others, key=lambda other: _suitability(other, wanted)).conditions
+            pool = [other for other in others if other.conditions == newest]
+        seeded = [candidate for candidate in pool if seed is not None and candidate.run.summary.seed == seed]
+        pool = seeded or pool
+        chosen = max(reversed(pool), key=lambda candidate: candidate.best.score)
+        for other in self.fitting:
+            if other.conditions != chosen.conditions:
+                differences = other.conditions.differences(wanted) or [(Difference.PROTOCOL, other.conditions.protocol)]
+                self.skip(other.run, SkipReason.CONDITIONS, describe_differences(differences))
+            elif chosen.finished and not other.finished:
+                self.skip(other.run, SkipReason.UNFINISHED)
+        return Selection(chosen, len(pool), chosen.conditions.differences(wanted), seed if seeded else None)
 
 
 def _suitability(candidate: Candidate, wanted: Conditions) -> tuple[bool, bool, str, str]:

@@ -18,15 +18,7 @@ from mlcl_cli.runs.checkpoints import Checkpoint, load_checkpoint
 from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind, TrainingDescription
 from mlcl_cli.runs.listing import FOLDERS
 from mlcl_cli.workflows.base_clip import BaseClip
-from mlcl_cli.workflows.candidates import (
-    TOWERS,
-    Candidate,
-    Conditions,
-    Selection,
-    find_candidates,
-    find_incomparable,
-    select,
-)
+from mlcl_cli.workflows.candidates import TOWERS, Candidate, Candidates, Conditions, Selection
 from mlcl_cli.workflows.run_context import RunContext
 from mlcl_cli.workflows.selection_reasons import (
     ClipReason,
@@ -34,7 +26,6 @@ from mlcl_cli.workflows.selection_reasons import (
     SkippedRun,
     SkipReason,
     describe_differences,
-    describe_images,
     describe_skipped,
     describe_towers,
 )
@@ -107,19 +98,16 @@ def choose_clip(context: RunContext, start: str | Path | None = None, encoder: s
         return ClipChoice(model, None, ClipReason.BOTH_ENCODERS)
     towers = None if encoder is None else OTHER_TOWERS[encoder]
     metric = context.protocol.bests[0]
-    found, skipped = find_candidates(profile, Kind.CLIP, metric)
-    candidates, others = _with_base(context, found)
-    skipped += others
+    candidates = Candidates.find(profile, Kind.CLIP, metric)
+    _require_base(context, candidates)
     if towers is not None:
-        skipped += [
-            SkippedRun(other.run.name, SkipReason.TOWERS, describe_towers(other.lineage.towers))
-            for other in candidates
-            if other.lineage.towers != towers
-        ]
-        candidates = [candidate for candidate in candidates if candidate.lineage.towers == towers]
-    selection = _select(context, candidates, skipped, None if encoder is None else profile.seed)
+        candidates.require(
+            lambda run: run.lineage.towers == towers,
+            lambda run: (SkipReason.TOWERS, describe_towers(run.lineage.towers)),
+        )
+    selection = _select(context, candidates, None if encoder is None else profile.seed)
     if selection is None:
-        return _untuned(model, towers, skipped)
+        return _untuned(model, towers, candidates.skipped)
     which = "tuned here" if towers is None else f"with only its {describe_towers(towers)} encoder tuned"
     seed = "" if selection.seed is None else f", seed {selection.seed}"
     detail = f"{selection.compared} {which}{seed}, {metric} {selection.chosen.best.score:.2f}"
@@ -142,7 +130,8 @@ def load_encoder(context: RunContext, choice: ClipChoice, *, announce: bool = Fa
         require_base(checkpoint, base, workspace)
         description, image = description_of(checkpoint), ImageRecord.model_validate(context.image)
         if description.image is not None and description.image != image:
-            logger.warning(f"{shown} was tuned on {describe_images(description.image, image)}")
+            problem = f"was tuned with {description.image.settings}, but the profile has {image.settings}"
+            logger.warning(f"{shown} {problem}")
         tuned, trained_on = f", tuned: {shown}", description.dataset
     level, why = NOTICE if announce else logging.INFO, choice.reason.format(choice.detail)
     logger.log(level, f"CLIP: {_relative(choice.model, workspace)}{tuned} ({why})")
@@ -159,21 +148,18 @@ def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_
 
     Reports which runs it skipped. Raises DataError or MachineError where the profile's model cannot be loaded.
     """
-    candidates, skipped = find_candidates(context.profile, kind, context.protocol.bests[0])
+    candidates = Candidates.find(context.profile, kind, context.protocol.bests[0])
     if not any_base:
-        candidates, others = _with_base(context, candidates)
-        skipped += others
+        _require_base(context, candidates)
     if clip is not None and kind is Kind.COMBINER:
         fingerprint = clip.encoder.fingerprints()["both"]
-        skipped += [
-            SkippedRun(other.run.name, SkipReason.OTHER_CLIP, f"with fingerprint {other.clip}")
-            for other in candidates
-            if other.clip != fingerprint
-        ]
-        candidates = [candidate for candidate in candidates if candidate.clip == fingerprint]
-    selection = _select(context, candidates, skipped)
-    if selection is None and skipped:
-        logger.warning(f"No {FOLDERS[kind]} run fits this profile. Skipped: {describe_skipped(skipped)}")
+        candidates.require(
+            lambda run: run.clip == fingerprint,
+            lambda run: (SkipReason.OTHER_CLIP, f"with fingerprint {run.clip}"),
+        )
+    selection = _select(context, candidates)
+    if selection is None and candidates.skipped:
+        logger.warning(f"No {FOLDERS[kind]} run fits this profile. Skipped: {describe_skipped(candidates.skipped)}")
     return selection
 
 
@@ -221,42 +207,32 @@ def description_of(checkpoint: Checkpoint) -> TrainingDescription:
         raise DataError(what, where=checkpoint.path) from error
 
 
-def _with_base(context: RunContext, found: Sequence[Candidate]) -> tuple[list[Candidate], list[SkippedRun]]:
-    """The runs whose CLIP was tuned from the profile's model, and the others."""
-    if not found:
-        return [], []
-    fingerprint = context.base.fingerprint
-    skipped = [
-        SkippedRun(other.run.name, SkipReason.OTHER_CLIP, f"with base {base}")
-        if (base := other.lineage.base)
-        else SkippedRun(other.run.name, SkipReason.BASE_UNKNOWN)
-        for other in found
-        if other.lineage.base != fingerprint
-    ]
-    return [candidate for candidate in found if candidate.lineage.base == fingerprint], skipped
+def _require_base(context: RunContext, candidates: Candidates) -> None:
+    """Skips the runs whose CLIP was tuned from another model than the profile's."""
+
+    def why(run: Candidate) -> tuple[SkipReason, str]:
+        base = run.lineage.base
+        return (SkipReason.OTHER_CLIP, f"with base {base}") if base else (SkipReason.BASE_UNKNOWN, "")
+
+    if candidates.fitting:  # else the model need not be loaded
+        fingerprint = context.base.fingerprint
+        candidates.require(lambda run: run.lineage.base == fingerprint, why)
 
 
-def _select(
-    context: RunContext, candidates: Sequence[Candidate], skipped: Sequence[SkippedRun], seed: int | None = None
-) -> Selection | None:
-    """The best of `candidates`. Reports the skipped runs, and warns where it is not what the profile would train."""
-    wanted = Conditions.of_profile(context)
-    selection = select(candidates, wanted, seed)
+def _select(context: RunContext, candidates: Candidates, seed: int | None = None) -> Selection | None:
+    """The best candidate. Reports the skipped runs, and warns where it is not what the profile would train."""
+    selection = candidates.select(Conditions.of_profile(context), seed)
     if selection is None:
         return None
-    chosen, run = selection.chosen, selection.chosen.run
-    others = [other for other in skipped if other.reason is not SkipReason.DAMAGED]
-    others += find_incomparable(candidates, chosen, wanted)
+    run, skipped = selection.chosen.run, candidates.skipped
     if damaged := [other for other in skipped if other.reason is SkipReason.DAMAGED]:
         logger.warning(f"Skipped: {describe_skipped(damaged)}")
-    if others:
+    if others := [other for other in skipped if other.reason is not SkipReason.DAMAGED]:
         logger.info(f"Skipped: {describe_skipped(others)}")
-    if not chosen.finished:
+    if not selection.chosen.finished:
         logger.warning(f"{run.name} is {run.state}, but no finished run fits: its best epoch so far is used")
-    expected = context.profile.bad_images == "drop" and [kind for kind, _ in selection.differences] == [
-        Difference.PRUNED
-    ]
-    if selection.differences and not expected:
+    pruned = [difference for difference, _ in selection.differences] == [Difference.PRUNED]
+    if selection.differences and not (pruned and context.profile.bad_images == "drop"):
         differences = describe_differences(selection.differences)
         logger.warning(f"{run.name} was validated under other settings than the profile's: {differences}")
     return selection

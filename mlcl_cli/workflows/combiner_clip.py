@@ -11,7 +11,7 @@ from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
 from mlcl_cli.runs.listing import FOLDERS
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice, choose_clip, description_of
 from mlcl_cli.workflows.run_context import RunContext
-from mlcl_cli.workflows.selection_reasons import ClipReason, describe_images
+from mlcl_cli.workflows.selection_reasons import ClipReason
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureS
     warn_of_transfer(context, checkpoint.path.name, description.dataset)
     if description.image is not None and description.image != image:
         raise DataError(
-            f"was trained on {describe_images(description.image, image)}",
+            f"was trained with {description.image.settings}, but the profile has {image.settings}",
             where=checkpoint.path,
             remedy="Set image.transform and image.target_ratio to the checkpoint's",
         )

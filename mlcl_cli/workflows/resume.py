@@ -91,11 +91,8 @@ def find_resumable(profile: Profile, kind: Kind, resume: Resume, encoder: str | 
     if damaged and not unfinished:
         raise damaged[0]
     what = ", ".join(filter(None, (profile.dataset, encoder)))
-    raise UsageError(
-        f"there is no unfinished run ({what})",
-        where=profile.workspace / FOLDERS[kind],
-        remedy="Leave out --resume",
-    )
+    where = profile.workspace / FOLDERS[kind]
+    raise UsageError(f"there is no unfinished run ({what})", where=where, remedy="Leave out --resume")
 
 
 def identity(
@@ -123,20 +120,16 @@ def require_same(stored: StoredRun, now: Mapping[str, JsonValue], images: Mappin
     then = stored.summary.identity or {}
     before, after = _flat(then), _flat({key: now[key] for key in now if key != "images" or key in then})
     changed = [key for key in before | after if before.get(key, ABSENT) != after.get(key, ABSENT)]
+    if not changed:
+        return
     if "images" in changed and (differing := _changed_images(stored.folder / CONTENTS, images)):
         count = "1 image" if len(differing) == 1 else f"{len(differing):,} images"
-        raise UsageError(
-            f"cannot resume: {count} changed or disappeared since the run began: {some(differing)}",
-            where=stored.folder,
-            remedy="Restore the files, or start a new run with --no-resume",
-        )
-    if changed:
-        changes = "; ".join(f"{key} was {before.get(key, ABSENT)}, is {after.get(key, ABSENT)}" for key in changed)
-        raise UsageError(
-            f"cannot resume: settings or data differ from when the run began: {changes}",
-            where=stored.folder,
-            remedy="Restore them, or start a new run with --no-resume",
-        )
+        what = f"{count} changed or disappeared since the run began: {some(differing)}"
+    else:
+        changes = (f"{key} was {before.get(key, ABSENT)}, is {after.get(key, ABSENT)}" for key in changed)
+        what = f"settings or data differ from when the run began: {'; '.join(changes)}"
+    remedy = "Restore them, or start a new run with --no-resume"
+    raise UsageError(f"cannot resume: {what}", where=stored.folder, remedy=remedy)
 
 
 def _named(path: Path, kind: Kind) -> ResumableRun:
@@ -171,7 +164,5 @@ def _digest(split: Split) -> str:
 def _flat(value: JsonValue | Mapping[str, JsonValue], name: str = "") -> dict[str, object]:
     if not isinstance(value, Mapping):
         return {name: value}
-    flat: dict[str, object] = {}
-    for key, part in value.items():
-        flat |= _flat(part, f"{name}.{key}" if name and name != "profile" else str(key))
-    return flat
+    prefix = f"{name}." if name and name != "profile" else ""
+    return {path: leaf for key, part in value.items() for path, leaf in _flat(part, f"{prefix}{key}").items()}

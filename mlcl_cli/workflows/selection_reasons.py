@@ -6,7 +6,6 @@ from enum import StrEnum
 
 from mlcl_cli.errors import some
 from mlcl_cli.models.encoder import Tower
-from mlcl_cli.runs.description import ImageRecord
 
 SHOWN = 3
 START = "--from RUN|FILE|none chooses another start"
@@ -76,9 +75,3 @@ def describe_differences(differences: Iterable[tuple[Difference, str]]) -> str:
 def describe_towers(towers: Iterable[Tower] | None) -> str:
     """The tuned encoders."""
     return "unknown sides" if towers is None else " and ".join(sorted(towers, reverse=True)) or "nothing"
-
-
-def describe_images(image: ImageRecord, profile: ImageRecord) -> str:
-    """How images were prepared for training, and how the profile does it otherwise."""
-    then, now = (f"transform {record.transform}, target_ratio {record.target_ratio:g}" for record in (image, profile))
-    return f"images prepared with {then}; the profile says {now}"

@@ -292,8 +292,8 @@ def _begun(
     require_room(profile.workspace, trainer.bytes_of_state())
     if unfinished is not None:
         require_same(unfinished.stored, settings.description.identity or {}, images)
-        resumed = Run.resume(unfinished.stored, unfinished.state, settings)
-        run, state = resumed.run, resumed.state
+        run = Run(unfinished.stored.folder, settings, unfinished.stored.summary.created)
+        state = run.resume(unfinished.state)
         try:
             trainer.restore(state)
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
