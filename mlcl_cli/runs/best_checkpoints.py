@@ -24,7 +24,7 @@ class BestCheckpoints:
         self._unsaved: dict[str, Mapping[str, Tensor]] = {}
 
     def update(self, epoch: int, metrics: Mapping[str, float], weights: Weights) -> None:
-        """Keeps an epoch's weights for each metric by which it is the best."""
+        """Keep an epoch's weights for each metric by which it is the best."""
         better = [name for name in self._metrics if self._is_better(name, metrics[name])]
         state = {name: tensor.clone() for name, tensor in weights().items()} if better else {}
         for name in better:
@@ -33,7 +33,7 @@ class BestCheckpoints:
             self._unsaved[name] = state
 
     def save(self) -> None:
-        """Writes the best weights that wait in memory."""
+        """Write the best weights that wait in memory."""
         for name, state in self._unsaved.items():
             best = self.bests[name]
             progress = {"epoch": best.epoch, "selected_by": name, "score": best.score, "metrics": best.metrics}
@@ -41,7 +41,7 @@ class BestCheckpoints:
         self._unsaved.clear()
 
     def keep_epoch(self, epoch: int, metrics: Mapping[str, float] | None, weights: Weights) -> None:
-        """Writes an epoch's weights to a file of their own, which stays."""
+        """Write an epoch's weights to a file that is never replaced."""
         progress = {"epoch": epoch} | ({} if metrics is None else {"metrics": dict(metrics)})
         self._save(f"epoch-{epoch:04}{SUFFIX}", weights(), progress)
 

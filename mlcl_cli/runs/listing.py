@@ -64,7 +64,7 @@ class StoredRun:
 
     @cached_property
     def state(self) -> RunState:
-        """The summary's state, or what has become of the run: its process may have died without a word."""
+        """The summary's state, or what has become of the run: a process that was killed leaves `running`."""
         state = RunState.DAMAGED if self.problem else self.summary.state
         return RunState.INTERRUPTED if state is RunState.RUNNING and not is_locked(self.folder) else state
 
@@ -113,7 +113,7 @@ def list_runs(workspace: Path, *kinds: Kind) -> list[StoredRun]:
 
 
 def find_run(workspace: Path, name: str) -> StoredRun:
-    """The one run of that name, or STAGE/name, or whose name begins so; or in that folder.
+    """The only run with that name, STAGE/name, folder, or beginning of a name.
 
     Raises UsageError where it names none or several.
     """
@@ -142,7 +142,7 @@ def best_checkpoint(folder: Path, metric: str | None = None) -> Path:
 
 
 def remove_run(workspace: Path, run: StoredRun) -> None:
-    """Deletes a run's folder, and holds its lock meanwhile.
+    """Delete a run's folder while holding its lock.
 
     Raises UsageError where it is being trained or is not a folder of the workspace itself, MachineError where it cannot
     be locked or deleted.

@@ -13,7 +13,7 @@ LOCK = ".lock"
 
 
 def hold_lock(folder: Path) -> AbstractContextManager[None]:
-    """Holds the run's lock, so that no other process trains the run. Raises MachineError where another one holds it."""
+    """Hold the run's lock, so that no other process trains the run. Raises MachineError where another one holds it."""
 
     def refuse() -> NoReturn:
         raise MachineError("another process is training this run", where=folder, remedy="Wait for it, or stop it")

@@ -39,7 +39,7 @@ class Logs:
         self._lengths: dict[LogName, int] = {LINES: 0, TIMES: 0}
 
     def add(self, row: Mapping[str, float], seconds: float) -> None:
-        """Adds an epoch to the logs of JSON lines.
+        """Add an epoch to the logs of JSON lines.
 
         Raises MachineError where one cannot be written; `lengths` then stay as they were.
         """
@@ -49,7 +49,7 @@ class Logs:
         self._rows.append(row)
 
     def write_table(self) -> None:
-        """Writes the rows of `metrics.jsonl` to `metrics.csv`.
+        """Write the rows of `metrics.jsonl` to `metrics.csv`.
 
         Raises DataError as `require_own` does, MachineError where the table cannot be written.
         """
@@ -76,7 +76,7 @@ class Logs:
                 raise DataError("is not a regular file", where=path, remedy="Move it away, then --resume")
 
     def rewind(self, lengths: Mapping[LogName, int]) -> None:
-        """Cuts what was written after `lengths` were taken. Raises DataError as `read_log` does."""
+        """Cut what was written after `lengths` were taken. Raises DataError as `read_log` does."""
         for name in self._lengths:
             path, length = self._folder / name, lengths.get(name, 0)
             content = path.read_bytes() if path.exists() else b""
@@ -127,7 +127,7 @@ def _numbers(line: str, keys: Sequence[str]) -> dict[str, float]:
 
 
 class Scalars:
-    """An epoch's figures as TensorBoard scalars, where `tensorboard` is installed; written by a thread of its own."""
+    """An epoch's figures as TensorBoard scalars, where `tensorboard` is installed."""
 
     def __init__(self, writer: "SummaryWriter") -> None:
         self._writer = writer
@@ -142,7 +142,7 @@ class Scalars:
         return cls(SummaryWriter(str(folder), purge_step=epoch, flush_secs=SECONDS_BETWEEN_FLUSHES))
 
     def add(self, epoch: int, figures: Mapping[str, float], metrics: Mapping[str, float], seconds: float) -> None:
-        """Adds `train/…`, `val/…` and `time/epoch_seconds` of an epoch."""
+        """Add `train/…`, `val/…` and `time/epoch_seconds` of an epoch."""
         scalars = {f"train/{name}": value for name, value in figures.items()}
         scalars |= {f"val/{name}": value for name, value in metrics.items()} | {"time/epoch_seconds": seconds}
         with contextlib.suppress(OSError):  # the logs that count report a full disk
@@ -150,7 +150,7 @@ class Scalars:
                 self._writer.add_scalar(tag, value, epoch)
 
     def close(self) -> None:
-        """Writes what is pending."""
+        """Write what is pending."""
         with contextlib.suppress(OSError):
             self._writer.close()
 

@@ -66,7 +66,7 @@ class Run:
 
     @classmethod
     def create(cls, parent: Path, name: str, profile: str, settings: RunSettings) -> Self:
-        """Makes a folder under `parent`, named after `name` and the time, with the resolved profile.
+        """Make a folder under `parent`, named after `name` and the time, with the resolved profile.
 
         Raises MachineError where it cannot be made.
         """
@@ -84,7 +84,7 @@ class Run:
         return cls(folder, settings)
 
     def resume(self, state: Path | None = None) -> TrainingState:
-        """Resumes from the file `state`, or from the last intact state, which it returns; cuts the logs to that.
+        """Resume from the file `state`, or from the last intact state, which it returns; cuts the logs to that.
 
         Nothing is changed before the state's description is validated. Raises DataError where there is no intact state
         or a file of the run is a symbolic link.
@@ -141,7 +141,7 @@ class Run:
         weights: Callable[[], Mapping[str, Tensor]],
         seconds: float,
     ) -> None:
-        """Keeps an epoch's weights where they are due, and logs it; it took `seconds` before its validation.
+        """Keep an epoch's weights where they are due, and logs it; it took `seconds` before its validation.
 
         The log comes last: where this raises, the epoch counts as not recorded, and a resumed run records it again.
         """
@@ -158,7 +158,7 @@ class Run:
         self._logs.add({"epoch": epoch, **figures, **(metrics or {})}, seconds)
 
     def save_if_due(self, state: Callable[[], TrainingState], epoch: int | None = None) -> None:
-        """Saves the state where the settings say so, or the last `epoch` is done."""
+        """Save the state where the settings say so, or the last `epoch` is done."""
         settings = self.settings
         due = time.monotonic() - self._saved > 60 * settings.minutes_between_states
         if epoch is not None:
@@ -168,7 +168,7 @@ class Run:
             self.save(state())
 
     def save(self, state: TrainingState) -> None:
-        """Saves `state` and all that belongs to it."""
+        """Save `state` and all that belongs to it."""
         self._checkpoints.save()
         bests = {name: best.model_dump() for name, best in self.bests.items()}
         progress = {"kind": self.settings.kind, "bests": bests, "logs": self._logs.lengths()}

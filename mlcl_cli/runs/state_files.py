@@ -37,7 +37,7 @@ class StateFiles:
         return any((self.folder / name).exists() for name in STATES)
 
     def save(self, state: TrainingState, about: Mapping[str, object]) -> None:
-        """Saves `state` as the last one, and keeps the one before it."""
+        """Save `state` as the last one, and keeps the one before it."""
         following, last = self.folder / NEXT, self.folder / LAST
         save_state(following, state, about)
         if last.exists():
@@ -45,7 +45,7 @@ class StateFiles:
         following.replace(last)
 
     def load(self, path: Path | None = None) -> LoadedState:
-        """Loads the state in `path`, or the newest intact one; damaged ones are skipped with a warning.
+        """Load the state in `path`, or the newest intact one; damaged ones are skipped with a warning.
 
         Raises DataError where there is no intact state, or its description is invalid.
         """
@@ -53,7 +53,7 @@ class StateFiles:
         return LoadedState(path, state, StateProgress.of(about, path))
 
     def complete_save(self) -> None:
-        """Makes the next state the last one, where a save was interrupted between its two renames."""
+        """Make the next state the last one, where a save was interrupted between its two renames."""
         (self.folder / NEXT).replace(self.folder / LAST)
 
     def _newest_intact(self) -> tuple[Path, tuple[TrainingState, Mapping[str, object]]]:

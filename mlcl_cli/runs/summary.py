@@ -20,7 +20,7 @@ MAX_BYTES, MAX_DEPTH = 16 * 2**20, 32
 
 
 class RunState(StrEnum):
-    """How far a run is. `DAMAGED` is a run whose `run.json` is invalid, and never stands in one."""
+    """The state of a run; `DAMAGED` where its `run.json` is invalid, which is never recorded."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -64,7 +64,7 @@ class BestCheckpoint(Described):
 
 
 class RunDescription(TrainingDescription):
-    """How a run trains: what each of its checkpoints says, with all that a run always knows."""
+    """How a run trains, as its summary and its checkpoints describe it."""
 
     dataset: str
     protocol: str
@@ -88,7 +88,7 @@ class RunSummary(RunDescription):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads a `run.json`. Raises DataError, which names the file and the key, where it is not a valid one."""
+        """Read a `run.json`. Raises DataError, which names the file and the key, where it is not a valid one."""
         try:
             return cls.model_validate(_parsed(path))
         except (OSError, ValueError) as error:
@@ -96,7 +96,7 @@ class RunSummary(RunDescription):
             raise DataError(f"is not a valid run summary ({_reason(error)})", where=path, remedy=remedy) from error
 
     def write(self, path: Path) -> None:
-        """Writes a `run.json`."""
+        """Write a `run.json`."""
         write_file(path, to_json(self.as_json(), indent=2))
 
     def as_json(self) -> dict[str, JsonValue]:
@@ -117,7 +117,7 @@ class StateProgress(Described):
 
     @classmethod
     def of(cls, about: Mapping[str, object], path: Path) -> Self:
-        """Validates a state's description. Raises DataError, which names the state file `path`."""
+        """Validate a state's description. Raises DataError, which names the state file `path`."""
         try:
             return cls.model_validate(dict(about))
         except ValidationError as error:

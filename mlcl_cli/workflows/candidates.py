@@ -70,7 +70,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The fingerprint of a CLIP before tuning, and its tuned encoders; both None where they cannot be told."""
+    """The fingerprint of a CLIP before tuning, and its tuned encoders; both None where unknown."""
 
     base: str | None = None
     towers: frozenset[Tower] | None = None
@@ -152,11 +152,11 @@ class Candidates:
         return candidates
 
     def skip(self, run: StoredRun, reason: SkipReason, detail: str = "") -> None:
-        """Notes a run that is not considered."""
+        """Add a skipped run."""
         self.skipped.append(SkippedRun(run.name, reason, detail))
 
     def require(self, fits: Callable[[Candidate], bool], why: Callable[[Candidate], tuple[SkipReason, str]]) -> None:
-        """Skips the runs that do not fit."""
+        """Skip the runs that do not fit."""
         for other in self.fitting:
             if not fits(other):
                 self.skip(other.run, *why(other))

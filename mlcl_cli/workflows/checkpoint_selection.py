@@ -81,7 +81,7 @@ class LoadedClip:
 
 
 def choose_clip(context: RunContext, start: str | Path | None = None, encoder: str | None = None) -> ClipChoice:
-    """The CLIP to start from: `start` (a file, or `none`) if given, else as the profile's `clip.checkpoint` says.
+    """The CLIP to start from: `start` (a file, or `none`) if given, else as the profile's `clip.checkpoint` sets it.
 
     `auto` is this workspace's best CLIP tuned from the profile's model on its data set. Where `encoder` is to be tuned,
     it is the best of those with only the other side tuned, preferably by runs with the profile's seed, so that chains
@@ -116,7 +116,7 @@ def choose_clip(context: RunContext, start: str | Path | None = None, encoder: s
 
 
 def load_encoder(context: RunContext, choice: ClipChoice, *, announce: bool = False) -> LoadedClip:
-    """Loads the chosen CLIP onto the device and says which it is, even to a quiet terminal if `announce`.
+    """Load the chosen CLIP onto the device and report which it is, even to a quiet terminal if `announce`.
 
     Raises DataError where tuned weights were tuned from another base than the model at hand.
     """
@@ -146,7 +146,7 @@ def named_clip(context: RunContext) -> LoadedClip | None:
 def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_base: bool = False) -> Selection | None:
     """The best run of `kind` that fits the profile, its model (or `any_base`), and `clip` if given.
 
-    Reports which runs it skipped. Raises DataError or MachineError where the profile's model cannot be loaded.
+    Skipped runs are reported. Raises DataError or MachineError where the profile's model cannot be loaded.
     """
     candidates = Candidates.find(context.profile, kind, context.protocol.bests[0])
     if not any_base:
@@ -164,7 +164,7 @@ def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_
 
 
 def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | None) -> Checkpoint:
-    """The combiner to use: the file asked for, else the best finished run's; reports which and why.
+    """The combiner to use: the file asked for, else the best finished run's. Which and why is reported.
 
     Raises DataError where there is none that fits the data set and the CLIP (`clip`, if the profile names one).
     """
@@ -186,7 +186,7 @@ def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | 
 
 
 def require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> None:
-    """Raises DataError where a tuned CLIP says that it was tuned from another model than `base`."""
+    """Raises DataError where a tuned CLIP was tuned from another model than `base`."""
     record = description_of(checkpoint).clip
     if record is not None and record.known_base not in (None, base.fingerprint):
         raise DataError(
@@ -198,7 +198,7 @@ def require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> Non
 
 
 def description_of(checkpoint: Checkpoint) -> TrainingDescription:
-    """How a checkpoint was trained, as far as it says. Raises DataError where it says so in another form."""
+    """The description that a checkpoint carries. Raises DataError where it is invalid."""
     try:
         return TrainingDescription.model_validate(checkpoint.about)
     except ValidationError as error:
@@ -208,7 +208,7 @@ def description_of(checkpoint: Checkpoint) -> TrainingDescription:
 
 
 def _require_base(context: RunContext, candidates: Candidates) -> None:
-    """Skips the runs whose CLIP was tuned from another model than the profile's."""
+    """Skip the runs whose CLIP was tuned from another model than the profile's."""
 
     def why(run: Candidate) -> tuple[SkipReason, str]:
         base = run.lineage.base

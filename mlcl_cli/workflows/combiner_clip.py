@@ -44,7 +44,7 @@ def clip_of(context: RunContext, checkpoint: Checkpoint) -> ClipChoice:
 def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureStore) -> None:
     """Raises DataError where a combiner would be used with another CLIP or transform than its own.
 
-    Another data set than its own is legal (zero-shot transfer): a warning names it.
+    Another data set is allowed, with a warning: that is zero-shot transfer.
     """
     description, image = description_of(checkpoint), ImageRecord.model_validate(context.image)
     record, fingerprint = description.clip, store.fingerprints["both"]

@@ -24,18 +24,7 @@ from mlcl_cli.workflows.selection_reasons import ClipReason
 logger = logging.getLogger(__name__)
 
 # What may change when a run is resumed: where files are, and how the machine is used.
-CHANGEABLE = (
-    "workspace",
-    "roots",
-    "shoes",
-    "workers",
-    "device",
-    "resume",
-    "checkpoints",
-    "tensorboard",
-    "clip",
-    "evaluate",
-)
+FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
 UNUSED_SECTION = {Kind.CLIP: "combiner", Kind.COMBINER: "finetune"}  # of the profile
 ABSENT = "nothing"
 CONTENTS = "images.json"
@@ -102,13 +91,13 @@ def identity(
 
     `images` maps each image of the data to a digest of its file's content.
     """
-    settings = profile.model_dump(mode="json", exclude={*CHANGEABLE, UNUSED_SECTION[kind]})
+    settings = profile.model_dump(mode="json", exclude={*FREE, UNUSED_SECTION[kind]})
     data: dict[str, JsonValue] = {split.name: _digest(split) for split in splits}
     return {"profile": settings, "data": data, "images": combined(images), "clip": clip}
 
 
 def save_contents(run: Path, images: Mapping[str, str]) -> None:
-    """Saves `images`, as in `identity`, in the run's folder, so that a resume names those that have changed."""
+    """Save `images`, as in `identity`, in the run's folder, so that a resume names those that have changed."""
     write_file(run / CONTENTS, to_json(dict(images)))
 
 

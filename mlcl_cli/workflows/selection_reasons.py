@@ -40,7 +40,7 @@ class SkipReason(StrEnum):
 
 
 class Difference(StrEnum):
-    """How a score was measured otherwise than the profile says; `{}` stands for a detail."""
+    """What a score was measured with, where the profile differs; `{}` stands for a detail."""
 
     TRANSFORM = "transform {}"
     WEIGHTS = "inference_weights {}"
