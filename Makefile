@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FLOORS := .venv-floors
-FLOOR_TESTS := tests/training/test_scalars.py tests/images tests/retrieval \
+FLOOR_TESTS := tests/runs/test_scalars.py tests/images tests/retrieval \
 	tests/cli/test_help.py tests/cli/test_wrong_input.py tests/cli/test_pipeline.py tests/cli/test_report.py
 
 .DEFAULT_GOAL := help

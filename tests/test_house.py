@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "models": {"errors"},
     "features": FEATURES | {"artifacts"},
     "retrieval": RETRIEVAL,
-    "runs": RUNS | {"config"},
+    "runs": RUNS,
     "training": TRAINING,
     "demo": BASE | {"models"},
     "bench": TRAINING | {"training", "retrieval", "openmp"},

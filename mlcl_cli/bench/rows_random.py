@@ -33,7 +33,9 @@ from mlcl_cli.openmp import VARIABLES, set_wait_policy
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.retrieval.evaluation import Compose, Evaluation, sum_query
 from mlcl_cli.retrieval.ranking import rank_targets
-from mlcl_cli.runs.run import Run
+from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
+from mlcl_cli.runs.run import Run, RunSettings
+from mlcl_cli.runs.summary import RunDescription
 from mlcl_cli.training.feature_sources import CachedFeatures
 from mlcl_cli.training.loop import Trainer, TrainingPlan, fit
 from mlcl_cli.training.objectives import BankedViews, CombinerObjective, combiner_optimizer
@@ -155,8 +157,17 @@ def full_run(data: SyntheticData) -> Iterator[Row]:
 
     plan = TrainingPlan(sizes.epochs, sizes.batch_size, 1, 0)
     floor_s = step_floor(objective, sizes.batch_size, data.machine) * plan.steps(sizes.triplets) * plan.epochs
-    about = {"kind": "combiner", "epochs": plan.epochs, "bests": FASHIONIQ_ORIGINAL.bests, "about": {}, "command": ""}
-    with Run.create(data.new_folder(), "bench", "", **about) as run:
+    description = RunDescription(
+        dataset="fashioniq",
+        protocol=FASHIONIQ_ORIGINAL.name,
+        clip=ClipRecord(model="", fingerprint=""),
+        image=ImageRecord(transform="", target_ratio=1.0),
+        seed=plan.seed,
+        device=str(data.machine.compute),
+        versions={},
+    )
+    settings = RunSettings(Kind.COMBINER, "", plan.epochs, FASHIONIQ_ORIGINAL.bests, description)
+    with Run.create(data.new_folder(), "bench", "", settings) as run:
         trainer = Trainer(objective, combiner_optimizer(combiner, 2e-5), plan, data.machine.compute)
         timing = Timing.of([fit(trainer, run, validate, NoProgress())])
     floor = "the operations of the steps alone, and Adam: validation, logs and checkpoints are in our time"

@@ -148,6 +148,7 @@ def evaluate(
 ) -> None:
     """Evaluate the data set's validation protocol."""
     profile = context.profile
+    from mlcl_cli.runs.description import Kind
     from mlcl_cli.workflows.evaluate import run_evaluation
     from mlcl_cli.workflows.run_names import checkpoint_named
 
@@ -155,7 +156,7 @@ def evaluate(
         profile,
         context.progress,
         combining_function=combining_function,
-        checkpoint=None if checkpoint is None else checkpoint_named(profile, checkpoint, "combiner"),
+        checkpoint=None if checkpoint is None else checkpoint_named(profile, checkpoint, Kind.COMBINER),
         ranks=absolute(ranks),
     )
     context.show(result.as_json())
@@ -170,6 +171,7 @@ def submit_cirr(
 ) -> None:
     """Write the two JSON files that CIRR's test server takes."""
     profile = context.profile
+    from mlcl_cli.runs.description import Kind
     from mlcl_cli.workflows.run_names import checkpoint_named
     from mlcl_cli.workflows.submit import submit_cirr as run
 
@@ -178,7 +180,7 @@ def submit_cirr(
         context.progress,
         name=name,
         combining_function=combining_function,
-        checkpoint=None if checkpoint is None else checkpoint_named(profile, checkpoint, "combiner"),
+        checkpoint=None if checkpoint is None else checkpoint_named(profile, checkpoint, Kind.COMBINER),
     )
     context.show(result.as_json())
 

@@ -32,7 +32,7 @@ def runs(context: CommandContext, typer_context: typer.Context) -> None:
     from mlcl_cli.cli.render import show_json, show_runs
     from mlcl_cli.runs.listing import list_runs
 
-    result = {"command": "runs", "runs": [run.as_json() for run in list_runs(context.profile)]}
+    result = {"command": "runs", "runs": [run.as_json() for run in list_runs(context.profile.workspace)]}
     (show_json if context.json else show_runs)(result)
 
 
@@ -44,10 +44,9 @@ def show(context: CommandContext, name: NameArgument) -> None:
     """Show all that is known of a run."""
     from mlcl_cli.runs.listing import find_run
 
-    run = find_run(context.profile, name)
-    result: dict[str, object] = {**run.as_json(), "folder": str(run.folder), **run.summary, "state": run.state}
-    if run.problem is not None:
-        result["problem"] = str(run.problem)
+    run = find_run(context.profile.workspace, name)
+    summary = run.summary.as_json() if run.problem is None else {"problem": str(run.problem)}
+    result: dict[str, object] = {**run.as_json(), "folder": str(run.folder), **summary, "state": run.state}
     # The whole profile is in the run's profile.yaml.
     hidden = () if context.json else ("command", "profile", "identity")
     context.show({key: value for key, value in result.items() if key not in hidden})
@@ -63,19 +62,19 @@ def remove(
     from mlcl_cli.cli.render import say
     from mlcl_cli.runs.listing import dependents, find_run, remove_run, require_removable
 
-    profile = context.profile
-    run = find_run(profile, name)
-    require_removable(profile, run)
-    description = f"{run.folder} ({run.bytes / 2**20:,.0f} MB, {run.state})"
-    if needing := dependents(profile, run):
-        names = some([f"{other.stage}/{other.folder.name}" for other in needing])
+    workspace = context.profile.workspace
+    run = find_run(workspace, name)
+    require_removable(workspace, run)
+    description = f"{run.folder} ({run.size / 2**20:,.0f} MB, {run.state})"
+    if needing := dependents(workspace, run):
+        names = some([other.name for other in needing])
         logger.warning(f"{counted(len(needing), 'run')} began with its CLIP and cannot be used without it: {names}")
     if yes:
         logger.info(f"Run: {description}")
     elif not typer.confirm(printable(f"Delete {description}?")):
         say("Nothing was deleted")
         return
-    remove_run(profile, run)
+    remove_run(workspace, run)
     say(f"Deleted {run.folder}")
 
 

@@ -35,9 +35,10 @@ def finetune(
     profile = context.profile
     if start is not None and (resume or run):
         raise UsageError("cannot be combined with --resume", where="--from", remedy="A resumed run keeps its start")
+    from mlcl_cli.runs.description import Kind
     from mlcl_cli.workflows.run_names import checkpoint_named
 
-    origin = start if start is None or start == "none" else checkpoint_named(profile, start, "finetune")
+    origin = start if start is None or start == "none" else checkpoint_named(profile, start, Kind.CLIP)
     how = {"encoder": encoder or profile.finetune.encoder, "start": origin}
     _train(context, "finetune", _resume(profile, "finetune", resume, run), dry_run=dry_run, **how)
 
@@ -78,9 +79,12 @@ def _train(context: CommandContext, stage: str, resume: "Resume", *, dry_run: bo
 
 
 def _resume(profile: "Profile", stage: str, flag: bool | None, run: str | None) -> "Resume":
+    from mlcl_cli.runs.description import Kind
     from mlcl_cli.workflows.resume import Resume
     from mlcl_cli.workflows.run_names import run_named
 
     automatic = profile.resume == "auto" and flag is None
-    named: Path | None = None if run is None else run_named(profile, run, stage)
+    named: Path | None = (
+        None if run is None else run_named(profile, run, Kind.COMBINER if stage == "combiner" else Kind.CLIP)
+    )
     return Resume(wanted=bool(flag) or automatic, optional=automatic, run=named)

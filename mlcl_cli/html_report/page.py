@@ -14,9 +14,9 @@ from mlcl_cli.data.protocols import protocol_label
 from mlcl_cli.html_report.analysis import TOP, Analysis, QueryResult
 from mlcl_cli.html_report.curves import Panel, draw_moves, draw_panel, logged_line
 from mlcl_cli.html_report.thumbnails import Thumbnail
-from mlcl_cli.runs.listing import ListedRun
+from mlcl_cli.runs.listing import StoredRun
 from mlcl_cli.runs.logs import TIMES, read_log, terms_of
-from mlcl_cli.runs.summary import MAX_BYTES, BestSummary, RunSummary
+from mlcl_cli.runs.summary import MAX_BYTES, BestCheckpoint, RunSummary
 from mlcl_cli.safe_reading import open_regular
 
 SAMPLES = {
@@ -40,7 +40,7 @@ class ReportedRun:
     """
 
     number: int
-    listed: ListedRun
+    listed: StoredRun
     summary: RunSummary
     commands: Mapping[str, str] = field(default_factory=dict)
     analysis: Analysis | None = None
@@ -75,12 +75,12 @@ class ReportedRun:
     @property
     def label(self) -> str:
         """Its name with the stage."""
-        return f"{self.listed.stage}/{self.listed.folder.name}"
+        return self.listed.name
 
     @property
     def protocol(self) -> str:
         """The label of the protocol that it was validated by."""
-        return protocol_label(self.summary.protocol, pruned=self.summary.pruned)
+        return protocol_label(self.summary.protocol, pruned=bool(self.summary.pruned))
 
     @property
     def metric(self) -> str:
@@ -88,7 +88,7 @@ class ReportedRun:
         return next(iter(self.summary.bests))
 
     @property
-    def best(self) -> BestSummary:
+    def best(self) -> BestCheckpoint:
         """Epoch, score and all metrics of the best checkpoint."""
         return self.summary.bests[self.metric]
 

@@ -1,84 +1,153 @@
-"""`mlcl runs`: what the workspace holds, one run after the other."""
+"""The runs in a workspace: list, find and remove them."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import JsonValue
 
-from mlcl_cli.config import Profile
 from mlcl_cli.errors import DataError, MachineError, UsageError, some
-from mlcl_cli.runs.run import LOCK
-from mlcl_cli.runs.summary import SUMMARY, RunSummary
+from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.lock import LOCK, is_locked
+from mlcl_cli.runs.state_files import StateFiles
+from mlcl_cli.runs.summary import SUMMARY, RunState, RunSummary
 
-DAMAGED: Mapping[str, Any] = {"created": "", "dataset": None, "bests": {}, "epoch": 0, "epochs": 0}
-STAGES = ("finetune", "combiner")
+FOLDERS: Mapping[Kind, str] = {Kind.CLIP: "finetune", Kind.COMBINER: "combiner"}
 
 
 @dataclass(frozen=True, eq=False)
-class ListedRun:
-    """A run's summary, and what its folder tells; `state` is running, finished, interrupted or damaged.
-
-    `problem` says what is wrong with the summary of a damaged run; its `summary` is empty then.
-    """
+class StoredRun:
+    """A run's folder, and its summary or the error that names what is wrong with that."""
 
     folder: Path
-    stage: str
-    state: str
-    bytes: int
-    summary: Mapping[str, Any]
-    problem: DataError | None = None
+    kind: Kind
+    content: RunSummary | DataError
 
-    def as_json(self) -> dict[str, Any]:
-        """What a table shows of it."""
-        bests = self.summary["bests"]
-        metric = next(iter(bests), None)
+    @classmethod
+    def read(cls, folder: Path, kind: Kind) -> "StoredRun":
+        """The run in `folder`, which has a `run.json`."""
+        try:
+            return cls(folder, kind, RunSummary.read(folder / SUMMARY))
+        except DataError as error:
+            return cls(folder, kind, error)
+
+    @property
+    def problem(self) -> DataError | None:
+        """What is wrong with the summary of a damaged run."""
+        return self.content if isinstance(self.content, DataError) else None
+
+    @property
+    def summary(self) -> RunSummary:
+        """The run's summary. Raises DataError where it is damaged."""
+        if isinstance(self.content, DataError):
+            raise self.content
+        return self.content
+
+    @property
+    def stage(self) -> str:
+        """The name of the stage's folder in the workspace."""
+        return FOLDERS[self.kind]
+
+    @property
+    def name(self) -> str:
+        """STAGE/FOLDER, as commands take it."""
+        return f"{self.stage}/{self.folder.name}"
+
+    @property
+    def created(self) -> str:
+        """When the run began, in ISO format; empty for a damaged run."""
+        return "" if self.problem else self.summary.created
+
+    @cached_property
+    def state(self) -> RunState:
+        """The summary's state, or what has become of the run: a process that was killed leaves `running`."""
+        state = RunState.DAMAGED if self.problem else self.summary.state
+        return RunState.INTERRUPTED if state is RunState.RUNNING and not is_locked(self.folder) else state
+
+    @property
+    def resumable(self) -> bool:
+        """Whether training has not finished, and has left a state."""
+        unfinished = not self.problem and self.summary.state is not RunState.FINISHED
+        return unfinished and StateFiles(self.folder).exist()
+
+    @property
+    def size(self) -> int:
+        """Bytes in the folder."""
+        size = 0
+        with suppress(OSError):  # files come and go during training
+            for file in self.folder.rglob("*"):
+                with suppress(OSError):
+                    size += file.lstat().st_size
+        return size
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """What `mlcl runs` shows of it."""
+        summary = None if self.problem else self.summary
+        best = summary.best if summary else None
         return {
             "name": self.folder.name,
             "stage": self.stage,
-            "dataset": self.summary.get("dataset"),
+            "dataset": summary.dataset if summary else None,
             "state": self.state,
-            "epoch": self.summary["epoch"],
-            "epochs": self.summary["epochs"],
-            "metric": metric,
-            "score": bests[metric]["score"] if metric else None,
-            "created": self.summary["created"],
-            "bytes": self.bytes,
+            "epoch": summary.epoch if summary else 0,
+            "epochs": summary.epochs if summary else 0,
+            "metric": next(iter(summary.bests), None) if summary else None,
+            "score": best.score if best else None,
+            "created": self.created,
+            "bytes": self.size,
         }
 
 
-def list_runs(profile: Profile) -> list[ListedRun]:
-    """Every run of the workspace, oldest first; one whose summary cannot be read is damaged, and comes first."""
-    found = [run for stage in STAGES for run in _of_stage(profile.workspace / stage, stage)]
-    return sorted(found, key=lambda run: (run.summary["created"], run.folder))
+def list_runs(workspace: Path, *kinds: Kind) -> list[StoredRun]:
+    """The runs in `workspace`, of `kinds` if given, damaged ones first, then oldest first."""
+    runs = [
+        StoredRun.read(path.parent, kind)
+        for kind in kinds or Kind
+        for path in (workspace / FOLDERS[kind]).glob(f"*/{SUMMARY}")
+    ]
+    return sorted(runs, key=lambda run: (run.created, run.folder))
 
 
-def find_run(profile: Profile, name: str) -> ListedRun:
-    """The one run of that name, or STAGE/name, or whose name begins so; or of that folder.
+def find_run(workspace: Path, name: str) -> StoredRun:
+    """The only run with that name, STAGE/name, folder, or beginning of a name.
 
     Raises UsageError where it names none or several.
     """
-    runs = list_runs(profile)
-    exact = [run for run in runs if name in (run.folder.name, f"{run.stage}/{run.folder.name}")]
-    exact = exact or [run for run in runs if name and run.folder == Path(name).absolute()]
-    found = exact or [run for run in runs if _begins(run, name)]
-    if len(found) != 1:
-        several = some([f"{run.stage}/{run.folder.name}" for run in found])
-        told = f"{len(found)} runs: {several}" if found else "no run"
-        raise UsageError(f"{name!r} names {told}", where=profile.workspace, remedy="`mlcl runs` lists them")
-    return found[0]
+    runs = list_runs(workspace)
+    matches = (
+        [run for run in runs if name in (run.folder.name, run.name)]
+        or [run for run in runs if name and run.folder == Path(name).absolute()]
+        or [run for run in runs if _begins(run, name)]
+    )
+    if len(matches) != 1:
+        names = f"{len(matches)} runs: {some([run.name for run in matches])}" if matches else "no run"
+        raise UsageError(f"{name!r} names {names}", where=workspace, remedy="`mlcl runs` lists them")
+    return matches[0]
 
 
-def remove_run(profile: Profile, run: ListedRun) -> None:
-    """Deletes a run's folder, and holds its lock meanwhile.
+def best_checkpoint(folder: Path, metric: str | None = None) -> Path:
+    """The best checkpoint in a run's folder by `metric`, or by the deciding metric where there is none by that.
+
+    Raises DataError where the run's summary is damaged, UsageError where no epoch has been validated.
+    """
+    summary = RunSummary.read(folder / SUMMARY)
+    best = summary.bests.get(metric or "") or summary.best
+    if best is None:
+        raise UsageError("has no validated epoch yet", where=folder, remedy="Wait for its first one")
+    return folder / best.checkpoint
+
+
+def remove_run(workspace: Path, run: StoredRun) -> None:
+    """Delete a run's folder while holding its lock.
 
     Raises UsageError where it is being trained or is not a folder of the workspace itself, MachineError where it cannot
     be locked or deleted.
     """
-    require_removable(profile, run)
+    require_removable(workspace, run)
     try:
         with FileLock(run.folder / LOCK).acquire(timeout=0):
             shutil.rmtree(run.folder)
@@ -89,68 +158,32 @@ def remove_run(profile: Profile, run: ListedRun) -> None:
         raise MachineError(f"cannot be deleted ({error.strerror})", where=run.folder, remedy=remedy) from error
 
 
-def require_removable(profile: Profile, run: ListedRun) -> None:
-    """Raises UsageError where a run's folder is a symbolic link or lies elsewhere than in the workspace."""
+def require_removable(workspace: Path, run: StoredRun) -> None:
+    """Raises UsageError where a run's folder is a symbolic link or lies outside the workspace."""
     if run.folder.is_symlink():
         raise UsageError(
             "is a symbolic link, and mlcl deletes no folder through one",
             where=run.folder,
             remedy="Delete the link with `rm`, and the folder that it names yourself",
         )
-    if run.folder.resolve().parent != (profile.workspace / run.stage).resolve():
+    if run.folder.resolve().parent != (workspace / run.stage).resolve():
         raise UsageError("is not in the workspace", where=run.folder, remedy="Delete it yourself")
 
 
-def dependents(profile: Profile, run: ListedRun) -> list[ListedRun]:
+def dependents(workspace: Path, run: StoredRun) -> list[StoredRun]:
     """The other runs whose CLIP is a checkpoint of `run`."""
     folder = run.folder.resolve()
-    others = [other for other in list_runs(profile) if other.folder != run.folder and other.problem is None]
-    starts = [(other, other.summary["clip"]["checkpoint"]) for other in others]
     return [
         other
-        for other, checkpoint in starts
-        if checkpoint is not None and (profile.workspace / checkpoint).resolve().is_relative_to(folder)
+        for other in list_runs(workspace)
+        if other.folder != run.folder
+        and other.problem is None
+        and (checkpoint := other.summary.clip.checkpoint) is not None
+        and (workspace / checkpoint).resolve().is_relative_to(folder)
     ]
 
 
-def _begins(run: ListedRun, name: str) -> bool:
+def _begins(run: StoredRun, name: str) -> bool:
     """Whether the run's name begins so; an empty beginning, with or without a stage, names nothing."""
     beginning = name.removeprefix(f"{run.stage}/")
     return bool(beginning) and run.folder.name.startswith(beginning)
-
-
-def run_at(folder: Path, stage: str | None = None) -> ListedRun:
-    """The run in `folder`, which has a summary; `stage` is the name of the folder above if not given."""
-    summary, state, problem = DAMAGED, "damaged", None
-    try:
-        summary = RunSummary.read(folder / SUMMARY).as_mapping()
-        state = summary["state"]
-    except DataError as error:
-        problem = error
-    if state == "running" and not _held(folder):
-        state = "interrupted"  # its process died without a word
-    return ListedRun(folder, stage or folder.parent.name, state, _bytes(folder), summary, problem)
-
-
-def _of_stage(parent: Path, stage: str) -> Iterator[ListedRun]:
-    for path in sorted(parent.glob(f"*/{SUMMARY}")):
-        yield run_at(path.parent, stage)
-
-
-def _bytes(folder: Path) -> int:
-    size = 0
-    with suppress(OSError):  # files come and go while a run is trained
-        for file in folder.rglob("*"):
-            with suppress(OSError):
-                size += file.lstat().st_size
-    return size
-
-
-def _held(folder: Path) -> bool:
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError, NotImplementedError):  # where nothing can be locked, its own word counts
-        return True
-    lock.release()
-    return False

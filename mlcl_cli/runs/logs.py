@@ -1,4 +1,4 @@
-"""A run's logs: what each epoch gave, as JSON lines and as a table, how long it took, and TensorBoard's scalars."""
+"""A run's logs: the figures and seconds of each epoch as JSON lines, a table of the figures, TensorBoard scalars."""
 
 import contextlib
 import csv
@@ -9,12 +9,17 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.errors import DataError, MachineError
 
-LINES, TABLE, TIMES = NAMES = ("metrics.jsonl", "metrics.csv", "times.jsonl")
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+LogName = Literal["metrics.jsonl", "metrics.csv", "times.jsonl"]
+NAMES: tuple[LogName, ...] = get_args(LogName)
+LINES, TABLE, TIMES = NAMES
 LEARNED = ("temperature", "temperature_sscl", "level_weight")
 NO_TERMS = ("epoch", "loss", "gradient_norm", "skipped_steps", *LEARNED)
 SECONDS_BETWEEN_FLUSHES = 10
@@ -30,28 +35,36 @@ class Logs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._columns: list[str] = []
-        self._lengths = dict.fromkeys(NAMES, 0)
+        self._rows: list[Mapping[str, float]] = []
+        self._lengths: dict[LogName, int] = {LINES: 0, TIMES: 0}
 
     def add(self, row: Mapping[str, float], seconds: float) -> None:
-        """Adds an epoch's row to each log. Raises MachineError where one cannot be written; `lengths` stay then."""
-        lengths = {LINES: self._append(LINES, to_json(row))}
-        lengths[TIMES] = self._append(TIMES, to_json({"epoch": row["epoch"], "seconds": seconds}))
-        path = self._folder / TABLE
-        if new := [name for name in row if name not in self._columns]:
-            # The table is the last to change: its new header would not fit the old length.
-            before = list(csv.DictReader(_lines_of(path))) if path.exists() else []
-            columns = [*self._columns, *new]
-            content = _csv(columns, [*before, row], header=True)
-            write_file(path, content)
-            self._columns, lengths[TABLE] = columns, len(content)
-        else:
-            lengths[TABLE] = self._append(TABLE, _csv(self._columns, [row]))
-        self._lengths = lengths
+        """Add an epoch to the logs of JSON lines.
 
-    def lengths(self) -> dict[str, int]:
-        """How long each log is after the last whole row, in bytes; synced to the disk where it can be."""
-        for name in NAMES:
+        Raises MachineError where one cannot be written; `lengths` then stay as they were.
+        """
+        lengths: dict[LogName, int] = {LINES: self._append(LINES, to_json(row))}
+        lengths[TIMES] = self._append(TIMES, to_json({"epoch": row["epoch"], "seconds": seconds}))
+        self._lengths = lengths
+        self._rows.append(row)
+
+    def write_table(self) -> None:
+        """Write the rows of `metrics.jsonl` to `metrics.csv`.
+
+        Raises DataError as `require_own` does, MachineError where the table cannot be written.
+        """
+        if self._rows:
+            self.require_own()
+            text = io.StringIO()
+            columns = list(dict.fromkeys(name for row in self._rows for name in row))
+            writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self._rows)
+            write_file(self._folder / TABLE, text.getvalue().encode())
+
+    def lengths(self) -> dict[LogName, int]:
+        """The length in bytes of each log of JSON lines after its last whole row; synced to the disk if possible."""
+        for name in self._lengths:
             with contextlib.suppress(OSError):  # a log that cannot be synced must not keep a state from being saved
                 _sync(self._folder / name)
         return dict(self._lengths)
@@ -62,17 +75,15 @@ class Logs:
             if path.is_symlink() or (path.exists() and not path.is_file()):
                 raise DataError("is not a regular file", where=path, remedy="Move it away, then --resume")
 
-    def rewind(self, lengths: Mapping[str, int]) -> None:
-        """Cuts what was written after `lengths` were taken. Raises DataError as `require_own` does."""
-        self.require_own()
-        for name in NAMES:
+    def rewind(self, lengths: Mapping[LogName, int]) -> None:
+        """Cut what was written after `lengths` were taken. Raises DataError as `read_log` does."""
+        for name in self._lengths:
             path, length = self._folder / name, lengths.get(name, 0)
             content = path.read_bytes() if path.exists() else b""
             if len(content) > length:
                 write_file(path, content[:length])
             self._lengths[name] = min(length, len(content))
-        table = self._folder / TABLE
-        self._columns = list(csv.DictReader(_lines_of(table)).fieldnames or []) if table.exists() else []
+        self._rows = [*read_log(self._folder)]
 
     def _append(self, name: str, text: bytes) -> int:
         try:
@@ -86,7 +97,7 @@ class Logs:
 
 
 def read_log(folder: Path, name: str = LINES) -> list[dict[str, float]]:
-    """The rows of a log of JSON lines, oldest first; of a run that is under way perhaps without its last one.
+    """The rows of a log of JSON lines, oldest first. A last line that is not complete yet is left out.
 
     Raises DataError where it is not a regular file, or a line is not an object of finite numbers.
     """
@@ -101,7 +112,7 @@ def read_log(folder: Path, name: str = LINES) -> list[dict[str, float]]:
         except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise DataError(
-                    "is not a log of mlcl", where=f"{path}, line {number}", remedy="Fix the line"
+                    "is not a log written by mlcl", where=f"{path}, line {number}", remedy="Fix the line"
                 ) from error
     return rows
 
@@ -116,32 +127,30 @@ def _numbers(line: str, keys: Sequence[str]) -> dict[str, float]:
 
 
 class Scalars:
-    """An epoch's figures as TensorBoard scalars, where `tensorboard` is installed; written by a thread of its own."""
+    """An epoch's figures as TensorBoard scalars, where `tensorboard` is installed."""
 
-    def __init__(self, writer: Any, summary: Any) -> None:
-        self._writer, self._summary = writer, summary
+    def __init__(self, writer: "SummaryWriter") -> None:
+        self._writer = writer
 
     @classmethod
     def open(cls, folder: Path, epoch: int) -> Self | None:
-        """Scalars from `epoch` on, where TensorBoard is; it forgets later ones that a run that was cut has left."""
+        """Scalars from `epoch` on, without later ones of an interrupted run; None where TensorBoard is missing."""
         if importlib.util.find_spec("tensorboard") is None:
             return None
-        from tensorboard.compat.proto.summary_pb2 import Summary
         from torch.utils.tensorboard import SummaryWriter
 
-        return cls(SummaryWriter(str(folder), purge_step=epoch, flush_secs=SECONDS_BETWEEN_FLUSHES), Summary)
+        return cls(SummaryWriter(str(folder), purge_step=epoch, flush_secs=SECONDS_BETWEEN_FLUSHES))
 
     def add(self, epoch: int, figures: Mapping[str, float], metrics: Mapping[str, float], seconds: float) -> None:
-        """Adds `train/…`, `val/…` and `time/epoch_seconds` of an epoch."""
-        tagged = {f"train/{name}": value for name, value in figures.items()}
-        tagged |= {f"val/{name}": value for name, value in metrics.items()} | {"time/epoch_seconds": seconds}
-        # One event for all: one for each takes eight times as long, and an epoch may take but milliseconds.
-        values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in tagged.items()]
-        with contextlib.suppress(OSError):  # a full disk is told by the logs that count
-            self._writer.file_writer.add_summary(self._summary(value=values), epoch)
+        """Add `train/…`, `val/…` and `time/epoch_seconds` of an epoch."""
+        scalars = {f"train/{name}": value for name, value in figures.items()}
+        scalars |= {f"val/{name}": value for name, value in metrics.items()} | {"time/epoch_seconds": seconds}
+        with contextlib.suppress(OSError):  # the logs that count report a full disk
+            for tag, value in scalars.items():
+                self._writer.add_scalar(tag, value, epoch)
 
     def close(self) -> None:
-        """Writes what is waiting."""
+        """Write what is pending."""
         with contextlib.suppress(OSError):
             self._writer.close()
 
@@ -153,12 +162,3 @@ def _sync(path: Path) -> None:
 
 def _lines_of(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines()
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, header: bool = False) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

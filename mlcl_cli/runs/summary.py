@@ -1,24 +1,38 @@
-"""What a run's `run.json` and its state files say about the run, checked before anything relies on it."""
+"""What a run's `run.json` and its training states say about the run, validated before anything relies on it."""
 
-import json
 import math
-import os
-import stat
 from collections.abc import Mapping
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
+from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.data.protocols import split_protocol_name
 from mlcl_cli.errors import DataError
-from mlcl_cli.runs.logs import NAMES
+from mlcl_cli.runs.description import ClipRecord, Described, ImageRecord, Kind, TrainingDescription
+from mlcl_cli.runs.logs import LogName
+from mlcl_cli.safe_reading import open_regular, parse_json
 
 SUMMARY = "run.json"
 MAX_BYTES, MAX_DEPTH = 16 * 2**20, 32
-READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a FIFO without a writer would block
-Model = TypeVar("Model", bound=BaseModel)
+
+
+class RunState(StrEnum):
+    """The state of a run; `DAMAGED` where its `run.json` is invalid, which is never recorded."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    DAMAGED = "damaged"
+
+
+def _recordable(state: RunState) -> RunState:
+    if state is RunState.DAMAGED:
+        raise ValueError("must be running, finished or interrupted")
+    return state
 
 
 def _timestamp(text: str) -> str:
@@ -27,79 +41,51 @@ def _timestamp(text: str) -> str:
     return text
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
+def _usable_paths(clip: ClipRecord) -> ClipRecord:
+    if "\0" in clip.model or "\0" in (clip.checkpoint or ""):
         raise ValueError("a path cannot hold a NUL character")
-    return text
+    return clip
 
 
-Count = Annotated[int, Field(ge=0, le=10**9)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Timestamp = Annotated[str, AfterValidator(_timestamp)]
-Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.,()/+-]{1,64}$")]
-# A plain name: a best checkpoint never lies outside of its run's folder.
+# The product of roots that gives a geometric mean of 100 may round to a little more.
+Percent = Annotated[float, Field(ge=0, le=100 + 1e-9)]
+Epoch = Annotated[int, Field(ge=1, le=10**9)]
+MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.,()/+-]{1,64}$")]
+# A plain file name: a best checkpoint never lies outside its run's folder.
 BestName = Annotated[str, Field(pattern=r"^best(-[A-Za-z0-9@_.+-]{1,64})?\.safetensors$")]
-PathText = Annotated[str, AfterValidator(_without_nul)]
-LogName = Annotated[str, AfterValidator(lambda name: name if name in NAMES else _refuse(name))]
 
 
-def _refuse(name: str) -> str:
-    raise ValueError(f"{name!r} is not a log; the logs are {', '.join(NAMES)}")
+class BestCheckpoint(Described):
+    """The best epoch by one metric: its score in percent, the file of its weights in the run's folder, its metrics."""
 
-
-class _Part(BaseModel):
-    """Strict types, no NaN. Keys that are not listed are kept."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
-
-
-class BestSummary(_Part):
-    """The best epoch by one metric: its score in percent, its checkpoint's name in the run's folder, its metrics."""
-
-    epoch: Annotated[int, Field(ge=1, le=10**9)]
+    epoch: Epoch
     score: Percent
     checkpoint: BestName
-    metrics: dict[str, Finite]
+    metrics: dict[str, float]
 
 
-class ClipSummary(_Part):
-    """The CLIP that a run began with; paths start at the workspace."""
+class RunDescription(TrainingDescription):
+    """How a run trains, as its summary and its checkpoints describe it."""
 
-    model: PathText
-    checkpoint: PathText | None
-    fingerprint: str
-
-
-class ImageSummary(_Part):
-    """How images were prepared."""
-
-    transform: str
-    target_ratio: Finite
-
-
-class RunSummary(_Part):
-    """The content of `run.json`."""
-
-    kind: Literal["clip", "combiner"]
-    command: str
-    created: Timestamp
-    state: Literal["running", "finished", "interrupted"]
-    epochs: Annotated[int, Field(ge=1, le=10**9)]
-    epoch: Count
-    bests: dict[Metric, BestSummary]
     dataset: str
     protocol: str
-    pruned: bool = False
-    clip: ClipSummary
-    image: ImageSummary
+    clip: Annotated[ClipRecord, AfterValidator(_usable_paths)]
+    image: ImageRecord
     seed: int
     device: str
     versions: dict[str, str]
-    identity: dict[str, Any] = Field(default_factory=dict)
-    profile: dict[str, Any] = Field(default_factory=dict)
-    encoder: Literal["text", "image", "both"] | None = None
-    architecture: dict[str, Any] | None = None
+
+
+class RunSummary(RunDescription):
+    """The content of `run.json`. `bests` holds the best checkpoint by metric, that of the deciding metric first."""
+
+    kind: Annotated[Kind, Field(strict=False)]
+    command: str
+    created: Annotated[str, AfterValidator(_timestamp)]
+    state: Annotated[RunState, Field(strict=False), AfterValidator(_recordable)]
+    epochs: Epoch
+    epoch: Annotated[int, Field(ge=0, le=10**9)]
+    bests: dict[MetricName, BestCheckpoint]
 
     @model_validator(mode="before")
     @classmethod
@@ -112,27 +98,36 @@ class RunSummary(_Part):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads a `run.json`. Raises DataError, which names the file and the key, for anything else."""
-        remedy = f"Fix the file, or delete the run with `mlcl runs rm {path.parent.name}`"
+        """Read a `run.json`. Raises DataError, which names the file and the key, where it is not a valid one."""
         try:
-            return cls.model_validate(_parsed(_content(path)))
-        except (OSError, ValueError, RecursionError) as error:
+            return cls.model_validate(_parsed(path))
+        except (OSError, ValueError) as error:
+            remedy = f"Fix the file, or delete the run with `mlcl runs rm {path.parent.name}`"
             raise DataError(f"is not a valid run summary ({_reason(error)})", where=path, remedy=remedy) from error
 
-    def as_mapping(self) -> Mapping[str, Any]:
+    def write(self, path: Path) -> None:
+        """Write a `run.json`."""
+        write_file(path, to_json(self.as_json(), indent=2))
+
+    def as_json(self) -> dict[str, JsonValue]:
         """The keys that the file has, as plain values."""
         return self.model_dump(exclude_unset=True)
 
+    @property
+    def best(self) -> BestCheckpoint | None:
+        """The best checkpoint by the deciding metric; None before the first validation."""
+        return next(iter(self.bests.values()), None)
 
-class StateProgress(_Part):
-    """What a state file says about its run: the best epochs so far, and how long each log was, in bytes."""
 
-    bests: dict[Metric, BestSummary]
+class StateProgress(Described):
+    """What a training state says about its run: the best checkpoints so far, and each log's length in bytes."""
+
+    bests: dict[MetricName, BestCheckpoint]
     logs: dict[LogName, Annotated[int, Field(ge=0)]]
 
     @classmethod
-    def of(cls, about: Mapping[str, Any], path: Path) -> Self:
-        """Checks a state's description. Raises DataError that names the state file `path`."""
+    def of(cls, about: Mapping[str, object], path: Path) -> Self:
+        """Validate a state's description. Raises DataError, which names the state file `path`."""
         try:
             return cls.model_validate(dict(about))
         except ValidationError as error:
@@ -140,55 +135,47 @@ class StateProgress(_Part):
             raise DataError(f"is not a valid training state ({_reason(error)})", where=path, remedy=remedy) from error
 
 
-def _content(path: Path) -> str:
-    with open(os.open(path, READ_FLAGS), "rb") as file:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("not a regular file")
+def _parsed(path: Path) -> object:
+    with open_regular(path) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
-    return content.decode()
-
-
-def _parsed(text: str) -> Any:
-    value = json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
+    hooks = {"object_pairs_hook": _without_duplicates, "parse_float": _finite, "parse_constant": _finite}
+    value: object = parse_json(content.decode(), **hooks)
     _require_shallow(value)
     return value
 
 
-def _require_shallow(value: Any, left: int = MAX_DEPTH) -> None:
-    if left == 0:
+def _require_shallow(value: object, depth: int = MAX_DEPTH) -> None:
+    if depth == 0:
         raise ValueError("nested too deeply")
     if isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            _require_shallow(part, left - 1)
+            _require_shallow(part, depth - 1)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields: dict[str, object] = {}
     for key, value in pairs:
-        if key in found:
+        if key in fields:
             raise ValueError(f"{key!r} appears twice")
-        found[key] = value
-    return found
+        fields[key] = value
+    return fields
 
 
 def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
+    if not math.isfinite(value := float(text)):
         raise ValueError(f"{text[:40]} is not a finite number")
     return value
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Exception) -> str:
     """What is wrong, in a few words; of a model's errors the first, with its key."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in first["loc"])[:200]
         what = "missing" if first["type"] == "missing" else first["msg"]
         return f"{key}: {what}" if key else what
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(error)[:200]

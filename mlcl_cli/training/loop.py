@@ -231,7 +231,7 @@ def fit(
     except Interrupted:
         with defer_signals():
             run.save(trainer.state())
-        raise Interrupted(f"Go on with `{to_resume(run.command)}`") from None
+        raise Interrupted(f"Go on with `{to_resume(run.settings.command)}`") from None
     except DivergedError:
         raise  # the last saved state is the one to go back to
     except BaseException:
@@ -271,8 +271,8 @@ class _Watch:
         self._looked = time.monotonic()
 
     def _best(self) -> BestEpoch | None:
-        metric = self._run.bests[0]
-        return BestEpoch(metric, self._run.best.score, self._run.best.epoch) if self._run.found else None
+        metric, best = self._run.settings.metrics[0], self._run.best if self._run.bests else None
+        return None if best is None else BestEpoch(metric, best.score, best.epoch)
 
 
 def _validated(validate: Callable[[], Figures], epoch: int) -> Figures:

@@ -1,45 +1,17 @@
-"""The workspace's trained runs as `auto` compares them: which fit, which is best, and why others were passed over."""
+"""The workspace's trained runs as `auto` compares them: which of them fit, and which is best."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 from mlcl_cli.config import Profile
-from mlcl_cli.errors import some
 from mlcl_cli.models.encoder import TOWERS, Towers
-from mlcl_cli.runs.description import ImageRecord
-from mlcl_cli.runs.listing import ListedRun, list_runs
-from mlcl_cli.runs.records import BestRecord, RunRecord, read_record
+from mlcl_cli.runs.description import ImageRecord, Kind
+from mlcl_cli.runs.listing import StoredRun, list_runs
+from mlcl_cli.runs.summary import BestCheckpoint, RunState, RunSummary
 from mlcl_cli.workflows.run_context import RunContext
-
-SHOWN = 3
-
-
-class Reason(StrEnum):
-    """Why `auto` passes a run over."""
-
-    UNREADABLE = "damaged run.json"
-    UNSCORED = "no validated epoch"
-    GONE = "missing checkpoint"
-    BASE = "trained on another CLIP"
-    NO_BASE = "base CLIP not recorded"
-    TOWERS = "tuned"
-    CONDITIONS = "scored under"
-    UNFINISHED = "not finished"
-
-
-@dataclass(frozen=True, slots=True)
-class PassedOver:
-    """A run that was not considered, and the reason."""
-
-    run: str
-    reason: Reason
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.run} ({self.reason}{' ' if self.detail else ''}{self.detail})"
+from mlcl_cli.workflows.selection_reasons import Difference, SkippedRun, SkipReason, describe_differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,168 +29,182 @@ class Conditions:
     weights: str | None
 
     @classmethod
-    def of(cls, context: RunContext) -> Self:
+    def of_profile(cls, context: RunContext) -> Self:
         """Those of the profile, on its whole validation split."""
         image = str(ImageRecord.model_validate(context.image))
         weights = context.profile.combiner.inference_weights
         return cls(context.protocol.name, image, context.validation_digest, whole=True, weights=weights)
 
-    def differences(self, wanted: "Conditions") -> str:
-        """In words, what differs from `wanted`; empty where the scores compare."""
-        told = []
+    @classmethod
+    def of_run(cls, summary: RunSummary) -> Self:
+        """Those of a run's own validation. Older runs recorded no digest of their data."""
+        return cls(
+            summary.protocol,
+            str(summary.image),
+            (summary.data or {}).get("val"),
+            whole=not summary.pruned,
+            weights=summary.inference_weights,
+        )
+
+    def differences(self, wanted: "Conditions") -> list[tuple[Difference, str]]:
+        """What differs from `wanted`, with the value here; empty where the scores compare."""
+        differences = []
         if self.image != wanted.image:
-            told.append(f"transform {self.image}")
-        if self.weights not in (None, wanted.weights):
-            told.append(f"inference_weights {self.weights}")
+            differences.append((Difference.TRANSFORM, self.image))
+        if self.weights is not None and self.weights != wanted.weights:
+            differences.append((Difference.WEIGHTS, self.weights))
         if not self.whole:
-            told.append("a pruned gallery")
+            differences.append((Difference.PRUNED, ""))
         if self.protocol != wanted.protocol:
-            told.append(f"protocol {self.protocol}")
+            differences.append((Difference.PROTOCOL, self.protocol))
         elif self.whole and (self.data is None or self.data != wanted.data):
-            told.append("other validation data" if self.data and wanted.data else "unknown validation data")
-        return ", ".join(told)
+            differences.append((Difference.OTHER_DATA if self.data and wanted.data else Difference.UNKNOWN_DATA, ""))
+        return differences
 
 
-class _Lineage(NamedTuple):
-    base: str | None
-    towers: Towers | None
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The fingerprint of a CLIP before tuning, and its tuned encoders; both None where unknown."""
+
+    base: str | None = None
+    towers: Towers | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A run with its best checkpoint by the deciding metric.
+    """A run with its best checkpoint by the deciding metric, and the lineage of that (of a combiner: of its CLIP)."""
 
-    `clip` is the fingerprint of the CLIP that it started from, `base` that of its untuned model, the
-    `towers` that are tuned in its checkpoint (of a combiner: in its CLIP); both None where they cannot be told.
-    """
+    run: StoredRun
+    best: BestCheckpoint
+    lineage: Lineage
 
-    name: str
-    dataset: str
-    state: str
-    created: str
-    seed: int | None
-    conditions: Conditions
-    clip: str
-    base: str | None
-    towers: Towers | None
-    score: float
-    checkpoint: Path
+    @property
+    def checkpoint(self) -> Path:
+        """The file of the best checkpoint."""
+        return self.run.folder / self.best.checkpoint
+
+    @property
+    def clip(self) -> str:
+        """The fingerprint of the CLIP that it started from."""
+        return self.run.summary.clip.fingerprint
+
+    @property
+    def conditions(self) -> Conditions:
+        """What its score was measured under."""
+        return Conditions.of_run(self.run.summary)
 
     @property
     def finished(self) -> bool:
         """Whether its training reached the end."""
-        return self.state == "finished"
+        return self.run.state is RunState.FINISHED
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The run that `auto` takes, the best of `compared`; `differences` says why its score compares with no other's."""
+    """The best of `compared` candidates; `differences` say why its score may not compare with others.
 
-    run: Candidate
+    `seed` is the profile's where only runs with it were compared.
+    """
+
+    chosen: Candidate
     compared: int
-    differences: str
+    differences: Sequence[tuple[Difference, str]]
     seed: int | None
 
+    def describe(self, metric: str) -> str:
+        """Of how many runs it is the best, and its score."""
+        score = f"{metric} {self.chosen.best.score:.2f}"
+        return f"the only one that fits, {score}" if self.compared == 1 else f"best of {self.compared}, {score}"
 
-def find_candidates(profile: Profile, stage: str, metric: str) -> tuple[list[Candidate], list[PassedOver]]:
-    """The stage's runs of the profile's data set that have a best checkpoint, oldest first; and those that do not."""
-    runs = list_runs(profile)
-    read = {run.folder.resolve(): (run, read_record(run)) for run in runs}
-    found, passed = list[Candidate](), list[PassedOver]()
-    for folder, (run, summary) in read.items():
-        name = f"{run.stage}/{run.folder.name}"
-        if run.stage != stage:
-            continue
-        if isinstance(summary, str):
-            passed.append(PassedOver(name, Reason.UNREADABLE, summary))
-        elif summary.dataset == profile.dataset:
-            best = summary.bests.get(metric)
-            if best is None:
-                passed.append(PassedOver(name, Reason.UNSCORED))
+
+@dataclass(slots=True)
+class Candidates:
+    """The runs that fit so far, oldest first, and those skipped."""
+
+    fitting: list[Candidate]
+    skipped: list[SkippedRun]
+
+    @classmethod
+    def find(cls, profile: Profile, kind: Kind, metric: str) -> Self:
+        """The runs of `kind` on the profile's data set that have a best checkpoint by `metric`."""
+        runs = {run.folder.resolve(): run for run in list_runs(profile.workspace)}
+        summaries = {folder: run.summary for folder, run in runs.items() if run.problem is None}
+        candidates = cls([], [])
+        for folder, run in runs.items():
+            if run.kind is not kind:
+                continue
+            if run.problem is not None:
+                candidates.skip(run, SkipReason.DAMAGED, f"{run.problem.where}: {run.problem.what}")
+            elif run.summary.dataset != profile.dataset:
+                continue
+            elif (best := run.summary.bests.get(metric)) is None:
+                candidates.skip(run, SkipReason.NOT_VALIDATED)
             elif not (run.folder / best.checkpoint).is_file():
-                passed.append(PassedOver(name, Reason.GONE, best.checkpoint))
+                candidates.skip(run, SkipReason.CHECKPOINT_MISSING, best.checkpoint)
             else:
-                summaries = {path: parsed for path, (_, parsed) in read.items() if isinstance(parsed, RunRecord)}
-                found.append(_candidate(run, summary, best, _lineage(folder, summaries, profile.workspace)))
-    return found, passed
+                candidates.fitting.append(Candidate(run, best, _lineage(folder, summaries, profile.workspace)))
+        return candidates
+
+    def skip(self, run: StoredRun, reason: SkipReason, detail: str = "") -> None:
+        """Add a skipped run."""
+        self.skipped.append(SkippedRun(run.name, reason, detail))
+
+    def require(self, fits: Callable[[Candidate], bool], why: Callable[[Candidate], tuple[SkipReason, str]]) -> None:
+        """Skip the runs that do not fit."""
+        for other in self.fitting:
+            if not fits(other):
+                self.skip(other.run, *why(other))
+        self.fitting = [candidate for candidate in self.fitting if fits(candidate)]
+
+    def select(self, wanted: Conditions, seed: int | None = None) -> Selection | None:
+        """The best of the runs whose scores compare under `wanted`, finished ones first; the others are skipped.
+
+        Where none compares: the best of those that were measured as the newest was, on the whole gallery and with the
+        profile's transform where there are such. Among equals in all of this, those with `seed` come first.
+        """
+        comparable = [candidate for candidate in self.fitting if not candidate.conditions.differences(wanted)]
+        pool = _finished(comparable) or comparable
+        if not pool:
+            others = _finished(self.fitting) or self.fitting
+            if not others:
+                return None
+            newest = max(others, key=lambda other: _suitability(other, wanted)).conditions
+            pool = [other for other in others if other.conditions == newest]
+        seeded = [candidate for candidate in pool if seed is not None and candidate.run.summary.seed == seed]
+        pool = seeded or pool
+        chosen = max(reversed(pool), key=lambda candidate: candidate.best.score)
+        for other in self.fitting:
+            if other.conditions != chosen.conditions:
+                differences = other.conditions.differences(wanted) or [(Difference.PROTOCOL, other.conditions.protocol)]
+                self.skip(other.run, SkipReason.CONDITIONS, describe_differences(differences))
+            elif chosen.finished and not other.finished:
+                self.skip(other.run, SkipReason.UNFINISHED)
+        return Selection(chosen, len(pool), chosen.conditions.differences(wanted), seed if seeded else None)
 
 
-def select(candidates: Sequence[Candidate], wanted: Conditions, seed: int | None = None) -> Selection | None:
-    """The best of the runs whose scores compare under `wanted`, finished ones first.
-
-    Where none compares: the best of those that were measured as the newest was, on the whole gallery and with the
-    profile's transform where there are such. Among equals in all of this, those with `seed` come first.
-    """
-    comparable = [one for one in candidates if not one.conditions.differences(wanted)]
-    pool = _finished(comparable) or comparable
-    if not pool:
-        others = _finished(candidates) or candidates
-        if not others:
-            return None
-        newest = max(
-            others, key=lambda one: (one.conditions.image == wanted.image, one.conditions.whole, one.created, one.name)
-        )
-        pool = [one for one in others if one.conditions == newest.conditions]
-    seeded = [one for one in pool if seed is not None and one.seed == seed]
-    pool = seeded or pool
-    best = max(reversed(pool), key=lambda one: one.score)
-    return Selection(best, len(pool), best.conditions.differences(wanted), seed if seeded else None)
-
-
-def outdone(candidates: Sequence[Candidate], chosen: Selection, wanted: Conditions) -> list[PassedOver]:
-    """The candidates whose scores were not compared with the chosen one's, and why."""
-    passed = []
-    for one in candidates:
-        if one.conditions != chosen.run.conditions:
-            told = one.conditions.differences(wanted) or f"protocol {one.conditions.protocol}"
-            passed.append(PassedOver(one.name, Reason.CONDITIONS, told))
-        elif chosen.run.finished and not one.finished:
-            passed.append(PassedOver(one.name, Reason.UNFINISHED))
-    return passed
-
-
-def in_words(passed: Iterable[PassedOver]) -> str:
-    """The first few, newest first: run names begin with their time."""
-    return some(sorted(map(str, passed), reverse=True), SHOWN)
+def _suitability(candidate: Candidate, wanted: Conditions) -> tuple[bool, bool, str, str]:
+    conditions = candidate.conditions
+    return conditions.image == wanted.image, conditions.whole, candidate.run.created, candidate.run.name
 
 
 def _finished(candidates: Sequence[Candidate]) -> list[Candidate]:
-    return [one for one in candidates if one.finished]
+    return [candidate for candidate in candidates if candidate.finished]
 
 
-def _candidate(run: ListedRun, summary: RunRecord, best: BestRecord, lineage: _Lineage) -> Candidate:
-    data = None if summary.data is None else summary.data.get("val")
-    towers = lineage.towers
-    if summary.encoder is not None and towers is not None:
-        towers |= TOWERS[summary.encoder]
-    return Candidate(
-        f"{run.stage}/{run.folder.name}",
-        summary.dataset,
-        run.state,
-        summary.created,
-        summary.seed,
-        Conditions(summary.protocol, str(summary.image), data, not summary.pruned, summary.inference_weights),
-        summary.clip.fingerprint,
-        lineage.base,
-        towers,
-        best.score,
-        run.folder / best.checkpoint,
-    )
+def _lineage(folder: Path, summaries: Mapping[Path, RunSummary], workspace: Path) -> Lineage:
+    """The lineage of the best checkpoint of the run in `folder`.
 
-
-def _lineage(folder: Path, summaries: Mapping[Path, RunRecord], workspace: Path) -> _Lineage:
-    """The base and the tuned towers of the CLIP that the run in `folder` began with.
-
-    Runs of older versions recorded neither: those are followed from checkpoint to checkpoint down to the untuned CLIP.
+    Runs of older versions recorded none: those are followed from checkpoint to checkpoint down to the untuned CLIP.
     """
-    towers: Towers = frozenset()
+    encoder = summaries[folder].encoder
+    towers: Towers = frozenset() if encoder is None else TOWERS[encoder]
     for _ in summaries:
         clip = summaries[folder].clip
         if clip.known_base is not None and (clip.tuned is not None or clip.checkpoint is None):
-            return _Lineage(clip.known_base, towers | frozenset(clip.tuned or ()))
+            return Lineage(clip.known_base, towers | frozenset(clip.tuned or ()))
         folder = (workspace / (clip.checkpoint or "")).resolve().parent
         encoder = summaries[folder].encoder if folder in summaries else None
         if encoder is None:
             break
         towers |= TOWERS[encoder]
-    return _Lineage(None, None)
+    return Lineage()

@@ -48,7 +48,7 @@ def examine_checkpoints(profile: Profile, result: CheckResult) -> None:
     paths = {path: users[stage] for stage in users for path in (profile.workspace / stage).glob(f"*/*{SUFFIX}")}
     if isinstance(profile.clip.checkpoint, Path):
         paths[profile.clip.checkpoint] = result.needing()
-    runs = list_runs(profile)
+    runs = list_runs(profile.workspace)
     sound = {run.stage for run in runs if run.problem is None}
     for run in runs:
         if (problem := run.problem) is None:
@@ -62,7 +62,8 @@ def examine_checkpoints(profile: Profile, result: CheckResult) -> None:
             _examine(profile, path)
         except DataError as error:
             result.add("checkpoints", "error", error.where, error.what, error.remedy, commands)
-    trained = any(run.stage == "combiner" and run.summary["dataset"] == profile.dataset for run in runs)
+    combiners = [run for run in runs if run.kind is Kind.COMBINER and run.problem is None]
+    trained = any(run.summary.dataset == profile.dataset for run in combiners)
     lacking = "" if trained else "; evaluate needs a trained combiner, or --combining-function sum"
     result.looked["checkpoints"] = f"{len(paths):,}{lacking}"
 

@@ -2,10 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from mlcl_cli.config.types import CLIP_NAMES
 from mlcl_cli.errors import DataError
@@ -13,52 +13,42 @@ from mlcl_cli.models.encoder import BOTH_TOWERS, TOWERS, Encoder, Fingerprints, 
 from mlcl_cli.models.weights import load_tuned
 from mlcl_cli.progress import NOTICE
 from mlcl_cli.runs.checkpoints import Checkpoint, load_checkpoint
-from mlcl_cli.runs.description import ImageRecord, Kind
+from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
+from mlcl_cli.runs.listing import FOLDERS
 from mlcl_cli.workflows.base_clip import BaseClip
-from mlcl_cli.workflows.candidates import (
-    Candidate,
-    Conditions,
-    PassedOver,
-    Reason,
-    Selection,
-    find_candidates,
-    in_words,
-    outdone,
-    select,
-)
+from mlcl_cli.workflows.candidates import Candidate, Candidates, Conditions, Selection
 from mlcl_cli.workflows.run_context import RunContext
+from mlcl_cli.workflows.selection_reasons import (
+    ClipReason,
+    Difference,
+    SkippedRun,
+    SkipReason,
+    describe_differences,
+    describe_skipped,
+    describe_towers,
+)
 
 logger = logging.getLogger(__name__)
-
-START = "--from RUN|FILE|none chooses another start"
 
 
 @dataclass(frozen=True, slots=True)
 class ClipChoice:
-    """A base model, tuned weights for it if any, and the reason."""
+    """A base model, tuned weights for it if any, and why."""
 
     model: str | Path
     checkpoint: Path | None
-    why: str
-
-    def describe(self, workspace: Path) -> dict[str, Any]:
-        """What a run stores of it; files by the way to them from the workspace, so that all may move together."""
-        checkpoint = None if self.checkpoint is None else place_of(self.checkpoint, workspace)
-        return {"model": place_of(self.model, workspace), "checkpoint": checkpoint}
+    reason: ClipReason
+    detail: str = ""
 
     @classmethod
-    def described(cls, told: Mapping[str, Any], workspace: Path, why: str) -> Self:
-        """The choice that `describe` told of, in the workspace as it is now."""
-        model, checkpoint = told["model"], told["checkpoint"]
-        named = model in CLIP_NAMES
-        return cls(
-            model if named else (workspace / model).resolve(),
-            None if checkpoint is None else (workspace / checkpoint).resolve(),
-            why,
-        )
+    def from_record(cls, record: ClipRecord, workspace: Path, reason: ClipReason) -> Self:
+        """The CLIP of a run or a checkpoint, in the workspace as it is now."""
+        model = record.model if record.model in CLIP_NAMES else (workspace / record.model).resolve()
+        checkpoint = None if record.checkpoint is None else (workspace / record.checkpoint).resolve()
+        return cls(model, checkpoint, reason)
 
-    def found_at(self, model: str | Path) -> Self:
-        """The same choice with `model`, where its own file is not there any more."""
+    def with_model_at(self, model: str | Path) -> Self:
+        """The same choice with `model` where its own model is a file that no longer exists."""
         return replace(self, model=model) if isinstance(self.model, Path) and not self.model.exists() else self
 
 
@@ -71,52 +61,58 @@ class LoadedClip:
     base: Fingerprints
     trained_on: str | None
 
-    def describe(self, workspace: Path, fingerprints: Fingerprints) -> dict[str, Any]:
-        """What a run stores of it, a `ClipRecord`; `fingerprints` are those of the weights before the run."""
-        known = {"fingerprint": fingerprints.both, "base": self.base.both}
-        return {**self.choice.describe(workspace), **known, "tuned": fingerprints.changed_towers(self.base)}
+    def record(self, workspace: Path, fingerprints: Fingerprints) -> ClipRecord:
+        """What a run stores of it; `fingerprints` are those of the weights before the run.
 
-
-def place_of(model: str | Path, workspace: Path) -> str:
-    """A name as it is, a file by the way to it from the workspace."""
-    return model if isinstance(model, str) else os.path.relpath(model, workspace)
+        Files are stored relative to the workspace, so that all may move together.
+        """
+        choice = self.choice
+        return ClipRecord(
+            model=choice.model if isinstance(choice.model, str) else os.path.relpath(choice.model, workspace),
+            checkpoint=None if choice.checkpoint is None else os.path.relpath(choice.checkpoint, workspace),
+            fingerprint=fingerprints.both,
+            base=self.base.both,
+            tuned=fingerprints.changed_towers(self.base),
+        )
 
 
 def choose_clip(context: RunContext, start: str | Path | None = None, encoder: str | None = None) -> ClipChoice:
-    """The CLIP to start from: `start` (a file, or `none`) if given, else as the profile's `clip.checkpoint` says.
+    """The CLIP to start from: `start` (a file, or `none`) if given, else as the profile's `clip.checkpoint` sets it.
 
     `auto` is this workspace's best CLIP tuned from the profile's model on its data set. Where `encoder` is to be tuned,
     it is the best of those with only the other tower tuned, preferably by runs with the profile's seed, so that chains
     with different seeds stay independent; for `both` it is the untuned CLIP.
     """
     profile = context.profile
+    model = profile.clip.model
     asked, source = (profile.clip.checkpoint, "clip.checkpoint") if start is None else (start, "--from")
     if isinstance(asked, Path):
-        return ClipChoice(profile.clip.model, asked, f"given by {source}")
+        return ClipChoice(model, asked, ClipReason.GIVEN, source)
     if asked == "none":
-        return ClipChoice(profile.clip.model, None, f"{source} is none")
-    wanted = None if encoder is None else BOTH_TOWERS - TOWERS[encoder]
-    if wanted is not None and not wanted:
-        return ClipChoice(profile.clip.model, None, f"tuning both encoders starts from the untuned CLIP; {START}")
-    found, passed = find_candidates(profile, "finetune", context.protocol.bests[0])
-    fit, unfit = _with_base(context, found)
-    passed += unfit
-    if wanted is not None:
-        passed += [PassedOver(one.name, Reason.TOWERS, _tower_names(one.towers)) for one in fit if one.towers != wanted]
-        fit = [one for one in fit if one.towers == wanted]
-    conditions = Conditions.of(context)
-    chosen = select(fit, conditions, None if wanted is None else profile.seed)
-    if chosen is None:
-        return ClipChoice(profile.clip.model, None, _nothing_tuned(wanted, passed))
-    _tell(context, chosen, [*passed, *outdone(fit, chosen, conditions)])
-    which = "tuned here" if wanted is None else f"with only its {_tower_names(wanted)} encoder tuned"
-    seeded = "" if chosen.seed is None else f", seed {chosen.seed}"
-    why = f"best of {chosen.compared} {which}{seeded}, {context.protocol.bests[0]} {chosen.run.score:.2f}"
-    return ClipChoice(profile.clip.model, chosen.run.checkpoint, why if wanted is None else f"{why}; {START}")
+        return ClipChoice(model, None, ClipReason.DISABLED, source)
+    towers = None if encoder is None else BOTH_TOWERS - TOWERS[encoder]
+    if towers is not None and not towers:
+        return ClipChoice(model, None, ClipReason.BOTH_ENCODERS)
+    metric = context.protocol.bests[0]
+    candidates = Candidates.find(profile, Kind.CLIP, metric)
+    _require_base(context, candidates)
+    if towers is not None:
+        candidates.require(
+            lambda run: run.lineage.towers == towers,
+            lambda run: (SkipReason.TOWERS, describe_towers(run.lineage.towers)),
+        )
+    selection = _select(context, candidates, None if encoder is None else profile.seed)
+    if selection is None:
+        return _untuned(model, towers, candidates.skipped)
+    which = "tuned here" if towers is None else f"with only its {describe_towers(towers)} encoder tuned"
+    seed = "" if selection.seed is None else f", seed {selection.seed}"
+    detail = f"{selection.compared} {which}{seed}, {metric} {selection.chosen.best.score:.2f}"
+    reason = ClipReason.BEST if towers is None else ClipReason.BEST_START
+    return ClipChoice(model, selection.chosen.checkpoint, reason, detail)
 
 
 def load_encoder(context: RunContext, choice: ClipChoice, *, announce: bool = False) -> LoadedClip:
-    """Loads the chosen CLIP onto the device and says which it is, even to a quiet terminal if `announce`.
+    """Load the chosen CLIP onto the device and report which it is, even to a quiet terminal if `announce`.
 
     Raises DataError where tuned weights were tuned from another base than the model at hand.
     """
@@ -125,16 +121,16 @@ def load_encoder(context: RunContext, choice: ClipChoice, *, announce: bool = Fa
     network = base.take()
     tuned, trained_on = "", None
     if choice.checkpoint is not None:
-        checkpoint = load_checkpoint(choice.checkpoint, Kind.CLIP)
+        checkpoint, shown = load_checkpoint(choice.checkpoint, Kind.CLIP), _relative(choice.checkpoint, workspace)
         load_tuned(network, checkpoint.state, choice.checkpoint)
         require_base(checkpoint, base, workspace)
-        image, expected = checkpoint.about.image, ImageRecord.model_validate(context.image)
-        if image is not None and image != expected:
-            problem = f"was tuned with {image.settings}, but the profile has {expected.settings}"
-            logger.warning(f"{_shown(choice.checkpoint, workspace)} {problem}")
-        tuned, trained_on = f", tuned: {_shown(choice.checkpoint, workspace)}", checkpoint.about.dataset
-    level = NOTICE if announce else logging.INFO
-    logger.log(level, f"CLIP: {_shown(choice.model, workspace)}{tuned} ({choice.why})")
+        description, image = checkpoint.about, ImageRecord.model_validate(context.image)
+        if description.image is not None and description.image != image:
+            problem = f"was tuned with {description.image.settings}, but the profile has {image.settings}"
+            logger.warning(f"{shown} {problem}")
+        tuned, trained_on = f", tuned: {shown}", description.dataset
+    level, why = NOTICE if announce else logging.INFO, choice.reason.format(choice.detail)
+    logger.log(level, f"CLIP: {_relative(choice.model, workspace)}{tuned} ({why})")
     return LoadedClip(choice, Encoder(network, context.compute), base.fingerprints, trained_on)
 
 
@@ -143,29 +139,28 @@ def named_clip(context: RunContext) -> LoadedClip | None:
     return None if context.profile.clip.checkpoint == "auto" else load_encoder(context, choose_clip(context))
 
 
-def choose_run(context: RunContext, stage: str, clip: LoadedClip | None, *, any_base: bool = False) -> Selection | None:
-    """The best run of `stage` that fits the profile, its model (or `any_base`), and `clip` if given.
+def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_base: bool = False) -> Selection | None:
+    """The best run of `kind` that fits the profile, its model (or `any_base`), and `clip` if given.
 
-    Says what was passed over. Raises DataError or MachineError where the profile's model cannot be loaded.
+    Skipped runs are reported. Raises DataError or MachineError where the profile's model cannot be loaded.
     """
-    found, passed = find_candidates(context.profile, stage, context.protocol.bests[0])
-    fit, unfit = (found, []) if any_base else _with_base(context, found)
-    if clip is not None and stage == "combiner":
-        own = clip.encoder.fingerprints().both
-        unfit += [PassedOver(one.name, Reason.BASE, f"with fingerprint {one.clip}") for one in fit if one.clip != own]
-        fit = [one for one in fit if one.clip == own]
-    conditions = Conditions.of(context)
-    chosen = select(fit, conditions)
-    passed += unfit
-    if chosen is not None:
-        _tell(context, chosen, [*passed, *outdone(fit, chosen, conditions)])
-    elif passed:
-        logger.warning(f"No {stage} run fits this profile. Skipped: {in_words(passed)}")
-    return chosen
+    candidates = Candidates.find(context.profile, kind, context.protocol.bests[0])
+    if not any_base:
+        _require_base(context, candidates)
+    if clip is not None and kind is Kind.COMBINER:
+        fingerprint = clip.encoder.fingerprints().both
+        candidates.require(
+            lambda run: run.clip == fingerprint,
+            lambda run: (SkipReason.OTHER_CLIP, f"with fingerprint {run.clip}"),
+        )
+    selection = _select(context, candidates)
+    if selection is None and candidates.skipped:
+        logger.warning(f"No {FOLDERS[kind]} run fits this profile. Skipped: {describe_skipped(candidates.skipped)}")
+    return selection
 
 
 def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | None) -> Checkpoint:
-    """The combiner to use: the file asked for, else the best finished run's; says which and why.
+    """The combiner to use: the file asked for, else the best finished run's. Which and why is reported.
 
     Raises DataError where there is none that fits the data set and the CLIP (`clip`, if the profile names one).
     """
@@ -174,80 +169,72 @@ def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | 
         checkpoint = load_checkpoint(asked, Kind.COMBINER)
         logger.info(f"Combiner: {asked} (given by --checkpoint)")
         return checkpoint
-    chosen = choose_run(context, "combiner", clip)
-    if chosen is None:
+    selection = choose_run(context, Kind.COMBINER, clip)
+    if selection is None:
         raise DataError(
             f"found no combiner for {profile.dataset} with this CLIP",
             where=profile.workspace,
             remedy="Run `mlcl train-combiner` first, give --checkpoint FILE, or use --combining-function sum",
         )
-    checkpoint = load_checkpoint(chosen.run.checkpoint, Kind.COMBINER)
-    logger.log(NOTICE, f"Combiner: {chosen.run.name}, {best_in_words(context, chosen)}")
+    checkpoint = load_checkpoint(selection.chosen.checkpoint, Kind.COMBINER)
+    logger.log(NOTICE, f"Combiner: {selection.chosen.run.name}, {selection.describe(context.protocol.bests[0])}")
     return checkpoint
 
 
-def best_in_words(context: RunContext, chosen: Selection) -> str:
-    """Of how many a run is the best, and by which figure."""
-    figure = f"{context.protocol.bests[0]} {chosen.run.score:.2f}"
-    return f"the only one that fits, {figure}" if chosen.compared == 1 else f"best of {chosen.compared}, {figure}"
-
-
-def _with_base(context: RunContext, found: Sequence[Candidate]) -> tuple[list[Candidate], list[PassedOver]]:
-    """The runs whose CLIP was tuned from the profile's model, and the others."""
-    if not found:
-        return [], []
-    own = context.base.fingerprint
-    fit = [one for one in found if one.base == own]
-    unfit = [
-        PassedOver(one.name, Reason.BASE, f"with base {one.base}") if one.base else PassedOver(one.name, Reason.NO_BASE)
-        for one in found
-        if one.base != own
-    ]
-    return fit, unfit
-
-
 def require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> None:
-    """Raises DataError where a tuned CLIP says that it was tuned from another model than `base`."""
+    """Raises DataError where a tuned CLIP was tuned from another model than `base`."""
     record = checkpoint.about.clip
     if record is not None and record.known_base not in (None, base.fingerprint):
         raise DataError(
             f"was tuned from a CLIP with fingerprint {record.known_base}, but clip.model "
-            f"({_shown(base.model, workspace)}) has {base.fingerprint}",
+            f"({_relative(base.model, workspace)}) has {base.fingerprint}",
             where=checkpoint.path,
             remedy="Set clip.model to the model that was tuned, or clip.checkpoint to none",
         )
 
 
-def _nothing_tuned(wanted: Towers | None, passed: Sequence[PassedOver]) -> str:
-    """Why the CLIP is untuned. What was passed over is a warning where that is not as the recipe goes."""
-    if wanted is not None:
-        if passed:
-            logger.info(f"Skipped: {in_words(passed)}")
-        return f"none has only its {_tower_names(wanted)} encoder tuned here; {START}"
-    if not passed:
-        return "none is tuned in this workspace yet"
-    logger.warning(f"The CLIP is untuned: no tuned one fits. Skipped: {in_words(passed)}")
-    return "no tuned one fits"
+def _require_base(context: RunContext, candidates: Candidates) -> None:
+    """Skip the runs whose CLIP was tuned from another model than the profile's."""
+
+    def why(run: Candidate) -> tuple[SkipReason, str]:
+        base = run.lineage.base
+        return (SkipReason.OTHER_CLIP, f"with base {base}") if base else (SkipReason.BASE_UNKNOWN, "")
+
+    if candidates.fitting:  # else the model need not be loaded
+        fingerprint = context.base.fingerprint
+        candidates.require(lambda run: run.lineage.base == fingerprint, why)
 
 
-def _tell(context: RunContext, chosen: Selection, passed: Iterable[PassedOver]) -> None:
-    """Says what was passed over, and warns where the chosen run is not what the profile would make."""
-    run = chosen.run
-    damaged = [one for one in passed if one.reason is Reason.UNREADABLE]
-    if damaged:
-        logger.warning(f"Skipped: {in_words(damaged)}")
-    if others := [one for one in passed if one.reason is not Reason.UNREADABLE]:
-        logger.info(f"Skipped: {in_words(others)}")
-    if not run.finished:
+def _select(context: RunContext, candidates: Candidates, seed: int | None = None) -> Selection | None:
+    """The best candidate. Reports the skipped runs, and warns where it is not what the profile would train."""
+    selection = candidates.select(Conditions.of_profile(context), seed)
+    if selection is None:
+        return None
+    run, skipped = selection.chosen.run, candidates.skipped
+    if damaged := [other for other in skipped if other.reason is SkipReason.DAMAGED]:
+        logger.warning(f"Skipped: {describe_skipped(damaged)}")
+    if others := [other for other in skipped if other.reason is not SkipReason.DAMAGED]:
+        logger.info(f"Skipped: {describe_skipped(others)}")
+    if not selection.chosen.finished:
         logger.warning(f"{run.name} is {run.state}, but no finished run fits: its best epoch so far is used")
-    expected = context.profile.bad_images == "drop" and chosen.differences == "a pruned gallery"
-    if chosen.differences and not expected:
-        logger.warning(f"{run.name} was validated under other settings than the profile's: {chosen.differences}")
+    pruned = [difference for difference, _ in selection.differences] == [Difference.PRUNED]
+    if selection.differences and not (pruned and context.profile.bad_images == "drop"):
+        differences = describe_differences(selection.differences)
+        logger.warning(f"{run.name} was validated under other settings than the profile's: {differences}")
+    return selection
 
 
-def _tower_names(towers: Towers | None) -> str:
-    return "unknown towers" if towers is None else " and ".join(sorted(towers, reverse=True)) or "nothing"
+def _untuned(model: str | Path, towers: Towers | None, skipped: Sequence[SkippedRun]) -> ClipChoice:
+    """The untuned CLIP. Runs that were skipped are a warning where the recipe expects a tuned one."""
+    if towers is not None:
+        if skipped:
+            logger.info(f"Skipped: {describe_skipped(skipped)}")
+        return ClipChoice(model, None, ClipReason.NONE_WITH_OTHER_ENCODER, describe_towers(towers))
+    if not skipped:
+        return ClipChoice(model, None, ClipReason.NONE_TUNED)
+    logger.warning(f"The CLIP is untuned: no tuned one fits. Skipped: {describe_skipped(skipped)}")
+    return ClipChoice(model, None, ClipReason.NONE_FITS)
 
 
-def _shown(path: str | Path, workspace: Path) -> str:
+def _relative(path: str | Path, workspace: Path) -> str:
     return str(path.relative_to(workspace)) if isinstance(path, Path) and path.is_relative_to(workspace) else str(path)

@@ -7,9 +7,11 @@ from pathlib import Path
 from mlcl_cli.errors import DataError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.runs.checkpoints import Checkpoint, stored_fingerprint
-from mlcl_cli.runs.description import ClipRecord, ImageRecord
+from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
+from mlcl_cli.runs.listing import FOLDERS
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice, choose_clip
 from mlcl_cli.workflows.run_context import RunContext
+from mlcl_cli.workflows.selection_reasons import ClipReason
 
 logger = logging.getLogger(__name__)
 
@@ -20,17 +22,16 @@ def clip_of(context: RunContext, checkpoint: Checkpoint) -> ClipChoice:
     It is found by its fingerprint: the profile's model, the recorded file, or any tuned CLIP of this workspace. Raises
     DataError where it is none of them.
     """
-    profile, why = context.profile, "the combiner was trained on it"
-    record = checkpoint.about.clip
+    profile, record = context.profile, checkpoint.about.clip
     if record is None:
         return choose_clip(context)
     if record.fingerprint == context.base.fingerprint:
-        return ClipChoice(profile.clip.model, None, why)
+        return ClipChoice(profile.clip.model, None, ClipReason.COMBINER)
     places = _places(record, checkpoint.path, profile.workspace)
     recorded = [path for path in places if path.is_file() and stored_fingerprint(path) in (record.fingerprint, None)]
-    tuned = sorted(profile.workspace.glob("finetune/*/best*.safetensors"))
+    tuned = sorted(profile.workspace.glob(f"{FOLDERS[Kind.CLIP]}/*/best*.safetensors"))
     for path in recorded or (path for path in tuned if stored_fingerprint(path) == record.fingerprint):
-        return ClipChoice(profile.clip.model, path, why)
+        return ClipChoice(profile.clip.model, path, ClipReason.COMBINER)
     untuned = record.checkpoint is None
     raise DataError(
         f"needs the CLIP that it was trained on, fingerprint {record.fingerprint}, recorded as "
@@ -43,23 +44,23 @@ def clip_of(context: RunContext, checkpoint: Checkpoint) -> ClipChoice:
 def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureStore) -> None:
     """Raises DataError where a combiner would be used with another CLIP or transform than its own.
 
-    Another data set than its own is legal (zero-shot transfer) and only said.
+    Another data set is allowed, with a warning: that is zero-shot transfer.
     """
-    record = checkpoint.about.clip
+    description, image = checkpoint.about, ImageRecord.model_validate(context.image)
+    record, fingerprint = description.clip, store.fingerprints.both
     if record is None:
         logger.warning(f"{checkpoint.path.name} does not say which CLIP it belongs to: that is not checked")
-    elif record.fingerprint != store.fingerprints.both:
+    elif record.fingerprint != fingerprint:
         raise DataError(
             f"was trained on another CLIP ({record.model}, tuned: {record.checkpoint or 'none'}, fingerprint "
-            f"{record.fingerprint}); this one is {store.fingerprints.both}",
+            f"{record.fingerprint}); this one is {fingerprint}",
             where=checkpoint.path,
             remedy="Set clip.model and clip.checkpoint to that one, or leave clip.checkpoint at auto",
         )
-    warn_of_transfer(context, checkpoint.path.name, checkpoint.about.dataset)
-    image, expected = checkpoint.about.image, ImageRecord.model_validate(context.image)
-    if image is not None and image != expected:
+    warn_of_transfer(context, checkpoint.path.name, description.dataset)
+    if description.image is not None and description.image != image:
         raise DataError(
-            f"was trained with {image.settings}, but the profile has {expected.settings}",
+            f"was trained with {description.image.settings}, but the profile has {image.settings}",
             where=checkpoint.path,
             remedy="Set image.transform and image.target_ratio to the checkpoint's",
         )
@@ -73,7 +74,7 @@ def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureS
 
 
 def warn_of_transfer(context: RunContext, name: str, trained_on: str | None) -> None:
-    """Says where weights were trained on another data set than the profile's."""
+    """Warns where weights were trained on another data set than the profile's."""
     dataset = context.profile.dataset
     if trained_on is not None and trained_on != dataset:
         logger.warning(f"{name} was trained on {trained_on}: on {dataset} this is zero-shot transfer")

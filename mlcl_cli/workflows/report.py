@@ -18,11 +18,12 @@ from mlcl_cli.html_report.page import Page, ReportedRun
 from mlcl_cli.html_report.thumbnails import Thumbnail, thumbnails
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.progress import NOTICE, Progress, without_notes
-from mlcl_cli.runs.listing import STAGES, find_run, list_runs
-from mlcl_cli.runs.summary import RunSummary
-from mlcl_cli.workflows.checkpoint_selection import ClipChoice, best_in_words, choose_run, named_clip
+from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.listing import find_run, list_runs
+from mlcl_cli.workflows.checkpoint_selection import ClipChoice, choose_run, named_clip
 from mlcl_cli.workflows.retrieval_model import prepare_split
 from mlcl_cli.workflows.run_context import RunContext
+from mlcl_cli.workflows.selection_reasons import ClipReason
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +81,10 @@ def write_report(
 
 def _choose(profile: Profile, progress: Progress, names: Sequence[str], *, every: bool) -> list[ReportedRun]:
     """The runs to show. Damaged ones are skipped with a warning unless they are named."""
-    listed = [find_run(profile, name) for name in names] if names else list_runs(profile)
+    listed = [find_run(profile.workspace, name) for name in names] if names else list_runs(profile.workspace)
     listed = list({run.folder: run for run in listed}.values())
     damaged = [run.problem for run in listed if run.problem is not None]
-    summaries = [(run, RunSummary.model_validate(dict(run.summary))) for run in listed if run.problem is None]
+    summaries = [(run, run.summary) for run in listed if run.problem is None]
     validated = [(run, summary) for run, summary in summaries if summary.bests]
     if damaged and (names or not validated):
         raise damaged[0]
@@ -109,20 +110,21 @@ def _best_run(profile: Profile, progress: Progress, runs: Sequence[ReportedRun])
     A CLIP that cannot be loaded is ignored: the page is written without it.
     """
     context = RunContext.open(profile.model_copy(update={"device": "auto"}), progress, writes=False)
-    for stage in reversed(STAGES):
-        candidates = [run for run in runs if run.listed.stage == stage and run.summary.dataset == profile.dataset]
+    for kind in (Kind.COMBINER, Kind.CLIP):
+        candidates = [run for run in runs if run.listed.kind is kind and run.summary.dataset == profile.dataset]
         if not candidates:
             continue
         try:
-            chosen = choose_run(context, stage, named_clip(context) if _has_combiner(candidates[0]) else None)
+            selection = choose_run(context, kind, named_clip(context) if kind is Kind.COMBINER else None)
         except StuckError:
             raise
         except MlclError as error:
             logger.warning(str(error))
-            chosen = choose_run(context, stage, None, any_base=True)
-        if chosen is not None:
-            logger.log(NOTICE, f"Run: {chosen.run.name}, {best_in_words(context, chosen)}")
-            return [replace(run, number=0) for run in candidates if run.listed.folder == chosen.run.checkpoint.parent]
+            selection = choose_run(context, kind, None, any_base=True)
+        if selection is not None:
+            chosen = selection.chosen.run
+            logger.log(NOTICE, f"Run: {chosen.name}, {selection.describe(context.protocol.bests[0])}")
+            return [replace(run, number=0) for run in candidates if run.listed.folder == chosen.folder]
     return []
 
 
@@ -135,7 +137,7 @@ def _file_name(runs: Sequence[ReportedRun], *, every: bool) -> str:
 
 
 def _has_combiner(run: ReportedRun) -> bool:
-    return run.summary.kind == "combiner"
+    return run.listed.kind is Kind.COMBINER
 
 
 def _best(run: ReportedRun) -> Path:
@@ -188,7 +190,7 @@ def _profile_here(run: ReportedRun, stored: Profile, here: Profile) -> Profile:
     if stored.dataset != run.summary.dataset:
         what = f"is for {stored.dataset}, but run.json says {run.summary.dataset}"
         raise DataError(what, where=run.listed.folder / "profile.yaml", remedy="Restore the run's own files")
-    choice = ClipChoice.described(run.summary.clip.model_dump(), here.workspace, "the run's").found_at(here.clip.model)
+    choice = ClipChoice.from_record(run.summary.clip, here.workspace, ClipReason.RUN).with_model_at(here.clip.model)
     checkpoint = "auto" if _has_combiner(run) else _best(run)
     clip = stored.clip.model_copy(update={"model": choice.model, "checkpoint": checkpoint})
     machine = {name: getattr(here, name) for name in ("workspace", "roots", "shoes", "workers", "device")}

@@ -1,36 +1,40 @@
-"""Which run to take up again, and whether it still is the same run."""
+"""Which run to resume, and whether its settings and data are still the same."""
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.config import Profile
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError, some
-from mlcl_cli.runs.run import StoredRun, find_runs
+from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.listing import FOLDERS, StoredRun, list_runs
 from mlcl_cli.runs.summary import SUMMARY
 from mlcl_cli.safe_reading import parse_json
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice
 from mlcl_cli.workflows.content_digests import combined, read_note
+from mlcl_cli.workflows.selection_reasons import ClipReason
 
 logger = logging.getLogger(__name__)
 
-# What may differ between the two parts of a run: where things lie, and how the machine is used.
+# What may change when a run is resumed: where files are, and how the machine is used.
 FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
-SECTIONS = {"finetune": "combiner", "combiner": "finetune"}  # the section that a stage does not read
+UNUSED_SECTION = {Kind.CLIP: "combiner", Kind.COMBINER: "finetune"}  # of the profile
 ABSENT = "nothing"
 CONTENTS = "images.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Whether to go on: with the newest unfinished run (`wanted`; where there is one, if `optional`), or a named one.
+    """Which run to resume: a named one (`run`, its folder or one of its state files), or the newest unfinished one.
 
-    `run` is a run's folder or one of its state files.
+    Without `run`, `wanted` asks for the newest one. Where there is none, `optional` starts a new run.
     """
 
     wanted: bool = False
@@ -43,92 +47,90 @@ NO_RESUME = Resume()
 
 @dataclass(frozen=True, slots=True)
 class ResumableRun:
-    """A run to take up, and its state file if one was named."""
+    """A run to resume, and its state file if one was named."""
 
     stored: StoredRun
     state: Path | None
 
     def clip(self, workspace: Path) -> ClipChoice:
         """The CLIP that the run began with, whatever has been tuned since."""
-        return ClipChoice.described(self.stored.summary["clip"], workspace, "the run's")
+        return ClipChoice.from_record(self.stored.summary.clip, workspace, ClipReason.RUN)
 
 
-def find_resumable(profile: Profile, stage: str, resume: Resume, also: Mapping[str, Any]) -> ResumableRun | None:
-    """The run of `stage` to go on with, or None to start anew; `also` are further entries of its summary.
+def find_resumable(profile: Profile, kind: Kind, resume: Resume, encoder: str | None = None) -> ResumableRun | None:
+    """The run of `kind` (and of `encoder`, if given) to resume, or None to start a new one.
 
-    Runs whose summary is damaged are skipped with a warning. Raises DataError where a named one is damaged or not
-    there, or where there are only damaged ones, UsageError where there is none to go on with.
+    Damaged runs are skipped with a warning. Raises DataError where a named run is damaged or not resumable, or where
+    there are only damaged ones, UsageError where there is none to resume.
     """
-    damaged: list[DataError] = []
     if resume.run is not None:
-        folder = resume.run if resume.run.is_dir() else resume.run.parent
-        state = None if resume.run.is_dir() else resume.run
-        found = find_runs(folder.parent, unfinished=True, damaged=damaged.append)
-        if own := [error for error in damaged if error.where == folder / SUMMARY]:
-            raise own[0]
-        stored = [run for run in found if run.folder == folder]
-        if not stored or (state is not None and not state.exists()):
-            what = "there is no unfinished run: it is finished, was never begun, or has no state"
-            raise DataError(what, where=resume.run, remedy="Give an unfinished run's name or folder, or a state in it")
-        return ResumableRun(stored[0], state)
+        return _named(resume.run, kind)
     if not resume.wanted:
         return None
-    wanted = {"dataset": profile.dataset, **also}
-    found = find_runs(profile.workspace / stage, unfinished=True, damaged=damaged.append)
-    for error in damaged if found or resume.optional else []:
-        logger.warning(f"skipped a run: {error}")
-    for run in reversed(found):
-        if all(run.summary.get(key) == value for key, value in wanted.items()):
+    runs = list_runs(profile.workspace, kind)
+    damaged = [run.problem for run in runs if run.problem is not None]
+    unfinished = [run for run in runs if run.resumable]
+    for problem in damaged if unfinished or resume.optional else []:
+        logger.warning(f"Skipped a damaged run: {problem}")
+    for run in reversed(unfinished):
+        if run.summary.dataset == profile.dataset and encoder in (None, run.summary.encoder):
             return ResumableRun(run, None)
     if resume.optional:
         return None
-    if damaged and not found:
+    if damaged and not unfinished:
         raise damaged[0]
-    what = ", ".join(str(value) for value in wanted.values())
-    raise UsageError(
-        f"there is no unfinished run ({what})", where=profile.workspace / stage, remedy="Leave --resume out"
-    )
+    what = ", ".join(filter(None, (profile.dataset, encoder)))
+    where = profile.workspace / FOLDERS[kind]
+    raise UsageError(f"there is no unfinished run ({what})", where=where, remedy="Leave out --resume")
 
 
 def identity(
-    profile: Profile, stage: str, splits: Sequence[Split], clip: str, images: Mapping[str, str]
-) -> dict[str, Any]:
-    """What may not change between the parts of a run: its settings, its data, its CLIP's fingerprint.
+    profile: Profile, kind: Kind, splits: Sequence[Split], clip: str, images: Mapping[str, str]
+) -> dict[str, JsonValue]:
+    """What may not change when a run is resumed: its settings, its data, its CLIP's fingerprint.
 
     `images` maps each image of the data to a digest of its file's content.
     """
-    settings = profile.model_dump(mode="json", exclude={*FREE, SECTIONS[stage]})
-    data = {split.name: _digest(split) for split in splits}
+    settings = profile.model_dump(mode="json", exclude={*FREE, UNUSED_SECTION[kind]})
+    data: dict[str, JsonValue] = {split.name: _digest(split) for split in splits}
     return {"profile": settings, "data": data, "images": combined(images), "clip": clip}
 
 
 def save_contents(run: Path, images: Mapping[str, str]) -> None:
-    """Keeps `images`, as in `identity`, in the run's folder: a resume names those that have changed."""
+    """Save `images`, as in `identity`, in the run's folder, so that a resume names those that have changed."""
     write_file(run / CONTENTS, to_json(dict(images)))
 
 
-def require_same(stored: StoredRun, now: Mapping[str, Any], images: Mapping[str, str]) -> None:
-    """Raises UsageError where a stored run's identity differs from the present one; says what differs.
+def require_same(stored: StoredRun, now: Mapping[str, JsonValue], images: Mapping[str, str]) -> None:
+    """Raises UsageError where a stored run's identity differs from the present one; names what differs.
 
     Changed images are named. A run that recorded no contents is compared by its files' sizes alone.
     """
-    then: Mapping[str, Any] = stored.summary.get("identity", {})
+    then = stored.summary.identity or {}
     before, after = _flat(then), _flat({key: now[key] for key in now if key != "images" or key in then})
     changed = [key for key in before | after if before.get(key, ABSENT) != after.get(key, ABSENT)]
+    if not changed:
+        return
     if "images" in changed and (differing := _changed_images(stored.folder / CONTENTS, images)):
         count = "1 image" if len(differing) == 1 else f"{len(differing):,} images"
-        raise UsageError(
-            f"cannot resume: {count} changed or disappeared since the run began: {some(differing)}",
-            where=stored.folder,
-            remedy="Restore the files, or start a new run with --no-resume",
-        )
-    if changed:
-        told = "; ".join(f"{key} was {before.get(key, ABSENT)}, is {after.get(key, ABSENT)}" for key in changed)
-        raise UsageError(
-            f"cannot resume: settings or data differ from when the run began: {told}",
-            where=stored.folder,
-            remedy="Restore them, or start a new run with --no-resume",
-        )
+        what = f"{count} changed or disappeared since the run began: {some(differing)}"
+    else:
+        changes = (f"{key} was {before.get(key, ABSENT)}, is {after.get(key, ABSENT)}" for key in changed)
+        what = f"settings or data differ from when the run began: {'; '.join(changes)}"
+    remedy = "Restore them, or start a new run with --no-resume"
+    raise UsageError(f"cannot resume: {what}", where=stored.folder, remedy=remedy)
+
+
+def _named(path: Path, kind: Kind) -> ResumableRun:
+    folder, state = (path, None) if path.is_dir() else (path.parent, path)
+    if os.path.lexists(folder / SUMMARY):
+        run = StoredRun.read(folder, kind)
+        if run.problem is not None:
+            raise run.problem
+        if run.resumable and (state is None or state.exists()):
+            return ResumableRun(run, state)
+    what = "there is no unfinished run: it has finished, never began, or has no state"
+    raise DataError(what, where=path, remedy="Give an unfinished run's name or folder, or a state in it")
 
 
 def _changed_images(path: Path, images: Mapping[str, str]) -> list[str]:
@@ -148,10 +150,8 @@ def _digest(split: Split) -> str:
     return digest.hexdigest()[:16]
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
+def _flat(value: JsonValue | Mapping[str, JsonValue], name: str = "") -> dict[str, object]:
     if not isinstance(value, Mapping):
         return {name: value}
-    flat: dict[str, Any] = {}
-    for key, part in value.items():
-        flat |= _flat(part, f"{name}.{key}" if name and name != "profile" else str(key))
-    return flat
+    prefix = f"{name}." if name and name != "profile" else ""
+    return {path: leaf for key, part in value.items() for path, leaf in _flat(part, f"{prefix}{key}").items()}

@@ -193,19 +193,6 @@ class RunContext:
         logger.warning(f"{split.name}: dropped {bad_images} and {counted(lost, 'triplet')}")
         return pruned
 
-    def about(self) -> dict[str, Any]:
-        """What makes a figure traceable: profile, seed, transform, versions."""
-        profile = self.profile
-        return {
-            "dataset": profile.dataset,
-            "seed": profile.seed,
-            "image": self.image,
-            "device": str(self.compute),
-            "precision": self.compute.precision,
-            "versions": versions(),
-            "profile": profile.model_dump(mode="json"),
-        }
-
 
 def _require_writable(workspace: Path) -> None:
     """A workspace that is not there yet is not made: what follows may fail, and then there is nothing to write."""

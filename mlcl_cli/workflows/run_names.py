@@ -5,35 +5,33 @@ from pathlib import Path
 from mlcl_cli.config import Profile
 from mlcl_cli.data.datasets import protocol_of
 from mlcl_cli.errors import UsageError
-from mlcl_cli.runs.listing import STAGES, ListedRun, find_run, run_at
-from mlcl_cli.runs.records import best_checkpoint
+from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.listing import FOLDERS, best_checkpoint, find_run
 from mlcl_cli.runs.summary import SUMMARY
 
 
-def checkpoint_named(profile: Profile, text: str, stage: str | None = None) -> Path:
-    """The file that `text` names, or else the best checkpoint of the run that it names, one of `stage` if given.
+def checkpoint_named(profile: Profile, text: str, kind: Kind | None = None) -> Path:
+    """The file that `text` names, or else the best checkpoint of the run that it names, one of `kind` if given.
 
-    A name is a run's as `mlcl runs` lists it, its beginning, STAGE/name, or its folder. A path with a suffix that is
-    not there is returned, for the reader to tell. Raises UsageError where a name fits no run or several, or the run has
-    no checkpoint yet, DataError where its summary is damaged.
+    A name is a run's as `mlcl runs` lists it, its beginning, STAGE/name, or its folder. A path with a suffix is
+    returned even if there is no such file: its reader reports that. Raises UsageError where a name fits no run or
+    several, or the run has no checkpoint yet, DataError where its summary is damaged.
     """
     path = _path(text)
     if path.is_file() or (path.suffix and not path.is_dir()):
         return path
-    run = _run(profile, text, stage)
-    gallery, chosen = profile.evaluate.gallery, profile.combiner.select_by
-    return best_checkpoint(
-        run, protocol_of(profile.dataset, gallery).bests[0] if chosen == "auto" else f"{chosen}_mean"
-    )
+    gallery, mean = profile.evaluate.gallery, profile.combiner.select_by
+    metric = protocol_of(profile.dataset, gallery).bests[0] if mean == "auto" else f"{mean}_mean"
+    return best_checkpoint(_folder(profile, text, kind), metric)
 
 
-def run_named(profile: Profile, text: str, stage: str) -> Path:
-    """The file that `text` names where there is one, else the folder of the run of `stage` that it names.
+def run_named(profile: Profile, text: str, kind: Kind) -> Path:
+    """The file that `text` names where there is one, else the folder of the run of `kind` that it names.
 
     Raises UsageError where a name fits no run or several.
     """
     path = _path(text)
-    return path if path.is_file() or path.suffix else _run(profile, text, stage).folder
+    return path if path.is_file() or path.suffix else _folder(profile, text, kind)
 
 
 def _path(text: str) -> Path:
@@ -43,16 +41,15 @@ def _path(text: str) -> Path:
         raise UsageError(f"has no home folder ({error})", where=text) from error
 
 
-def _run(profile: Profile, text: str, stage: str | None) -> ListedRun:
+def _folder(profile: Profile, text: str, kind: Kind | None) -> Path:
     folder = _path(text)
     if (folder / SUMMARY).is_file():  # of any workspace, or of none
-        return run_at(folder)
-    staged = text.startswith(tuple(f"{name}/" for name in STAGES))
-    if stage is None or staged:
-        return find_run(profile, text)
+        return folder
+    if kind is None or text.startswith(tuple(f"{name}/" for name in FOLDERS.values())):
+        return find_run(profile.workspace, text).folder
     try:
-        return find_run(profile, f"{stage}/{text}")
+        return find_run(profile.workspace, f"{FOLDERS[kind]}/{text}").folder
     except UsageError as error:
-        listed = f"names {error.what.partition(' names ')[2]} of {stage}"
+        names = f"names {error.what.partition(' names ')[2]} of {FOLDERS[kind]}"
         remedy = "Give a file, or more of a run's name; `mlcl runs` lists them"
-        raise UsageError(f"{text!r} is not a file, and {listed}", where=error.where, remedy=remedy) from error
+        raise UsageError(f"{text!r} is not a file, and {names}", where=error.where, remedy=remedy) from error

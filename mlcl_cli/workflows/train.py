@@ -23,8 +23,11 @@ from mlcl_cli.models.combiner import Architecture, Combiner, InferenceWeights
 from mlcl_cli.models.encoder import TOWERS, Encoder
 from mlcl_cli.progress import Progress
 from mlcl_cli.retrieval.evaluation import Evaluation, combiner_query, sum_query
-from mlcl_cli.runs.description import Kind
-from mlcl_cli.runs.run import Interval, Run, require_room
+from mlcl_cli.runs.description import ImageRecord, Kind
+from mlcl_cli.runs.listing import FOLDERS
+from mlcl_cli.runs.run import Run, RunSettings
+from mlcl_cli.runs.state_files import require_room
+from mlcl_cli.runs.summary import RunDescription
 from mlcl_cli.seeding import derive_seed
 from mlcl_cli.training.feature_sources import CachedFeatures, FeatureSource, ImageEncoderSource, TextEncoderSource
 from mlcl_cli.training.loop import Trainer, TrainingPlan, fit
@@ -48,7 +51,7 @@ from mlcl_cli.workflows.resume import (
     require_same,
     save_contents,
 )
-from mlcl_cli.workflows.run_context import Files, RunContext, data_digest, files_of, pruned_protocol
+from mlcl_cli.workflows.run_context import Files, RunContext, data_digest, files_of, pruned_protocol, versions
 from mlcl_cli.workflows.training_result import TrainingResult
 
 logger = logging.getLogger(__name__)
@@ -92,7 +95,7 @@ def finetune(
 ) -> TrainingResult:
     """Stage 1: tunes CLIP's `encoder` (text, image or both) from `start`, or as the profile says; or goes on."""
     context = RunContext.open(profile, progress)
-    unfinished = find_resumable(profile, "finetune", resume, {"encoder": encoder})
+    unfinished = find_resumable(profile, Kind.CLIP, resume, encoder)
     train, val = context.split("train"), context.split("val")
     plan_of(profile, "finetune").steps(len(train.triplets))
     choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(context, start, encoder)
@@ -102,7 +105,7 @@ def finetune(
 def train_combiner(profile: Profile, progress: Progress, *, resume: Resume = NO_RESUME) -> TrainingResult:
     """Stage 2: trains the multi-level combiner on frozen features, or goes on with a run."""
     context = RunContext.open(profile, progress)
-    unfinished = find_resumable(profile, "combiner", resume, {})
+    unfinished = find_resumable(profile, Kind.COMBINER, resume)
     train, val = context.split("train"), context.split("val")
     plan_of(profile, "combiner").steps(len(train.triplets))
     choice = _resumed_clip(profile, unfinished) if unfinished else choose_clip(context)
@@ -186,18 +189,18 @@ def ready_to_combine(context: RunContext, train: Split, val: Split, choice: Clip
 def _trained(context: RunContext, stage: str, ready: TrainingSetup, unfinished: ResumableRun | None) -> TrainingResult:
     data = ready.data
     images = context.content_digests(dict(data.files([*data.train.images(), *data.val.images()])))
-    parts = _parts(context, stage, ready, images)
-    with _begun(context, ready, parts, unfinished, images) as run:
+    settings = _settings(context, stage, ready, images)
+    with _begun(context, ready, settings, unfinished, images) as run:
         seconds = fit(ready.trainer, run, ready.validate, context.progress)
     command = "train-combiner" if stage == "combiner" else "finetune"
     name, epochs = ready.data.protocol.label, ready.trainer.plan.epochs
-    how = context.circumstances(parts["about"]["data"], combiner=stage == "combiner")
+    how = context.circumstances(settings.description.data or {}, combiner=stage == "combiner")
     return TrainingResult(command, context.profile.dataset, name, run.folder, epochs, run.best, seconds, how)
 
 
 def _resumed_clip(profile: Profile, unfinished: ResumableRun) -> ClipChoice:
     """The CLIP that a run began with; where its model has moved, the profile's, whose fingerprint is compared later."""
-    return unfinished.clip(profile.workspace).found_at(profile.clip.model)
+    return unfinished.clip(profile.workspace).with_model_at(profile.clip.model)
 
 
 def _training_data(context: RunContext, train: Split, val: Split, store: FeatureStore, *, banked: bool) -> TrainingData:
@@ -243,54 +246,62 @@ def _evaluation(data: TrainingData) -> Evaluation:
     return Evaluation(data.val, data.protocol, lambda triplet: validation_caption(data.val.dataset, triplet))
 
 
-def _parts(context: RunContext, stage: str, ready: TrainingSetup, images: Mapping[str, str]) -> dict[str, Any]:
-    """What a run is made of, new or taken up."""
-    profile, data, fingerprint = context.profile, ready.data, ready.store.fingerprints.both
-    about = {
-        "protocol": data.protocol.name,
-        "pruned": data.protocol.pruned,
-        "clip": ready.clip.describe(profile.workspace, ready.store.fingerprints),
-        **context.about(),
-        "data": {split.name: data_digest(split) for split in (data.train, data.val)},
+def _settings(context: RunContext, stage: str, ready: TrainingSetup, images: Mapping[str, str]) -> RunSettings:
+    """What a run trains and keeps, be it new or resumed."""
+    profile, data, fingerprints = context.profile, ready.data, ready.store.fingerprints
+    kind = Kind.COMBINER if stage == "combiner" else Kind.CLIP
+    description = RunDescription(
+        protocol=data.protocol.name,
+        pruned=data.protocol.pruned,
+        clip=ready.clip.record(profile.workspace, fingerprints),
+        dataset=profile.dataset,
+        seed=profile.seed,
+        image=ImageRecord.model_validate(context.image),
+        device=str(context.compute),
+        precision=context.compute.precision,
+        versions=versions(),
+        profile=profile.model_dump(mode="json"),
+        data={split.name: data_digest(split) for split in (data.train, data.val)},
+        identity=identity(profile, kind, [data.train, data.val], fingerprints.both, images),
         **ready.about,
-        "identity": identity(profile, stage, [data.train, data.val], fingerprint, images),
-    }
+    )
     every, keep = profile.checkpoints.every_epochs, profile.checkpoints.keep_every
-    return {
-        "kind": Kind.COMBINER if stage == "combiner" else Kind.CLIP,
-        "command": "train-combiner" if stage == "combiner" else f"finetune --encoder {ready.about['encoder']}",
-        "epochs": ready.trainer.plan.epochs,
-        "bests": data.protocol.bests,
-        "about": about,
-        "interval": Interval(every if isinstance(every, int) else None, profile.checkpoints.every_minutes),
-        "keep_every": keep if isinstance(keep, int) else None,
-        "tensorboard": profile.tensorboard == "auto",
-    }
+    return RunSettings(
+        kind=kind,
+        command="train-combiner" if kind is Kind.COMBINER else f"finetune --encoder {description.encoder}",
+        epochs=ready.trainer.plan.epochs,
+        metrics=data.protocol.bests,
+        description=description,
+        epochs_between_states=every if isinstance(every, int) else None,
+        minutes_between_states=profile.checkpoints.every_minutes,
+        keep_every=keep if isinstance(keep, int) else None,
+        tensorboard=profile.tensorboard == "auto",
+    )
 
 
 def _begun(
     context: RunContext,
     ready: TrainingSetup,
-    parts: Mapping[str, Any],
+    settings: RunSettings,
     unfinished: ResumableRun | None,
     images: Mapping[str, str],
 ) -> Run:
-    """A new run, or an unfinished one with the trainer put back to where it was. Says which, and needs room on disk."""
-    profile, _progress, trainer, data = context.profile, context.progress, ready.trainer, ready.data
+    """A new run, or an unfinished one with the trainer restored. Reports which; MachineError where the disk is full."""
+    profile, trainer, data = context.profile, ready.trainer, ready.data
     require_room(profile.workspace, trainer.bytes_of_state())
     if unfinished is not None:
-        require_same(unfinished.stored, parts["about"]["identity"], images)
-        run, state = Run.resume(unfinished.stored, unfinished.state, **parts)
+        require_same(unfinished.stored, settings.description.identity or {}, images)
+        run = Run(unfinished.stored.folder, settings, unfinished.stored.summary.created)
+        state = run.resume(unfinished.state)
         try:
             trainer.restore(state)
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             what = f"the state does not fit the run ({type(error).__name__})"
             raise DataError(what, where=run.folder, remedy="Resume from another state with --run FILE") from error
         where = f"epoch {state.epoch}" + (f", step {state.steps_done}" if state.steps_done else "")
-        logger.info(f"Run: {run.folder}, taken up at {where}")
+        logger.info(f"Run: {run.folder}, resuming at {where}")
         return run
-    stage = "combiner" if parts["kind"] is Kind.COMBINER else "finetune"
-    run = Run.create(profile.workspace / stage, profile.dataset, dump(profile), **parts)
+    run = Run.create(profile.workspace / FOLDERS[settings.kind], profile.dataset, dump(profile), settings)
     save_contents(run.folder, images)
     logger.info(f"Run: {run.folder}")
     if data.bad:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlcl_cli.runs.run import Best
+from mlcl_cli.runs.summary import BestCheckpoint
 from mlcl_cli.workflows.run_context import Circumstances
 
 
@@ -17,7 +17,7 @@ class TrainingResult:
     protocol: str
     run: Path
     epochs: int
-    best: Best
+    best: BestCheckpoint
     seconds: float
     circumstances: Circumstances
 

@@ -1,4 +1,4 @@
-"""Which CLIP and which combiner the commands take, what they say about it, and what makes results differ."""
+"""Which CLIP and which combiner the commands use, what they report about it, and what makes results differ."""
 
 import json
 import shutil
@@ -77,7 +77,7 @@ def started_from(outcome: Outcome) -> str | None:
 
 
 @pytest.mark.parametrize("encoder", ["text", "both"])
-def test_a_second_run_of_the_same_encoder_starts_from_the_base(mlcl: Mlcl, trained: Path, encoder: str) -> None:
+def test_second_run_of_the_same_encoder_starts_from_the_base(mlcl: Mlcl, trained: Path, encoder: str) -> None:
     assert runs_of(trained, "finetune")
     outcome = mlcl("finetune", "--encoder", encoder, "--set", "seed=1", "--epochs", "1", "--json")
     assert started_from(outcome) is None
@@ -98,7 +98,7 @@ def test_seeds_in_one_workspace_are_independent_chains(mlcl: Mlcl, trained: Path
     assert started_from(again) is None, "those with both sides tuned are no start"
 
 
-def test_from_takes_the_name_of_a_run(mlcl: Mlcl, trained: Path) -> None:
+def test_from_option_takes_a_run_name(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "finetune")
     outcome = mlcl("finetune", "--encoder", "text", "--from", first.name, "--epochs", "1", "--json")
     assert started_from(outcome) == first.name
@@ -109,7 +109,7 @@ def test_from_takes_the_name_of_a_run(mlcl: Mlcl, trained: Path) -> None:
 # --- The CLIP that a combiner is trained on
 
 
-def test_a_renamed_model_keeps_its_tuned_clip(mlcl: Mlcl, trained: Path) -> None:
+def test_renamed_model_keeps_its_tuned_clip(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "finetune")
     (trained / "clip.pt").rename(trained / "renamed.pt")
     model = ("--set", "clip.model=renamed.pt")
@@ -118,7 +118,7 @@ def test_a_renamed_model_keeps_its_tuned_clip(mlcl: Mlcl, trained: Path) -> None
     assert mlcl("report", "--set", "workers=1", "--json").code == 0
 
 
-def test_a_workspace_moved_one_level_down_keeps_its_tuned_clip(mlcl: Mlcl, trained: Path) -> None:
+def test_moved_workspace_keeps_its_tuned_clip(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "finetune")
     (trained / "sub").mkdir()
     (trained / "work").rename(trained / "sub/work")
@@ -127,7 +127,7 @@ def test_a_workspace_moved_one_level_down_keeps_its_tuned_clip(mlcl: Mlcl, train
     assert "warning" not in outcome.err
 
 
-def test_a_tuned_clip_of_another_transform_is_taken_and_said(mlcl: Mlcl, trained: Path) -> None:
+def test_tuned_clip_of_another_transform_is_used_with_a_warning(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "finetune")
     outcome = mlcl("train-combiner", *FAST, "--set", "image.target_ratio=1.5", "--json")
     assert started_from(outcome) == first.name
@@ -136,7 +136,7 @@ def test_a_tuned_clip_of_another_transform_is_taken_and_said(mlcl: Mlcl, trained
     )
 
 
-def test_a_tuned_clip_of_another_gallery_is_taken_and_said(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_tuned_clip_of_another_gallery_is_used_with_a_warning(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "fashioniq")
     mlcl("finetune", "--encoder", "text", "--epochs", "1")
     (first,) = runs_of(tmp_path, "finetune")
@@ -145,7 +145,7 @@ def test_a_tuned_clip_of_another_gallery_is_taken_and_said(mlcl: Mlcl, tmp_path:
     assert "other settings than the profile's: protocol fashioniq-original\n" in outcome.err
 
 
-def test_a_clip_tuned_from_another_base_is_passed_over_and_named(mlcl: Mlcl, trained: Path) -> None:
+def test_clip_tuned_from_another_base_is_skipped_and_named(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "finetune")
     tiny_clip(trained / "clip.pt", seed=3)
     outcome = mlcl("train-combiner", *FAST, "--json")
@@ -164,7 +164,7 @@ def test_a_clip_tuned_from_another_base_is_passed_over_and_named(mlcl: Mlcl, tra
         ({"state": "interrupted"}, "not finished"),
     ],
 )
-def test_scores_that_do_not_compare_do_not_win(mlcl: Mlcl, trained: Path, fields: Any, reason: str) -> None:
+def test_incomparable_scores_do_not_win(mlcl: Mlcl, trained: Path, fields: Any, reason: str) -> None:
     (first,), (combiner,) = runs_of(trained, "finetune"), runs_of(trained, "combiner")
     another(first, "cirr-2", 99.0, **fields)
     another(combiner, "cirr-3", 99.0, **fields)
@@ -176,7 +176,7 @@ def test_scores_that_do_not_compare_do_not_win(mlcl: Mlcl, trained: Path, fields
     assert f"combiner/cirr-3 ({reason})" in evaluated.err
 
 
-def test_a_whole_gallery_comes_before_a_newer_pruned_one(mlcl: Mlcl, trained: Path) -> None:
+def test_whole_gallery_beats_a_newer_pruned_one(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "finetune")
     amend(first, lambda summary: summary.update(data={"train": "0" * 16, "val": "1" * 16}))
     another(first, "cirr-2", 99.0, protocol="cirr-val (pruned gallery)", created="2099-01-01T00:00:00+00:00")
@@ -184,7 +184,7 @@ def test_a_whole_gallery_comes_before_a_newer_pruned_one(mlcl: Mlcl, trained: Pa
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), "99", True, None, [99]])
-def test_scores_that_are_no_numbers_are_refused(mlcl: Mlcl, trained: Path, score: Any) -> None:
+def test_non_numeric_scores_are_refused(mlcl: Mlcl, trained: Path, score: Any) -> None:
     (first,) = runs_of(trained, "combiner")
     damaged = another(first, "cirr-2", score)
     outcome = mlcl("evaluate", "--json")
@@ -193,7 +193,7 @@ def test_scores_that_are_no_numbers_are_refused(mlcl: Mlcl, trained: Path, score
     assert str(damaged / "run.json") in outcome.err
 
 
-def test_a_checkpoint_outside_of_its_run_is_refused(mlcl: Mlcl, trained: Path) -> None:
+def test_checkpoint_outside_its_run_is_refused(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
     shutil.copy(first / "best.safetensors", trained / "stray.safetensors")
     damaged = another(first, "cirr-2", 99.0)
@@ -201,7 +201,7 @@ def test_a_checkpoint_outside_of_its_run_is_refused(mlcl: Mlcl, trained: Path) -
     assert mlcl("evaluate", "--json").json["checkpoint"] == str(first / "best.safetensors")
 
 
-def test_runs_of_older_versions_are_followed_to_their_base(mlcl: Mlcl, trained: Path) -> None:
+def test_runs_of_older_versions_are_traced_to_their_base(mlcl: Mlcl, trained: Path) -> None:
     (first,), (combiner,) = runs_of(trained, "finetune"), runs_of(trained, "combiner")
     tuned = Path(mlcl("finetune", "--encoder", "image", "--epochs", "1", "--json").json["run"])
 
@@ -225,7 +225,7 @@ def test_runs_of_older_versions_are_followed_to_their_base(mlcl: Mlcl, trained: 
 # --- The combiner that queries
 
 
-def test_the_best_finished_combiner_is_taken_and_one_line_says_so(mlcl: Mlcl, trained: Path) -> None:
+def test_best_finished_combiner_is_used_and_named_in_one_line(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
     best = another(first, "cirr-2", 90.0, created="2001-01-01T00:00:00+00:00")
     another(first, "cirr-3", 95.0, state="running", created="2099-01-01T00:00:00+00:00")
@@ -240,7 +240,7 @@ def test_the_best_finished_combiner_is_taken_and_one_line_says_so(mlcl: Mlcl, tr
     assert mlcl("evaluate", "--combining-function", "sum", "--quiet", "--json").err.count("\n") == 1
 
 
-def test_an_unfinished_combiner_is_a_last_resort(mlcl: Mlcl, trained: Path) -> None:
+def test_unfinished_combiner_is_a_last_resort(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
     amend(first, lambda summary: summary.update(state="interrupted"))
     outcome = mlcl("evaluate", "--json")
@@ -248,7 +248,7 @@ def test_an_unfinished_combiner_is_a_last_resort(mlcl: Mlcl, trained: Path) -> N
     assert f"warning: combiner/{first.name} is interrupted, but no finished run fits" in outcome.err
 
 
-def test_a_named_clip_decides_which_combiners_fit(mlcl: Mlcl, trained: Path) -> None:
+def test_named_clip_decides_which_combiners_fit(mlcl: Mlcl, trained: Path) -> None:
     (tuned,) = runs_of(trained, "combiner")
     untuned = Path(mlcl("train-combiner", *FAST, "--set", "clip.checkpoint=none", "--json").json["run"])
     amend(tuned, lambda summary: summary["bests"]["arithmetic_mean"].update(score=99.0))
@@ -258,7 +258,7 @@ def test_a_named_clip_decides_which_combiners_fit(mlcl: Mlcl, trained: Path) -> 
         assert chosen["checkpoint"] == str(run / "best.safetensors")
 
 
-def test_names_of_runs_stand_for_their_best_checkpoints(mlcl: Mlcl, trained: Path) -> None:
+def test_run_names_stand_for_their_best_checkpoints(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
     path = str(first / "best.safetensors")
     for name in (first.name, f"combiner/{first.name}", "cirr", str(first), path):
@@ -276,21 +276,21 @@ def test_names_of_runs_stand_for_their_best_checkpoints(mlcl: Mlcl, trained: Pat
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_names_that_fit_none_or_another_stage_are_refused(mlcl: Mlcl, trained: Path) -> None:
+def test_names_of_no_run_or_of_another_stage_are_refused(mlcl: Mlcl, trained: Path) -> None:
     (clip,) = runs_of(trained, "finetune")
     assert "names no run" in mlcl("evaluate", "--checkpoint", "nothing").err
     assert "not of a combiner" in mlcl("evaluate", "--checkpoint", f"finetune/{clip.name}").err
     assert "does not exist" in mlcl("evaluate", "--checkpoint", "nowhere.pt").err
 
 
-def test_run_takes_the_name_of_a_run(mlcl: Mlcl, trained: Path) -> None:
+def test_run_option_takes_a_run_name(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
     amend(first, lambda summary: summary.update(state="interrupted"))
     outcome = mlcl("train-combiner", "--run", "cirr", "--set", "combiner.augmented_views=1", "--epochs", "1", "--json")
     assert outcome.json["run"] == str(first)
 
 
-def test_names_of_runs_complete_in_the_shell(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_names_complete_in_the_shell(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = {stage: runs_of(trained, stage)[0].name for stage in ("finetune", "combiner")}
     for line, offered in (
         ("evaluate --checkpoint cirr", names["combiner"]),
@@ -311,7 +311,7 @@ def test_names_of_runs_complete_in_the_shell(trained: Path, monkeypatch: pytest.
 # --- A combiner and its CLIP
 
 
-def test_a_combiner_from_elsewhere_says_which_clip_it_needs(mlcl: Mlcl, trained: Path) -> None:
+def test_combiner_without_its_clip_names_the_clip_it_needs(mlcl: Mlcl, trained: Path) -> None:
     (first,), (clip,) = runs_of(trained, "combiner"), runs_of(trained, "finetune")
     best = shutil.copy(clip / "best.safetensors", trained / "tuned.safetensors")
     shutil.copy(first / "best.safetensors", trained / "theirs.safetensors")
@@ -328,13 +328,13 @@ def test_a_combiner_from_elsewhere_says_which_clip_it_needs(mlcl: Mlcl, trained:
     assert found["clip"].endswith("work/finetune/moved/best.safetensors"), "its fingerprint is enough"
 
 
-def test_a_combiner_finds_its_clip_in_its_own_workspace(mlcl: Mlcl, trained: Path) -> None:
+def test_combiner_finds_its_clip_in_its_own_workspace(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
     outcome = mlcl("evaluate", "--checkpoint", str(first), "--set", "workspace=elsewhere", "--json")
     assert f"{trained}/work/finetune" in outcome.json["clip"]
 
 
-def test_an_untuned_combiner_says_which_model_it_needs(mlcl: Mlcl, trained: Path) -> None:
+def test_combiner_on_an_untuned_clip_names_the_model_it_needs(mlcl: Mlcl, trained: Path) -> None:
     run = mlcl("train-combiner", *FAST, "--set", "clip.checkpoint=none", "--json").json["run"]
     tiny_clip(trained / "clip.pt", seed=3)
     outcome = mlcl("evaluate", "--checkpoint", run)
@@ -353,7 +353,7 @@ def test_tuned_weights_of_a_replaced_model_are_refused(mlcl: Mlcl, trained: Path
         assert f"was tuned from a CLIP with fingerprint {base}, but clip.model" in outcome.err.splitlines()[-1]
 
 
-def test_zero_shot_transfer_is_legal_and_said(mlcl: Mlcl, trained: Path) -> None:
+def test_zero_shot_transfer_is_allowed_with_a_warning(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
     own = mlcl("evaluate", "--json")
     assert own.json["trained_on"] == "cirr"
@@ -369,7 +369,7 @@ def test_zero_shot_transfer_is_legal_and_said(mlcl: Mlcl, trained: Path) -> None
 # --- What makes results differ
 
 
-def test_results_name_all_that_makes_their_figures_differ(mlcl: Mlcl, trained: Path) -> None:
+def test_results_name_everything_that_changes_their_figures(mlcl: Mlcl, trained: Path) -> None:
     variants = {
         "device": (),
         "precision": ("precision=bf16",),
@@ -391,7 +391,7 @@ def test_results_name_all_that_makes_their_figures_differ(mlcl: Mlcl, trained: P
     assert mlcl("evaluate", "--combining-function", "sum", "--json").json["inference_weights"] is None
 
 
-def test_another_caption_is_another_digest(mlcl: Mlcl, trained: Path) -> None:
+def test_changed_caption_changes_the_data_digest(mlcl: Mlcl, trained: Path) -> None:
     plain = ("evaluate", "--combining-function", "sum", "--json")
     before = mlcl(*plain).json["data"]
     path = trained / "data/cirr/captions/cap.rc2.val.json"
@@ -400,7 +400,7 @@ def test_another_caption_is_another_digest(mlcl: Mlcl, trained: Path) -> None:
 
 
 @pytest.mark.usefixtures("trained")
-def test_training_results_and_summaries_name_it_too(mlcl: Mlcl) -> None:
+def test_training_results_and_summaries_name_everything_that_changes_figures(mlcl: Mlcl) -> None:
     trained_result = mlcl("train-combiner", *FAST, "--json").json
     tuned_result = mlcl("finetune", "--encoder", "text", "--epochs", "1", "--json").json
     for result, weights in ((trained_result, "released"), (tuned_result, None)):

@@ -1,4 +1,4 @@
-"""A run.json or a state file that is not what mlcl writes is named with what is wrong in it, and harms nothing."""
+"""An invalid run.json or state file is named with what is wrong in it, and harms nothing."""
 
 import json
 import os
@@ -154,7 +154,7 @@ def spoil(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_hostile_summary_is_damaged_for_every_command(mlcl: Mlcl, trained: Path, summary: Path, kind: str) -> None:
+def test_invalid_summary_is_damaged_for_every_command(mlcl: Mlcl, trained: Path, summary: Path, kind: str) -> None:
     spoil(summary, kind)
     (listed,) = mlcl("runs", "--json", folder=trained).json["runs"]
     assert (listed["state"], listed["score"]) == ("damaged", None)
@@ -169,7 +169,7 @@ def test_a_hostile_summary_is_damaged_for_every_command(mlcl: Mlcl, trained: Pat
         assert not any(not character.isprintable() for character in line)
 
 
-def test_a_valid_summary_is_taken(mlcl: Mlcl, trained: Path, summary: Path) -> None:
+def test_valid_summary_is_accepted(mlcl: Mlcl, trained: Path, summary: Path) -> None:
     assert mlcl("runs", "--json", folder=trained).json["runs"][0]["state"] == "finished"
     assert mlcl("runs", "show", "run", "--json", folder=trained).json["kind"] == "combiner"
     assert mlcl("evaluate", folder=trained).code == 0
@@ -213,7 +213,7 @@ def best_of(about: Summary) -> Summary:
 
 
 @pytest.mark.parametrize("kind", STATES)
-def test_a_hostile_state_is_named_and_empties_nothing(mlcl: Mlcl, trained: Path, state: Path, kind: str) -> None:
+def test_invalid_state_is_named_and_changes_no_file(mlcl: Mlcl, trained: Path, state: Path, kind: str) -> None:
     victim = trained / "victim.txt"
     victim.write_text("precious")
     loaded, about = load_state(state)
@@ -229,7 +229,7 @@ def test_a_hostile_state_is_named_and_empties_nothing(mlcl: Mlcl, trained: Path,
 
 
 @pytest.mark.parametrize("name", [*LOGS, "run.json", "previous.safetensors", "best.safetensors"])
-def test_a_run_does_not_write_through_links(mlcl: Mlcl, trained: Path, state: Path, name: str) -> None:
+def test_run_does_not_write_through_links(mlcl: Mlcl, trained: Path, state: Path, name: str) -> None:
     path, victim = state.with_name(name), trained / "victim.txt"
     victim.write_bytes(path.read_bytes() + b"more" if path.exists() else b"precious")
     content = victim.read_bytes()
@@ -248,7 +248,7 @@ def test_a_run_does_not_write_through_links(mlcl: Mlcl, trained: Path, state: Pa
     assert victim.read_bytes() == content
 
 
-def test_an_honest_state_is_resumed(mlcl: Mlcl, trained: Path, state: Path) -> None:
+def test_valid_state_is_resumed(mlcl: Mlcl, trained: Path, state: Path) -> None:
     few = ("--epochs", "1", "--set", "combiner.augmented_views=1")
     assert mlcl("train-combiner", "--resume", *few, folder=trained).code == 0
     assert json.loads(state.with_name("run.json").read_text())["state"] == "finished"

@@ -37,7 +37,7 @@ def test_nothing_is_kept_by_default(mlcl: Mlcl, tmp_path: Path) -> None:
     assert kept(Path(mlcl("train-combiner", "--json").json["run"])) == []
 
 
-def test_a_kept_epoch_of_a_tuned_clip_is_a_start(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_kept_epoch_of_a_tuned_clip_can_be_evaluated(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     run = Path(mlcl("finetune", "--encoder", "text", "--set", "checkpoints.keep_every=1", "--json").json["run"])
     assert kept(run) == ["epoch-0001.safetensors", "epoch-0002.safetensors"]

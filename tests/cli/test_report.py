@@ -239,7 +239,7 @@ def test_a_run_without_its_log_is_shown_without_curves(mlcl: Mlcl, trained: Path
     ("file", "content", "where"),
     [
         ("run.json", None, "run.json: is not a valid run summary (versions: missing)"),
-        ("metrics.jsonl", "{}\nnonsense\n{}\n", "metrics.jsonl, line 2: is not a log of mlcl"),
+        ("metrics.jsonl", "{}\nnonsense\n{}\n", "metrics.jsonl, line 2: is not a log written by mlcl"),
     ],
 )
 def test_a_damaged_run_given_by_name_is_an_error(

@@ -37,7 +37,7 @@ def test_runs_are_listed_shown_and_removed(mlcl: Mlcl, tmp_path: Path) -> None:
     assert len(mlcl("runs", "--json").json["runs"]) == 2
 
 
-def test_a_run_under_way_is_told_from_one_whose_process_died(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_run_in_training_differs_from_one_whose_process_died(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     mlcl("train-combiner", "--set", "combiner.augmented_views=1")
     (folder,) = (tmp_path / "work/combiner").iterdir()
@@ -61,20 +61,20 @@ def run(mlcl: Mlcl, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["", "combiner/", "combiner", "c/", "/", ".", "..", "*", " "])
-def test_a_name_that_names_no_run_deletes_none(mlcl: Mlcl, run: Path, name: str) -> None:
+def test_name_of_no_run_deletes_nothing(mlcl: Mlcl, run: Path, name: str) -> None:
     outcome = mlcl("runs", "rm", name, "--yes")
     assert outcome.code == 2
     assert "names no run" in outcome.err
     assert run.exists()
 
 
-def test_an_empty_name_in_the_runs_own_folder_deletes_nothing(mlcl: Mlcl, run: Path, tmp_path: Path) -> None:
+def test_empty_name_in_the_runs_own_folder_deletes_nothing(mlcl: Mlcl, run: Path, tmp_path: Path) -> None:
     assert mlcl("runs", "rm", "", "--yes", "--profile", str(tmp_path / "mlcl.yaml"), folder=run).code == 2
     assert run.exists()
 
 
 @pytest.mark.parametrize("beginning", ["cirr", "combiner/cirr"])
-def test_a_beginning_is_enough_and_the_whole_name_is_told(mlcl: Mlcl, run: Path, beginning: str) -> None:
+def test_unique_prefix_is_enough_and_the_whole_name_is_shown(mlcl: Mlcl, run: Path, beginning: str) -> None:
     outcome = mlcl("runs", "rm", beginning, "--yes")
     assert outcome.code == 0
     assert f"Run: {run} (" in outcome.err
@@ -82,7 +82,7 @@ def test_a_beginning_is_enough_and_the_whole_name_is_told(mlcl: Mlcl, run: Path,
     assert not run.exists()
 
 
-def test_a_run_in_training_stays_even_where_its_summary_is_damaged(mlcl: Mlcl, run: Path) -> None:
+def test_run_in_training_stays_even_with_a_damaged_summary(mlcl: Mlcl, run: Path) -> None:
     (run / "run.json").write_text("{")
     with FileLock(run / ".lock"):
         outcome = mlcl("runs", "rm", run.name, "--yes")
@@ -93,7 +93,7 @@ def test_a_run_in_training_stays_even_where_its_summary_is_damaged(mlcl: Mlcl, r
     assert not run.exists()
 
 
-def test_a_linked_run_is_listed_and_never_deleted(mlcl: Mlcl, run: Path, tmp_path: Path) -> None:
+def test_linked_run_is_listed_and_never_deleted(mlcl: Mlcl, run: Path, tmp_path: Path) -> None:
     real = run.rename(tmp_path / "elsewhere")
     run.symlink_to(real)
     assert len(mlcl("runs", "--json").json["runs"]) == 1
@@ -114,7 +114,7 @@ def test_deleting_a_run_does_not_follow_links_in_it(mlcl: Mlcl, run: Path, tmp_p
     assert (tmp_path / "precious/file").read_text() == "precious"
 
 
-def test_a_stage_on_another_disk_works_as_any(mlcl: Mlcl, run: Path, tmp_path: Path) -> None:
+def test_run_in_a_linked_stage_folder_can_be_removed(mlcl: Mlcl, run: Path, tmp_path: Path) -> None:
     shutil.move(run.parent, tmp_path / "disk")
     run.parent.symlink_to(tmp_path / "disk")
     assert mlcl("runs", "rm", run.name, "--yes").code == 0

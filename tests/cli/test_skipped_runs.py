@@ -1,4 +1,4 @@
-"""Runs that are damaged, moved or scored otherwise do not stand in the way of others, and mislead nobody."""
+"""Damaged, moved and incomparable runs do not affect the use of other runs."""
 
 import json
 import os
@@ -54,27 +54,25 @@ def best_of(summary: Any) -> Any:
 
 
 @pytest.mark.parametrize("how", [("--resume",), ("--set", "resume=auto"), ("--resume", "--run", "second")])
-def test_a_damaged_run_does_not_keep_another_from_being_resumed(
-    mlcl: Mlcl, trained: Path, how: tuple[str, ...]
-) -> None:
+def test_damaged_run_does_not_keep_another_from_being_resumed(mlcl: Mlcl, trained: Path, how: tuple[str, ...]) -> None:
     first = trained / "work/combiner/first"
     second = another(first, "second", lambda summary: summary.update(state="interrupted"))
     (first / "run.json").write_text("{")
     outcome = mlcl("train-combiner", *FAST, *how, "--json")
     assert outcome.json["run"] == str(second)
-    assert ("--run" in how) or f"warning: skipped a run: {first / 'run.json'}: " in outcome.err
+    assert ("--run" in how) or f"warning: Skipped a damaged run: {first / 'run.json'}: " in outcome.err
 
 
-def test_a_damaged_run_is_a_note_where_commands_have_another(mlcl: Mlcl, trained: Path) -> None:
+def test_check_notes_a_damaged_run_where_commands_have_another(mlcl: Mlcl, trained: Path) -> None:
     damaged = another(trained / "work/combiner/first", "second", lambda summary: summary.clear())
-    told = mlcl("check", "--json").json
-    assert told["verdicts"]["evaluate"] == "ok"
-    (finding,) = [finding for finding in told["findings"] if finding["check"] == "checkpoints"]
+    result = mlcl("check", "--json").json
+    assert result["verdicts"]["evaluate"] == "ok"
+    (finding,) = [finding for finding in result["findings"] if finding["check"] == "checkpoints"]
     assert (finding["severity"], finding["where"]) == ("note", str(damaged / "run.json"))
 
 
 @pytest.mark.parametrize("depth", ["kept", "far/away/kept"])
-def test_a_run_outside_of_a_workspace_is_found_by_its_folder(mlcl: Mlcl, trained: Path, depth: str) -> None:
+def test_run_outside_a_workspace_is_found_by_its_folder(mlcl: Mlcl, trained: Path, depth: str) -> None:
     moved = Path(shutil.copytree(trained / "work/combiner/first", trained / depth))
     assert mlcl("evaluate", "--checkpoint", str(moved), "--json").json["checkpoint"] == str(moved / "best.safetensors")
 
@@ -93,7 +91,7 @@ def test_scores_with_other_inference_weights_do_not_compare(mlcl: Mlcl, trained:
     assert matched.json["checkpoint"] == str(second / "best.safetensors")
 
 
-def test_a_clip_tuned_with_another_transform_is_named(mlcl: Mlcl, trained: Path) -> None:
+def test_clip_tuned_with_another_transform_is_named(mlcl: Mlcl, trained: Path) -> None:
     clip = tuned_in(trained)
     other = ("--set", f"clip.checkpoint={clip}", "--set", "image.transform=clip", "--quiet")
     outcome = mlcl("evaluate", "--combining-function", "sum", *other)
@@ -132,27 +130,27 @@ PROFILES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", PROFILES)
-def test_a_report_is_written_whatever_a_run_has_as_its_profile(mlcl: Mlcl, trained: Path, kind: str) -> None:
+def test_report_is_written_despite_an_invalid_run_profile(mlcl: Mlcl, trained: Path, kind: str) -> None:
     PROFILES[kind](trained / "work/combiner/first/profile.yaml")
     outcome = mlcl("report", "combiner/first", "--json")
     assert outcome.json["runs"] == [{"run": "combiner/first", "sheet": False}]
     assert "profile.yaml" in outcome.err
 
 
-def test_check_finds_a_split_of_which_nothing_is_left(mlcl: Mlcl, trained: Path) -> None:
+def test_check_finds_a_split_without_good_images(mlcl: Mlcl, trained: Path) -> None:
     for path in (trained / "data/dev").iterdir():
         path.write_text("no picture")
     drop = ("--set", "bad_images=drop")
-    told = json.loads(mlcl("check", "--json", *drop).out)
-    assert told["verdicts"]["evaluate"] == told["verdicts"]["finetune"] == "would fail"
-    assert told["verdicts"]["submit-cirr"] == "ok"
-    left = [found["commands"] for found in told["findings"] if found["what"].startswith("nothing is left of cirr")]
+    result = json.loads(mlcl("check", "--json", *drop).out)
+    assert result["verdicts"]["evaluate"] == result["verdicts"]["finetune"] == "would fail"
+    assert result["verdicts"]["submit-cirr"] == "ok"
+    left = [found["commands"] for found in result["findings"] if found["what"].startswith("nothing is left of cirr")]
     assert left == [["finetune", "train-combiner", "evaluate"]]
     assert "nothing is left of cirr" in mlcl("evaluate", *drop).err
 
 
 @pytest.mark.parametrize("name", ["contents.json", "checked.json"])
-def test_what_the_workspace_remembers_is_not_written_through_links(mlcl: Mlcl, trained: Path, name: str) -> None:
+def test_workspace_notes_are_not_written_through_links(mlcl: Mlcl, trained: Path, name: str) -> None:
     victim, note = trained / "victim.txt", trained / "work/features" / name
     victim.write_text("precious")
     note.unlink(missing_ok=True)
@@ -170,7 +168,7 @@ def test_what_the_workspace_remembers_is_not_written_through_links(mlcl: Mlcl, t
     assert mlcl("evaluate").code == 0
 
 
-def test_nothing_is_deleted_in_a_folder_that_a_bank_is_linked_to(mlcl: Mlcl, trained: Path) -> None:
+def test_nothing_is_deleted_in_a_folder_that_a_bank_links_to(mlcl: Mlcl, trained: Path) -> None:
     elsewhere = trained / "elsewhere"
     elsewhere.mkdir()
     for bank in [path for path in (trained / "work/features").iterdir() if path.is_dir()]:
@@ -184,7 +182,7 @@ def test_nothing_is_deleted_in_a_folder_that_a_bank_is_linked_to(mlcl: Mlcl, tra
 
 
 @pytest.mark.parametrize("command", [("evaluate", "--checkpoint"), ("finetune", "--from"), ("export",)])
-def test_the_home_of_nobody_is_named(mlcl: Mlcl, trained: Path, command: tuple[str, ...]) -> None:
+def test_unknown_home_folder_is_named(mlcl: Mlcl, trained: Path, command: tuple[str, ...]) -> None:
     more = (str(trained / "x.pt"),) if command == ("export",) else ()
     outcome = mlcl(*command, "~nobody-of-this-name/run", *more)
     assert (outcome.code, "has no home folder" in outcome.err) == (2, True)

@@ -88,9 +88,9 @@ def contents(folder: Path, stage: str) -> dict[str, object]:
 
 
 def resumable(folder: Path, stage: str) -> bool:
-    from mlcl_cli.runs.run import find_runs
+    from mlcl_cli.runs.listing import list_runs
 
-    return bool(find_runs(folder / "work" / stage, unfinished=True))
+    return any(run.resumable for run in list_runs(folder / "work") if run.stage == stage)
 
 
 def torment(template: Path, name: str, draw: random.Random, seconds: float, cuts: int) -> tuple[Path, Counter[str]]:

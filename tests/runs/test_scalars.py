@@ -1,4 +1,4 @@
-"""TensorBoard shows what the logs hold, also of a run that was cut."""
+"""TensorBoard scalars equal the logs, also those of a resumed run."""
 
 import json
 from pathlib import Path
@@ -43,17 +43,17 @@ def require_the_logs(run: Path) -> None:
     assert list(shown["time/epoch_seconds"]) == [1, 2, 3, 4]
 
 
-def test_scalars_are_the_logs_figures(tmp_path: Path) -> None:
+def test_scalars_equal_the_logs(tmp_path: Path) -> None:
     require_the_logs(train.train_combiner(profile_of(tmp_path), NoProgress()).run)
 
 
-def test_a_resumed_run_has_each_epoch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_run_has_each_epoch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = profile_of(tmp_path, "checkpoints.every_epochs=2")
     real = Trainer.run_epoch
 
     def cut(trainer: Trainer, *after: object) -> dict[str, float]:
         if trainer.epoch == 4:
-            raise SystemExit  # as if the machine had gone: nothing is saved after epoch 2
+            raise SystemExit  # as if the machine had lost power: nothing is saved after epoch 2
         return real(trainer, *after)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Trainer, "run_epoch", cut)
@@ -64,7 +64,7 @@ def test_a_resumed_run_has_each_epoch_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("how", ["not installed", "not wanted"])
-def test_without_tensorboard_the_logs_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_runs_without_tensorboard_write_their_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     if how == "not installed":
         monkeypatch.setattr(logs.importlib.util, "find_spec", lambda _: None)
     profile = profile_of(tmp_path, *(["tensorboard=none"] if how == "not wanted" else []))

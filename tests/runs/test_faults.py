@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_resume import GO_ON, contents, profile_of
+from test_resume import RESUME, contents, profile_of
 from world import world
 
 from mlcl_cli.errors import DivergedError, MachineError
 from mlcl_cli.progress import NoProgress
-from mlcl_cli.runs import run as run_module
+from mlcl_cli.runs import best_checkpoints, state_files
 from mlcl_cli.runs.logs import LINES, TABLE, TIMES, Logs
-from mlcl_cli.runs.run import LAST, Run
+from mlcl_cli.runs.run import Run
+from mlcl_cli.runs.state_files import LAST
 from mlcl_cli.runs.training_state import load_state
 from mlcl_cli.training import loop
 from mlcl_cli.training.loop import Trainer
@@ -45,21 +46,21 @@ def failing(real: Callable[..., object], at: int, error: BaseException) -> Calla
     return call
 
 
-# The n-th call of a function; each is somewhere in the second of four epochs.
+# The n-th call of a function: in the second of four epochs, or after the last.
 PLACES: dict[str, tuple[object, str, int]] = {
     "a step": (Trainer, "_step", 5),
     "validation": (loop, "_validated", 2),
     "recording": (Run, "record", 2),
     "the first log": (Logs, "_append", 3),
     "the second log": (Logs, "_append", 4),
-    "the table": (Logs, "_append", 5),
+    "the table": (Logs, "write_table", 1),
     "display": (loop._Watch, "show", 2),
     "saving by the clock": (Run, "save_if_due", 5),
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_run_that_fails_anywhere_is_saved_and_resumes_bit_for_bit(
+def test_run_that_fails_anywhere_is_saved_and_resumes_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     error = MemoryError() if place == "a step" else FaultError("boom")
@@ -73,11 +74,11 @@ def test_a_run_that_fails_anywhere_is_saved_and_resumes_bit_for_bit(
     (folder,) = (tmp_path / "cut/combiner").iterdir()
     state, _ = load_state(folder / LAST)
     assert (state.epoch, state.steps_done) >= (1, 3)
-    resumed = train.train_combiner(profile, NoProgress(), resume=GO_ON)
+    resumed = train.train_combiner(profile, NoProgress(), resume=RESUME)
     assert contents(resumed.run) == contents(whole.run)
 
 
-def test_half_an_update_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_update_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train.train_combiner(profile_of(tmp_path, "workspace=whole"), NoProgress())
     profile = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1")
     real = torch.optim.AdamW.step if issubclass(torch.optim.AdamW, torch.optim.Adam) else torch.optim.Adam.step
@@ -98,22 +99,22 @@ def test_half_an_update_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert calls[0] == 5
     (folder,) = (tmp_path / "cut/combiner").iterdir()
     assert (load_state(folder / LAST)[0].epoch, load_state(folder / LAST)[0].steps_done) == (2, 0)
-    assert contents(train.train_combiner(profile, NoProgress(), resume=GO_ON).run) == contents(whole.run)
+    assert contents(train.train_combiner(profile, NoProgress(), resume=RESUME).run) == contents(whole.run)
 
 
-def test_a_save_that_fails_too_does_not_hide_the_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_save_does_not_hide_the_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise MachineError("No space left on device")
 
-    monkeypatch.setattr(run_module, "save_state", full)
-    monkeypatch.setattr(run_module, "save_checkpoint", full)
-    monkeypatch.setattr(Run, "_summarize", failing(Run._summarize, 2, OSError("full")))
+    monkeypatch.setattr(state_files, "save_state", full)
+    monkeypatch.setattr(best_checkpoints, "save_checkpoint", full)
+    monkeypatch.setattr(Run, "_write_summary", failing(Run._write_summary, 2, OSError("full")))
     monkeypatch.setattr(Logs, "_append", failing(Logs._append, 4, FaultError("boom")))
     with pytest.raises(FaultError, match="boom"):
         train.train_combiner(profile_of(tmp_path), NoProgress())
 
 
-def test_a_diverged_run_keeps_the_state_from_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diverged_run_keeps_the_last_finite_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "_validated", failing(loop._validated, 2, DivergedError("not finite")))
     with pytest.raises(DivergedError):
         train.train_combiner(profile_of(tmp_path, "checkpoints.every_epochs=1"), NoProgress())
@@ -133,7 +134,7 @@ def start(folder: Path, *options: str, hangup: bool = True, **streams: object) -
 
 
 def under_way(folder: Path, process: subprocess.Popen[bytes]) -> Path:
-    """Its run's folder, once two epochs are logged."""
+    """The folder of its run, once two epochs are logged."""
     for _ in range(6000):
         for log in (folder / "work/combiner").glob(f"*/{LINES}"):
             if log.read_bytes().count(b"\n") >= 2:
@@ -153,9 +154,9 @@ def test_sighup_saves_and_resumes_bit_for_bit(folder: Path) -> None:
     run = under_way(folder, process)
     for _ in range(2):  # the kernel and the shell each send one when a terminal closes
         process.send_signal(signal.SIGHUP)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 75, told
-    assert b"stopped by SIGHUP" in told
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 75, text
+    assert b"stopped by SIGHUP" in text
     assert start(folder, *LONGER, "--resume").wait(60) == 0
     cut = contents(run)
     run.rename(folder / "cut")
@@ -172,7 +173,7 @@ def test_sighup_is_ignored_under_nohup(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal"])
-def test_a_reader_of_stderr_that_goes_away_does_not_end_training(folder: Path, kind: str) -> None:
+def test_training_survives_a_closed_stderr(folder: Path, kind: str) -> None:
     reading, writing = os.pipe() if kind == "pipe" else os.openpty()
     process = start(folder, stderr=writing)
     os.close(writing)
@@ -181,7 +182,7 @@ def test_a_reader_of_stderr_that_goes_away_does_not_end_training(folder: Path, k
     assert process.wait(60) == 0
 
 
-def test_closed_standard_streams_do_not_become_files_of_the_run(folder: Path) -> None:
+def test_closed_standard_streams_do_not_receive_the_runs_files(folder: Path) -> None:
     command = f'exec "{sys.executable}" -m mlcl_cli train-combiner --epochs 2 --json <&- 2>&-'
     result = subprocess.run(["sh", "-c", command], cwd=folder, stdout=subprocess.PIPE, check=False)
     assert result.returncode == 0
@@ -189,19 +190,23 @@ def test_closed_standard_streams_do_not_become_files_of_the_run(folder: Path) ->
     assert (run / TIMES).read_bytes().count(b"\n") == 2
 
 
-@pytest.mark.parametrize("name", [LINES, TABLE])
-def test_a_log_that_cannot_be_written_saves_the_state(folder: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "code", "error"), [(LINES, 4, "cannot be written"), (TABLE, 3, "not a regular file")])
+def test_unwritable_log_stops_the_run_and_saves_its_state(folder: Path, name: str, code: int, error: str) -> None:
     process = start(folder, stderr=subprocess.PIPE)
     run = under_way(folder, process)
-    (run / name).rename(folder / "log")
+    if (run / name).exists():
+        (run / name).rename(folder / "log")
     (run / name).mkdir()
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 4, told
-    assert f"{name}: cannot be written".encode() in told
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == code, text
+    assert f"{name}: ".encode() in text
+    assert error.encode() in text
     (run / name).rmdir()
-    (folder / "log").rename(run / name)
+    if (folder / "log").exists():
+        (folder / "log").rename(run / name)
     state, about = load_state(run / LAST)
     assert state.epoch >= 2
-    assert about["logs"][name] == (run / name).stat().st_size
+    assert about["logs"][LINES] == (run / LINES).stat().st_size
     assert start(folder, "--resume").wait(60) == 0
-    assert (run / LINES).read_bytes().count(b"\n") == int(EPOCHS)
+    for log, header in ((LINES, 0), (TABLE, 1)):
+        assert (run / log).read_bytes().count(b"\n") == int(EPOCHS) + header

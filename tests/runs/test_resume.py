@@ -1,4 +1,4 @@
-"""A run that is cut anywhere and resumed ends bit for bit as one that was not."""
+"""A run that is interrupted anywhere and resumed equals an uninterrupted one, bit for bit."""
 
 import json
 import os
@@ -17,7 +17,11 @@ from mlcl_cli.config import Profile, load_profile
 from mlcl_cli.errors import DataError, DivergedError, MachineError, UsageError
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.runs.checkpoints import load_checkpoint
-from mlcl_cli.runs.run import LAST, LOCK, PREVIOUS, find_runs
+from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.listing import StoredRun, list_runs
+from mlcl_cli.runs.lock import LOCK
+from mlcl_cli.runs.state_files import LAST, PREVIOUS
+from mlcl_cli.runs.summary import RunState
 from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training import loop
 from mlcl_cli.training.loop import Trainer
@@ -25,7 +29,7 @@ from mlcl_cli.workflows import train
 from mlcl_cli.workflows.resume import NO_RESUME, Resume
 
 SAME = ("metrics.jsonl", "metrics.csv", "best.safetensors", "last.safetensors")
-GO_ON = Resume(wanted=True)
+RESUME = Resume(wanted=True)
 Start = Callable[[Profile, Resume], train.TrainingResult]
 
 STAGES: dict[str, tuple[Start, list[str]]] = {
@@ -44,11 +48,15 @@ def profile_of(folder: Path, *overrides: str) -> Profile:
 
 
 def contents(run: Path) -> dict[str, object]:
-    """What must not depend on where a run was cut. Weights by their values: a description names the time."""
+    """What must not depend on where a run was interrupted; weights by their fingerprints."""
     logs = {name: (run / name).read_bytes() for name in SAME[:2]}
     weights = {name: load_checkpoint(run / name).about.fingerprint for name in SAME[2:]}
     bests = json.loads((run / "run.json").read_text())["bests"]
     return logs | weights | {"bests": bests}
+
+
+def resumable_runs(workspace: Path) -> list[StoredRun]:
+    return [run for run in list_runs(workspace, Kind.COMBINER) if run.resumable]
 
 
 @pytest.fixture
@@ -72,24 +80,26 @@ def cut_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_run_that_is_cut_twice_ends_as_one_that_is_not(
+def test_run_interrupted_twice_equals_an_uninterrupted_one(
     tmp_path: Path, stage: str, cut_at: Callable[[int], None]
 ) -> None:
     start, overrides = STAGES[stage]
     whole = start(profile_of(tmp_path, *overrides, "workspace=whole"), NO_RESUME)
     profile = profile_of(tmp_path, *overrides, "workspace=cut")
-    for steps, again in ((2, NO_RESUME), (5, GO_ON)):
+    for steps, again in ((2, NO_RESUME), (5, RESUME)):
         cut_at(steps)
         with pytest.raises(Interrupted, match="--resume"), interruptible():
             start(profile, again)
-    resumed = start(profile, GO_ON)
+    resumed = start(profile, RESUME)
     assert contents(resumed.run) == contents(whole.run)
     assert resumed.best == whole.best
     with pytest.raises(UsageError, match="no unfinished run"):
-        start(profile, GO_ON)
+        start(profile, RESUME)
 
 
-def test_a_cut_in_validation_repeats_only_the_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_during_validation_repeats_only_the_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = train.train_combiner(profile_of(tmp_path, "workspace=whole"), NoProgress())
     real, calls = loop._validated, [0]
 
@@ -106,7 +116,7 @@ def test_a_cut_in_validation_repeats_only_the_validation(tmp_path: Path, monkeyp
     steps = []
     real_step = Trainer._step
     monkeypatch.setattr(Trainer, "_step", lambda self, batch: (steps.append(self.epoch), real_step(self, batch))[1])
-    resumed = train.train_combiner(profile, NoProgress(), resume=GO_ON)
+    resumed = train.train_combiner(profile, NoProgress(), resume=RESUME)
     assert 2 not in steps
     assert contents(resumed.run) == contents(whole.run)
 
@@ -118,12 +128,12 @@ def stopped(tmp_path: Path, cut_at: Callable[[int], None]) -> tuple[Profile, Pat
     cut_at(8)
     with pytest.raises(Interrupted), interruptible():
         train.train_combiner(profile, NoProgress())
-    (run,) = find_runs(tmp_path / "cut/combiner", unfinished=True)
+    (run,) = resumable_runs(tmp_path / "cut")
     return profile, run.folder
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
-def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(
+def test_resume_skips_a_damaged_state_with_a_warning(
     stopped: tuple[Profile, Path], tmp_path: Path, damage: str
 ) -> None:
     profile, folder = stopped
@@ -136,21 +146,21 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(
     }
     path.write_bytes(damaged[damage])
     messages = Messages()
-    resumed = train.train_combiner(profile, NoProgress(), resume=GO_ON)
-    assert [text for text in messages.warnings if LAST in text and "the one before it is taken" in text]
+    resumed = train.train_combiner(profile, NoProgress(), resume=RESUME)
+    assert [text for text in messages.warnings if LAST in text and "trying the state saved before it" in text]
     whole = train.train_combiner(profile_of(tmp_path, "workspace=whole", "checkpoints.every_epochs=1"), NoProgress())
     assert contents(resumed.run) == contents(whole.run)
 
 
-def test_a_run_without_a_good_state_is_an_error(stopped: tuple[Profile, Path]) -> None:
+def test_resume_without_an_intact_state_is_an_error(stopped: tuple[Profile, Path]) -> None:
     profile, folder = stopped
     for name in (LAST, PREVIOUS):
         (folder / name).write_bytes(b"no state")
-    with pytest.raises(DataError, match="no good state"):
-        train.train_combiner(profile, NoProgress(), resume=GO_ON)
+    with pytest.raises(DataError, match="no intact training state"):
+        train.train_combiner(profile, NoProgress(), resume=RESUME)
 
 
-def test_a_state_that_is_named_is_taken_or_is_an_error(stopped: tuple[Profile, Path]) -> None:
+def test_resume_takes_the_named_state_or_raises(stopped: tuple[Profile, Path]) -> None:
     profile, folder = stopped
     with pytest.raises(DataError, match="no unfinished run"):
         train.train_combiner(profile, NoProgress(), resume=Resume(run=folder / "step-7.safetensors"))
@@ -160,34 +170,35 @@ def test_a_state_that_is_named_is_taken_or_is_an_error(stopped: tuple[Profile, P
     assert result.run == folder
 
 
-def test_what_has_changed_is_shown(stopped: tuple[Profile, Path], tmp_path: Path) -> None:
+def test_resume_names_changed_settings_and_data(stopped: tuple[Profile, Path], tmp_path: Path) -> None:
     changed = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1", "combiner.batch_size=9", "seed=3")
     with pytest.raises(UsageError, match=r"seed was 0, is 3; combiner\.batch_size was 8, is 9"):
-        train.train_combiner(changed, NoProgress(), resume=GO_ON)
+        train.train_combiner(changed, NoProgress(), resume=RESUME)
     profile, _ = stopped
     captions = tmp_path / "data/cirr/captions/cap.rc2.train.json"
     captions.write_text(captions.read_text().replace("bottles", "dogs", 1))
     with pytest.raises(UsageError, match=r"data\.train was \w+, is \w+"):
-        train.train_combiner(profile, NoProgress(), resume=GO_ON)
+        train.train_combiner(profile, NoProgress(), resume=RESUME)
 
 
-def test_only_one_process_trains_a_run(stopped: tuple[Profile, Path]) -> None:
+def test_resume_refuses_a_run_that_another_process_trains(stopped: tuple[Profile, Path]) -> None:
     profile, folder = stopped
     with FileLock(folder / LOCK), pytest.raises(MachineError, match="another process"):
-        train.train_combiner(profile, NoProgress(), resume=GO_ON)
+        train.train_combiner(profile, NoProgress(), resume=RESUME)
 
 
-def test_automatic_resuming_begins_where_there_is_nothing(tmp_path: Path, cut_at: Callable[[int], None]) -> None:
+def test_automatic_resume_starts_a_run_where_there_is_none(tmp_path: Path, cut_at: Callable[[int], None]) -> None:
     automatic = Resume(wanted=True, optional=True)
     profile = profile_of(tmp_path, "workspace=auto")
     cut_at(3)
     with pytest.raises(Interrupted), interruptible():
         train.train_combiner(profile, NoProgress(), resume=automatic)
     train.train_combiner(profile, NoProgress(), resume=automatic)
-    assert len(find_runs(tmp_path / "auto/combiner")) == 1
+    (run,) = list_runs(tmp_path / "auto", Kind.COMBINER)
+    assert run.state is RunState.FINISHED
 
 
-def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_non_finite_gradient_changes_no_weight_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before: list[dict[str, torch.Tensor]] = []
     trainers: list[Trainer] = []
     real = Trainer._step
@@ -208,7 +219,7 @@ def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path: Path, monkeyp
         train.train_combiner(profile, NoProgress())
     after = trainers[0].objective.weights()
     assert all(torch.equal(after[name], tensor) for name, tensor in before[0].items())
-    (run,) = find_runs(tmp_path / "work/combiner", unfinished=True)
+    (run,) = resumable_runs(tmp_path / "work")
     assert load_checkpoint(run.folder / LAST).about.epoch == 2  # epoch 2 was about to begin
 
 
@@ -223,13 +234,13 @@ def test_resume_refuses_images_whose_content_changed_and_accepts_copies(
     image.write_bytes(changed)
     os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(UsageError, match="1 image changed or disappeared since the run began: val-3-img0"):
-        train.train_combiner(profile, NoProgress(), resume=GO_ON)
+        train.train_combiner(profile, NoProgress(), resume=RESUME)
     data = tmp_path / "data"
     image.write_bytes(original)
     shutil.copytree(data, tmp_path / "copy")  # new inodes and times everywhere, same contents
     shutil.rmtree(data)
     (tmp_path / "copy").rename(data)
-    train.train_combiner(profile, NoProgress(), resume=GO_ON)
+    train.train_combiner(profile, NoProgress(), resume=RESUME)
 
 
 def test_resume_accepts_a_run_that_recorded_no_image_contents(stopped: tuple[Profile, Path]) -> None:
@@ -238,4 +249,4 @@ def test_resume_accepts_a_run_that_recorded_no_image_contents(stopped: tuple[Pro
     del summary["identity"]["images"]
     (folder / "run.json").write_text(json.dumps(summary))
     (folder / "images.json").unlink()
-    assert train.train_combiner(profile, NoProgress(), resume=GO_ON).run == folder
+    assert train.train_combiner(profile, NoProgress(), resume=RESUME).run == folder
