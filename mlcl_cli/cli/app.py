@@ -19,6 +19,7 @@ from mlcl_cli.cli.command_classes import Command, Group
 from mlcl_cli.cli.completion import bash_words, runs_or_files
 from mlcl_cli.cli.error_boundary import error_boundary, open_profile, print_bug
 from mlcl_cli.cli.options import (
+    FIRST_DATASET,
     CheckpointOption,
     CombiningFunctionName,
     CombiningOption,
@@ -33,6 +34,8 @@ from mlcl_cli.cli.options import (
     absolute,
     as_overrides,
 )
+from mlcl_cli.data.datasets import DATASETS
+from mlcl_cli.data.definition import Preparation
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.formatting import duration
 
@@ -83,7 +86,7 @@ def _root(
 
 @command("init", "mlcl init --dataset shoes")
 def init(
-    dataset: Annotated[DatasetName, typer.Option(help="The data set to write a profile for.")] = DatasetName.FASHIONIQ,
+    dataset: Annotated[DatasetName, typer.Option(help="The data set to write a profile for.")] = FIRST_DATASET,
     output: Annotated[Path, typer.Option(help="Where to write it.")] = Path("mlcl.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     debug: DebugOption = False,  # noqa: ARG001
@@ -94,27 +97,35 @@ def init(
 
     if output.exists() and not force:
         raise UsageError("exists already", where=output, remedy="Use --force to overwrite it, or --output")
-    write_file(output, template(dataset.value).encode())
-    first = "prepare-shoes" if dataset is DatasetName.SHOES else "finetune --encoder text"
+    write_file(output, template(dataset).encode())
     from mlcl_cli.cli.render import say
 
-    say(f"Wrote {output}. Fill in roots.{dataset.value}, then run `mlcl {first}`.")
+    say(f"Wrote {output}. Fill in roots.{dataset}, then run `mlcl {DATASETS[dataset].first_command}`.")
 
 
-@command("prepare-shoes", "mlcl prepare-shoes --json")
-def prepare_shoes(
-    profile: ProfileOption = None,
-    overrides: SetOption = None,
-    quiet: QuietOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,  # noqa: ARG001
-) -> None:
-    """Turn the raw Shoes download into split and triplet files."""
-    loaded, terminal = open_profile(profile, overrides, quiet=quiet)
-    from mlcl_cli.cli.render import show
-    from mlcl_cli.workflows.prepare import prepare
+def _add_preparation(dataset: str, preparation: Preparation) -> None:
+    """Registers the command that prepares a data set's raw download, whichever data set a profile is for."""
 
-    show(prepare(loaded, terminal), json=json)
+    def prepare_download(
+        profile: ProfileOption = None,
+        overrides: SetOption = None,
+        quiet: QuietOption = False,
+        json: JsonOption = False,
+        debug: DebugOption = False,  # noqa: ARG001
+    ) -> None:
+        loaded, terminal = open_profile(profile, overrides, quiet=quiet)
+        from mlcl_cli.cli.render import show
+        from mlcl_cli.workflows.prepare import prepare
+
+        show(prepare(loaded, dataset, preparation, terminal), json=json)
+
+    prepare_download.__doc__ = preparation.help
+    command(preparation.command, f"mlcl {preparation.command} --json")(prepare_download)
+
+
+for _definition in DATASETS.values():
+    if _definition.preparation:
+        _add_preparation(_definition.name, _definition.preparation)
 
 
 @command("check", "mlcl check --output offenders.csv")
@@ -158,7 +169,9 @@ command("train-combiner", "mlcl train-combiner --epochs 300")(train.train_combin
 def evaluate(
     checkpoint: CheckpointOption = None,
     combining_function: CombiningOption = CombiningFunctionName.COMBINER,
-    gallery: Annotated[GalleryName | None, typer.Option(help="FashionIQ's gallery; else the profile's.")] = None,
+    gallery: Annotated[
+        GalleryName | None, typer.Option(help="The gallery, if the data set has several; else the profile's.")
+    ] = None,
     ranks: Annotated[
         Path | None,
         typer.Option(
@@ -244,7 +257,7 @@ def export(
 def demo(
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("mlcl-demo"),
     dataset: Annotated[
-        list[DatasetName] | None, typer.Option(metavar="|".join(DatasetName), help="Only this data set; repeatable.")
+        list[DatasetName] | None, typer.Option(metavar="|".join(DATASETS), help="Only this data set; repeatable.")
     ] = None,
     quiet: QuietOption = False,
     json: JsonOption = False,
@@ -259,7 +272,7 @@ def demo(
     from mlcl_cli.workflows.demo import run_demo
 
     terminal = Terminal(quiet=quiet)
-    datasets = [name.value for name in dataset or ()]
+    datasets = [str(name) for name in dataset or ()]
     run = functools.partial(_run_command, quiet=quiet)
     result = run_demo(output.resolve(), datasets, terminal, run)
     if json:

@@ -2,19 +2,21 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from mlcl_cli.cli.completion import complete_override, runs_or_files
+from mlcl_cli.data.datasets import DATASETS, GALLERIES
 
+if TYPE_CHECKING:  # The choices follow from the data sets: a type checker cannot see them.
+    DatasetName: TypeAlias = str
+    GalleryName: TypeAlias = str
+else:
+    DatasetName = StrEnum("DatasetName", {name: name for name in DATASETS})
+    GalleryName = StrEnum("GalleryName", {name: name for name in GALLERIES})
 
-class DatasetName(StrEnum):
-    """The data sets."""
-
-    FASHIONIQ = "fashioniq"
-    SHOES = "shoes"
-    CIRR = "cirr"
+FIRST_DATASET = next(iter(DATASETS))
 
 
 class EncoderName(StrEnum):
@@ -32,13 +34,6 @@ class CombiningFunctionName(StrEnum):
     SUM = "sum"
     IMAGE = "image"
     TEXT = "text"
-
-
-class GalleryName(StrEnum):
-    """FashionIQ's two galleries."""
-
-    ORIGINAL = "original"
-    VAL = "val"
 
 
 class DeviceName(StrEnum):

@@ -16,8 +16,8 @@ from mlcl_cli.streams import printable
 
 logger = logging.getLogger(__name__)
 
-# The settings that are the machine's, not a run's.
-HEEDED = ("dataset", "workspace", "roots", "shoes", "workers", "device", "bad_images", "image.max_megapixels")
+# The settings that are the machine's, not a run's, beside the sections that say where data lies.
+MACHINE_SETTINGS = ("dataset", "workspace", "workers", "device", "bad_images", "image.max_megapixels")
 app = typer.Typer(cls=Group, help="List the workspace's runs; show or remove one.", invoke_without_command=True)
 
 
@@ -117,8 +117,11 @@ def report(
     """Write a page that shows what runs have learned: figures, curves, and what is found for sampled queries."""
     if every and names:
         raise UsageError("names are given, too", where="--all", remedy="Leave one of them out")
-    if ignored := [text for text in overrides or [] if not text.startswith(HEEDED)]:
-        remedy = "A run is shown with its own settings, but for " + ", ".join(HEEDED)
+    from mlcl_cli.config.schema import DATA_SECTIONS
+
+    effective = (*MACHINE_SETTINGS, *DATA_SECTIONS)
+    if ignored := [text for text in overrides or [] if not text.startswith(effective)]:
+        remedy = "A run is shown with its own settings, except for " + ", ".join(effective)
         raise UsageError("has no effect on a report", where=f"--set {ignored[0]}", remedy=remedy)
     loaded, terminal = open_profile(profile, overrides, quiet=quiet)
     from mlcl_cli.cli.render import say, show_json

@@ -1,10 +1,4 @@
-"""How captions become query texts (METHOD.md, Section 6)."""
-
-from collections.abc import Callable, Mapping
-
-from mlcl_cli.data.records import Triplet
-
-CaptionRule = Callable[[Triplet], tuple[str, ...]]
+"""How FashionIQ's captions become query texts (METHOD.md, Section 6); Shoes and CIRR take their caption as it is."""
 
 
 def strip_marks(caption: str) -> str:
@@ -12,32 +6,12 @@ def strip_marks(caption: str) -> str:
     return caption.strip(".?, ")
 
 
-def joined_or_alone(triplet: Triplet) -> tuple[str, ...]:
-    """FashionIQ: both captions joined, in either order, or one of them."""
-    a, b = map(strip_marks, triplet.captions)
+def joined_or_alone(first: str, second: str) -> tuple[str, ...]:
+    """Both captions joined, in either order, or one of them: equally likely in training, the first in validation."""
+    a, b = strip_marks(first), strip_marks(second)
     return (
         f"{a.capitalize()} and {b}",
         f"{b.capitalize()} and {a}",
         a.capitalize(),
         b.capitalize(),
     )
-
-
-def as_annotated(triplet: Triplet) -> tuple[str, ...]:
-    """Shoes and CIRR: the one caption as it is."""
-    (caption,) = triplet.captions
-    return (caption,)
-
-
-# A rule gives the equally likely variants of training; validation uses the first.
-RULES: Mapping[str, CaptionRule] = {"fashioniq": joined_or_alone, "shoes": as_annotated, "cirr": as_annotated}
-
-
-def training_captions(dataset: str, triplet: Triplet) -> tuple[str, ...]:
-    """The texts that an epoch draws one of, all equally likely: four in FashionIQ, one elsewhere."""
-    return RULES[dataset](triplet)
-
-
-def validation_caption(dataset: str, triplet: Triplet) -> str:
-    """The text of a query in validation and test."""
-    return RULES[dataset](triplet)[0]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlcl_cli.data.captions import validation_caption
 from mlcl_cli.data.records import Split, Triplet
 from mlcl_cli.features.bank import Table
 from mlcl_cli.html_report.change_kinds import kinds_of
@@ -109,8 +108,7 @@ def analysis(
         for row, triplet in enumerate(part.triplets):
             by_part = {name: _rank(found[part.name].gallery, row) for name, found in parts.items()}
             subset = None if told.subset is None else _rank(told.subset, row)
-            caption = validation_caption(split.dataset, triplet)
-            asked.append(QueryResult(part.name, triplet, caption, _rank(told.gallery, row), subset, by_part))
+            asked.append(QueryResult(part.name, triplet, triplet.query_text, _rank(told.gallery, row), subset, by_part))
     samples = _samples(asked, sample, seed)
     first = [number for number, query in enumerate(asked) if query.rank == 1]
     tops = dict(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcl_cli.atomic_files import write_file
-from mlcl_cli.data.datasets import protocol_of
+from mlcl_cli.data.datasets import DATASETS, protocol_of
 from mlcl_cli.data.protocols import chance
 from mlcl_cli.demo.catalog import WRITERS, draw_catalog
 from mlcl_cli.demo.recipe import profile_text
@@ -87,14 +87,14 @@ def _pipeline(dataset: str, profile: Path, run: RunCommand) -> dict[str, float]:
     def mlcl(*command: str) -> Mapping[str, Any]:
         return run([*command, "--profile", str(profile)])
 
-    if dataset == "shoes":
-        mlcl("prepare-shoes")
+    if preparation := DATASETS[dataset].preparation:
+        mlcl(preparation.command)
     mlcl("finetune", "--encoder", "text")
     mlcl("finetune", "--encoder", "image")
     mlcl("train-combiner")
     results = {name: mlcl("evaluate", "--combining-function", name) for name in COLUMNS}
-    if dataset == "cirr":
-        mlcl("submit-cirr")
+    if submission := DATASETS[dataset].submission:
+        mlcl(submission.command)
     protocol = protocol_of(dataset)
     gallery = results["combiner"]["gallery"]
     sizes = gallery if isinstance(gallery, Mapping) else {dataset: gallery}

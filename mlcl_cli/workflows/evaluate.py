@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from mlcl_cli.atomic_files import require_own, write_file
 from mlcl_cli.config import Profile
-from mlcl_cli.data.captions import validation_caption
+from mlcl_cli.data.datasets import require_submission
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import UsageError
@@ -44,7 +44,6 @@ from mlcl_cli.workflows.run_context import (
     data_digest,
     files_of,
     pruned_protocol,
-    require_dataset,
     versions,
 )
 from mlcl_cli.workflows.train import combiner_query
@@ -173,9 +172,9 @@ def validation_of(context: RunContext, split: Split, store: FeatureStore) -> Val
     """What `split` is ranked by: features of `store`, less bad images where the profile permits that."""
     images = store.images(files_of([split], split.images()))
     kept = context.without_bad(split, store.bad.values())
-    texts = store.texts([validation_caption(kept.dataset, triplet) for triplet in kept.triplets])
+    texts = store.texts([triplet.query_text for triplet in kept.triplets])
     protocol = pruned_protocol(context.protocol, split, kept)
-    evaluation = Evaluation(kept, protocol, lambda triplet: validation_caption(kept.dataset, triplet))
+    evaluation = Evaluation(kept, protocol, lambda triplet: triplet.query_text)
     return Validation(kept, protocol, images, texts, evaluation)
 
 
@@ -188,8 +187,7 @@ def _as_csv(split: Split, ranks: Mapping[str, Ranks]) -> bytes:
         gallery, subset = ranks[part.name]
         for row, triplet in enumerate(part.triplets):
             told = [None if of is None or of[row] == UNRANKED else int(of[row]) for of in (gallery, subset)]
-            caption = validation_caption(split.dataset, triplet)
-            writer.writerow((part.name, triplet.pair_id, triplet.reference, triplet.target, caption, *told))
+            writer.writerow((part.name, triplet.pair_id, triplet.reference, triplet.target, triplet.query_text, *told))
     return text.getvalue().encode()
 
 
@@ -205,20 +203,20 @@ def submit_cirr(
 
     A bad image is an error here whatever the profile says: the server wants every query answered.
     """
-    require_dataset(profile, "cirr", "submit-cirr")
+    submission = require_submission(profile.dataset, "submit-cirr")
     if name is not None and (not name or Path(name).name != name or name.startswith(".")):
         raise UsageError(f"{name!r} cannot be part of a file's name", where="--name", remedy="Use letters and digits")
     context = RunContext.open(profile, progress)
-    split = context.split("test1")
+    split = context.split(submission.split)
     model = load_retrieval_model(context, combining_function, checkpoint)
     store = model.store
     images = store.images(files_of([split], split.images()))
     if store.bad:
         raise BadImagesError(list(store.bad.values()), "Fix them: the server expects an answer to every query")
-    texts = store.texts([validation_caption("cirr", triplet) for triplet in split.triplets])
+    texts = store.texts([triplet.query_text for triplet in split.triplets])
     (part,) = split.sets
     with torch.no_grad():
-        captions = texts.index([validation_caption("cirr", triplet) for triplet in part.triplets])
+        captions = texts.index([triplet.query_text for triplet in part.triplets])
         references = images.index([triplet.reference for triplet in part.triplets])
         queries = compose_queries(captions, references, images.values, texts.values, model.compose)
         gallery = normalize(images.of(part.gallery), dim=-1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.config import Profile
+from mlcl_cli.config.schema import DATA_SECTIONS
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError, some
 from mlcl_cli.runs.run import StoredRun, find_runs
@@ -20,7 +21,8 @@ from mlcl_cli.workflows.content_digests import combined, read_note
 logger = logging.getLogger(__name__)
 
 # What may differ between the two parts of a run: where things lie, and how the machine is used.
-FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
+MACHINE = ("workspace", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
+FREE = (*MACHINE, *DATA_SECTIONS)
 SECTIONS = {"finetune": "combiner", "combiner": "finetune"}  # the section that a stage does not read
 ABSENT = "nothing"
 CONTENTS = "images.json"

@@ -23,7 +23,7 @@ from mlcl_cli.config import Profile
 from mlcl_cli.data.datasets import load_split, protocol_of
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
-from mlcl_cli.errors import DataError, MachineError, MlclError, StuckError, UsageError
+from mlcl_cli.errors import DataError, MachineError, MlclError, StuckError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import BadImage, BadImagesError, set_limits
@@ -135,11 +135,9 @@ class RunContext:
     def _read(self, name: str) -> Split:
         if name not in self._splits:
             profile = self.profile
-            # Where the raw images are not, the reader looks beside the prepared annotations.
-            raw = profile.shoes.images
-            images = raw if profile.dataset == "shoes" and raw.is_dir() else None
-            gallery = profile.evaluate.gallery
-            self._splits[name] = load_split(profile.dataset, profile.root, name, gallery=gallery, images=images)
+            self._splits[name] = load_split(
+                profile.dataset, profile.root, name, gallery=profile.evaluate.gallery, folders=profile.folders
+            )
         return self._splits[name]
 
     def transform(self, encoder: Encoder) -> Transform:
@@ -250,16 +248,6 @@ def pruned_protocol(protocol: Protocol, before: Split, after: Split) -> Protocol
     if after == before:
         return protocol
     return dataclasses.replace(protocol, name=f"{protocol.name}{PRUNED}")
-
-
-def require_dataset(profile: Profile, dataset: str, command: str) -> None:
-    """Raises UsageError where `command` is for another data set than the profile's."""
-    if profile.dataset != dataset:
-        raise UsageError(
-            f"{command} is for {dataset}, and this profile's data set is {profile.dataset}",
-            where="dataset",
-            remedy=f"Set dataset: {dataset} and its root",
-        )
 
 
 @cache

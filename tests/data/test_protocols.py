@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from mlcl_cli.data.captions import RULES
 from mlcl_cli.data.datasets import DATASETS, protocol_of
 from mlcl_cli.data.protocols import CIRR_VAL, FASHIONIQ_ORIGINAL, SHOES, summarize
 from mlcl_cli.errors import UsageError
@@ -80,7 +79,6 @@ def test_every_best_is_a_figure() -> None:
 
 
 def test_protocols_of_the_data_sets() -> None:
-    assert RULES.keys() == DATASETS.keys()
     assert protocol_of("fashioniq").name == "fashioniq-original"
     assert protocol_of("fashioniq", "val").name == "fashioniq-val"
     assert protocol_of("shoes").name == "shoes"

@@ -41,6 +41,8 @@ def test_fashioniq_val(fashioniq: Path) -> None:
         for category in ("dress", "shirt", "toptee")
     }
     assert split.triplets[0] == Triplet("dress-val-a", "dress-val-b", ("is shiny, ", "fit and Flare."))
+    assert split.triplets[0].texts[0] == split.triplets[0].query_text == "Is shiny and fit and Flare"
+    assert {len(triplet.texts) for triplet in split.triplets} == {4}
     assert [len(part.triplets) for part in split.sets] == [3, 3, 3]
     assert set(split.images()) <= split.paths.keys()
 
@@ -92,7 +94,10 @@ def test_shoes(shoes: Path, tmp_path: Path) -> None:
         Triplet(names[1], names[1], (" ",)),
     )
     assert split.paths[names[0]] == shoes / "images" / names[0]
-    elsewhere = load_split("shoes", shoes, "val", images=tmp_path / "raw")
+    folders = {"images": tmp_path / "raw"}
+    assert load_split("shoes", shoes, "val", folders=folders) == split  # there is no such folder
+    (tmp_path / "raw").mkdir()
+    elsewhere = load_split("shoes", shoes, "val", folders=folders)
     assert elsewhere.paths[names[0]] == tmp_path / "raw" / names[0]
     assert galleries(load_split("shoes", shoes, "train")) == {"shoes": ()}
 
@@ -103,6 +108,7 @@ def test_cirr(cirr: Path) -> None:
     assert galleries(split) == {"cirr": names}
     caption = "show three bottles of soft drink"
     assert split.triplets[0] == Triplet(names[0], names[2], (caption,), 12060, names[:5])
+    assert split.triplets[0].texts == (caption,)
     assert split.paths[names[0]] == cirr / "dev" / f"{names[0]}.png"
 
 

@@ -38,16 +38,12 @@ def material(protocol: Protocol, seed: int, images: int = 30, triplets: int = 25
 
 
 def _captions(split: Split) -> list[str]:
-    from mlcl_cli.data.captions import validation_caption
-
-    return list(dict.fromkeys(validation_caption(split.dataset, triplet) for triplet in split.triplets))
+    return list(dict.fromkeys(triplet.query_text for triplet in split.triplets))
 
 
 def studied(protocol: Protocol, seed: int, sample: int = 5) -> tuple[Split, Table, Table, Analysis]:
-    from mlcl_cli.data.captions import validation_caption
-
     split, images, texts = material(protocol, seed)
-    evaluation = Evaluation(split, protocol, lambda triplet: validation_caption(split.dataset, triplet))
+    evaluation = Evaluation(split, protocol, lambda triplet: triplet.query_text)
     alone = {"image only": image_query, "text only": text_query}
     return split, images, texts, analysis(evaluation, split, images, texts, sum_query, alone, sample=sample)
 
