@@ -14,7 +14,6 @@ from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError, some
 from mlcl_cli.runs.run import StoredRun, find_runs
 from mlcl_cli.runs.summary import SUMMARY
-from mlcl_cli.safe_reading import parse_json
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice
 from mlcl_cli.workflows.content_digests import combined, read_note
 
@@ -134,9 +133,8 @@ def require_same(stored: StoredRun, now: Mapping[str, Any], images: Mapping[str,
 
 
 def _changed_images(path: Path, images: Mapping[str, str]) -> list[str]:
-    try:
-        before = dict(parse_json(read_note(path)))
-    except (OSError, ValueError, TypeError, RecursionError):
+    before = read_note(path, dict[str, str])
+    if before is None:
         return []
     return [name for name in [*before, *(images.keys() - before)] if before.get(name) != images.get(name)]
 
