@@ -106,7 +106,7 @@ def init(
 def _add_preparation(dataset: str, preparation: Preparation) -> None:
     """Registers the command that prepares a data set's raw download, whichever data set a profile is for."""
 
-    def prepare_download(
+    def _prepare(
         profile: ProfileOption = None,
         overrides: SetOption = None,
         quiet: QuietOption = False,
@@ -119,8 +119,8 @@ def _add_preparation(dataset: str, preparation: Preparation) -> None:
 
         show(prepare(loaded, dataset, preparation, terminal), json=json)
 
-    prepare_download.__doc__ = preparation.help
-    command(preparation.command, f"mlcl {preparation.command} --json")(prepare_download)
+    _prepare.__doc__ = preparation.help
+    command(preparation.command, f"mlcl {preparation.command} --json")(_prepare)
 
 
 for _definition in DATASETS.values():
