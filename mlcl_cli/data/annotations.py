@@ -117,10 +117,9 @@ def read_records(
     Raises DataError as `read_json` does, or if the file holds no list, or an empty one. The DataError of a single
     record goes to `on_defect`; if that returns, the record is left out.
     """
-    values = _filled(validated(_LIST, read_json(path, remedy=remedy), str(path)), "records", path)
     adapter = TypeAdapter(model)
     converted = []
-    for number, value in enumerate(values, 1):
+    for number, value in enumerate(_read(path, _LIST, "records", remedy), 1):
         where = f"{path}, record {number}"
         try:
             converted.append(convert(validated(adapter, value, where), where))
@@ -131,13 +130,19 @@ def read_records(
 
 def read_names(path: Path, *, remedy: str = FIX_FILE) -> tuple[str, ...]:
     """A list of image names, at least one; repeated names count once. Raises DataError like `read_records`."""
-    names = validated(_NAMES, read_json(path, remedy=remedy), str(path))
-    return tuple(dict.fromkeys(_filled(names, "images", path)))
+    return tuple(dict.fromkeys(_read(path, _NAMES, "images", remedy)))
 
 
 def read_name_paths(path: Path, *, remedy: str = FIX_FILE) -> dict[str, str]:
     """An object of image names and their files' paths, at least one. Raises DataError like `read_records`."""
-    return _filled(validated(_NAME_PATHS, read_json(path, remedy=remedy), str(path)), "images", path)
+    return _read(path, _NAME_PATHS, "images", remedy)
+
+
+def _read(path: Path, adapter: TypeAdapter[Filled], what: str, remedy: str) -> Filled:
+    values = validated(adapter, read_json(path, remedy=remedy), str(path))
+    if not values:
+        raise DataError(f"contains no {what}", where=path, remedy=FIX_FILE)
+    return values
 
 
 def image_name(name: str, where: str) -> str:
@@ -167,12 +172,6 @@ def _place(where: str, path: list[int | str]) -> str:
         return f"{where}, entry {path[0] + 1}"
     fields = [part for part in path if isinstance(part, str) and part != "[key]"]
     return f"{where}, field {'.'.join(fields)}" if fields else where
-
-
-def _filled(values: Filled, what: str, path: Path) -> Filled:
-    if not values:
-        raise DataError(f"contains no {what}", where=path, remedy=FIX_FILE)
-    return values
 
 
 def _refuse_constant(name: str) -> NoReturn:

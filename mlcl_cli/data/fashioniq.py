@@ -5,7 +5,6 @@ from pathlib import Path
 from pydantic import field_validator
 
 from mlcl_cli.data.annotations import ImageName, OnDefect, Record, Text, read_names, read_records
-from mlcl_cli.data.captions import joined_or_alone
 from mlcl_cli.data.definition import DataSet, Folders, Published
 from mlcl_cli.data.layout import find_root, images_by_stem, keep_listed, make_split, scan
 from mlcl_cli.data.protocols import FASHIONIQ_ORIGINAL, FASHIONIQ_VAL
@@ -38,6 +37,20 @@ def _triplet(record: _Query, _where: str) -> Triplet:
     return Triplet(record.candidate, target, tuple(record.captions), texts=joined_or_alone(*record.captions))
 
 
+def joined_or_alone(first: str, second: str) -> tuple[str, ...]:
+    """Query texts: both captions joined, in either order, or one of them (METHOD.md, Section 6).
+
+    They are equally likely in training; validation takes the first. Punctuation at the ends is stripped.
+    """
+    a, b = (caption.strip(".?, ") for caption in (first, second))
+    return (
+        f"{a.capitalize()} and {b}",
+        f"{b.capitalize()} and {a}",
+        a.capitalize(),
+        b.capitalize(),
+    )
+
+
 def read(root: Path, split: str, _folders: Folders, on_defect: OnDefect) -> Split:
     """One query set per category; its gallery is the category's whole split, empty in train.
 
@@ -60,7 +73,7 @@ def read(root: Path, split: str, _folders: Folders, on_defect: OnDefect) -> Spli
             triplets = keep_listed(source, triplets, lambda t: (t.target or "",), set(names), gallery, on_defect)
         sets.append(QuerySet(category, triplets, () if split == "train" else names))
     folder = root / "images"
-    files = _image_files(folder)
+    files = images_by_stem([folder, *(folder / category for category in CATEGORIES)])
     return make_split(NAME, split, sets, lambda name: files.get(name, (folder / f"{name}.jpg",)))
 
 
@@ -77,15 +90,6 @@ def _listed(root: Path, split: str) -> dict[tuple[str, str], tuple[str, ...]]:
         for (category, name), file in files.items()
         if name == split or file.name in present
     }
-
-
-def _image_files(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The files of each name, the one that is used first."""
-    files: dict[str, tuple[Path, ...]] = {}
-    for place in (folder, *(folder / category for category in CATEGORIES)):
-        for stem, paths in images_by_stem(place).items():
-            files[stem] = (*files.get(stem, ()), *paths)
-    return files
 
 
 FASHIONIQ = DataSet(

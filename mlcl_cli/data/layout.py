@@ -9,7 +9,7 @@ from mlcl_cli.data.annotations import FIX_FILE, OnDefect
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import DataError, some
 
-EXTENSIONS = ("jpg", "jpeg", "png")
+EXTENSIONS = (".jpg", ".jpeg", ".png")
 
 
 def find_root(root: Path, inner: str, marks: Sequence[str], remedy: str) -> Path:
@@ -45,21 +45,17 @@ def scan(folder: Path, remedy: str) -> list["os.DirEntry[str]"]:
         raise DataError(f"cannot be listed ({error.strerror})", where=folder, remedy=remedy) from error
 
 
-def images_by_stem(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The image files of `folder` by name without extension, none if there is no such folder.
+def images_by_stem(folders: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
+    """The image files by name without extension, the one that is used first: by folder, then by extension.
 
-    Files that differ only in their extension are in the order of `EXTENSIONS`. Raises DataError like `scan`.
+    Raises DataError like `scan`; a folder that does not exist has no images.
     """
-    if not is_folder(folder):
-        return {}
-    images: list[tuple[int, str, str]] = []
-    for entry in scan(folder, "Make it readable"):
-        stem, _, extension = entry.name.rpartition(".")
-        if extension.lower() in EXTENSIONS:
-            images.append((EXTENSIONS.index(extension.lower()), entry.name, stem))
     by_stem: dict[str, tuple[Path, ...]] = {}
-    for _, name, stem in sorted(images):
-        by_stem[stem] = (*by_stem.get(stem, ()), folder / name)
+    for folder in filter(is_folder, folders):
+        files = [folder / entry.name for entry in scan(folder, "Make it readable")]
+        ranks = {path: EXTENSIONS.index(end) for path in files if (end := path.suffix.lower()) in EXTENSIONS}
+        for path in sorted(ranks, key=lambda path: (ranks[path], path.name)):
+            by_stem[path.stem] = (*by_stem.get(path.stem, ()), path)
     return by_stem
 
 

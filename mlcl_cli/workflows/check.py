@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlcl_cli.config import Profile
-from mlcl_cli.data.datasets import DATASETS, load_split, require_split
+from mlcl_cli.data.datasets import DATASETS, require_split
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, MlclError
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import set_limits
-from mlcl_cli.models.compute import choose_compute
+from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.progress import Progress
 from mlcl_cli.workflows import check_data, check_runs
 from mlcl_cli.workflows.check_images import check_images
@@ -28,6 +28,7 @@ from mlcl_cli.workflows.findings import (
     note,
     raised,
 )
+from mlcl_cli.workflows.run_context import read_split
 
 
 def check(profile: Profile, progress: Progress, *, splits: Sequence[str] = (), content: bool = False) -> CheckResult:
@@ -44,14 +45,14 @@ def check(profile: Profile, progress: Progress, *, splits: Sequence[str] = (), c
     set_limits(profile.image.max_megapixels, profile.image.read_seconds)
     reports = [*_checks(scope, content=content)]
     findings = merge(report for report in reports if isinstance(report, Finding))
-    whole = {scope.preparation.command: True} if scope.preparation else {}
-    whole |= {command: {*read} <= {*scope.splits} for command, read in scope.reads.items()}
+    reads = ({scope.preparation.command: ()} if scope.preparation else {}) | {**scope.reads}
     looked_at = {report.check: report.summary for report in reports if isinstance(report, Looked)}
-    return CheckResult(dataset.name, looked_at, findings, judge(findings, whole))
+    return CheckResult(dataset.name, looked_at, findings, judge(findings, reads, scope.splits))
 
 
 def _checks(scope: Scope, *, content: bool) -> Findings:
-    contents = Contents.open(scope.profile.workspace, scope.workers, scope.progress)
+    workers = choose_workers(scope.profile.workers)
+    contents = Contents.open(scope.profile.workspace, workers, scope.progress)
     yield from _check_device(scope)
     yield from _check_preparation(scope)
     splits = yield from _check_annotations(scope)
@@ -75,7 +76,7 @@ def _check_device(scope: Scope) -> Findings:
     try:
         yield Looked("device", str(choose_compute(scope.profile.device, scope.profile.precision)))
     except MlclError as problem:
-        yield raised("device", problem, scope.commands)
+        yield raised("device", problem, scope.reads)
 
 
 def _check_preparation(scope: Scope) -> Findings:
@@ -92,20 +93,12 @@ def _check_preparation(scope: Scope) -> Findings:
 
 def _check_annotations(scope: Scope) -> FindingsAnd[list[Split]]:
     """The splits that can be read. A split that is missing entirely is an error only if it is needed."""
-    profile, loaded = scope.profile, list[Split]()
+    loaded: list[Split] = []
     missing: dict[str, DataError] = {}
     for name in scope.splits:
         defects: list[DataError] = []
         try:
-            split = load_split(
-                profile.dataset,
-                profile.root,
-                name,
-                gallery=profile.evaluate.gallery,
-                folders=profile.folders,
-                on_defect=defects.append,
-            )
-            loaded.append(split)
+            loaded.append(read_split(scope.profile, name, defects.append))
         except DataError as problem:
             if not scope.named and _is_missing(name, problem):
                 missing[name] = problem

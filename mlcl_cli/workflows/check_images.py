@@ -12,6 +12,7 @@ from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import BadImage, read_images
 from mlcl_cli.images.file_stamps import file_stamp
 from mlcl_cli.images.transforms import Transform
+from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.workflows.check_machine import ClipSizes
 from mlcl_cli.workflows.check_scope import Scope
 from mlcl_cli.workflows.content_digests import read_note, write_note
@@ -58,7 +59,9 @@ def check_images(scope: Scope, splits: Sequence[Split], clip: ClipSizes | None) 
         return _largest_value(image)
 
     with scope.progress.bar(f"Decoding {counted(len(pending), 'image')}", len(pending)) as advance:
-        for (_, path), value in zip(pending, read_images(pending, largest_value, scope.workers), strict=True):
+        for (_, path), value in zip(
+            pending, read_images(pending, largest_value, choose_workers(profile.workers)), strict=True
+        ):
             if isinstance(value, BadImage):
                 bad.add(path)
                 yield _bad_image(scope, value, users[path])
@@ -93,17 +96,16 @@ def _all_missing(split: Split, existing: Container[Path]) -> set[Path]:
 
 def _missing_split(scope: Scope, split: str, images: set[Path]) -> Finding:
     commands = scope.readers(split)
-    report = error if scope.is_needed(split) else note
+    report = error if commands and (scope.named or split == "val") else note
     folder = os.path.commonpath([path.parent for path in images])
     what = f"none of the {len(images):,} images of {split} exists"
     return report("images", folder, what, f"Download them to run {' or '.join(commands)}", commands)
 
 
 def _bad_image(scope: Scope, bad: BadImage, splits: Sequence[str]) -> Finding:
-    commands, remedy = scope.readers(*splits), "Replace the image, or set bad_images: drop"
-    if scope.profile.bad_images == "drop":
-        dropping = scope.droppers(*splits)
-        commands, remedy = tuple(name for name in commands if name not in dropping), "Replace the image"
+    drop = scope.profile.bad_images == "drop"
+    commands = scope.readers(*splits, whole=drop)
+    remedy = "Replace the image" if drop else "Replace the image, or set bad_images: drop"
     return (error if commands else note)("images", bad.path, bad.reason, remedy, commands)
 
 

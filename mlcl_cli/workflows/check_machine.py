@@ -47,7 +47,7 @@ def check_clip(scope: Scope) -> FindingsAnd[ClipSizes | None]:
     try:
         network = load_clip(model)
     except MlclError as problem:
-        yield raised("clip", problem, scope.commands)
+        yield raised("clip", problem, scope.reads)
         return None
     if isinstance(model, Path) and not is_official(model):
         yield note("clip", model, UNKNOWN_ACTIVATION)

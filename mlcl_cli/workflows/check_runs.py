@@ -29,9 +29,10 @@ def check_batches(scope: Scope, splits: Sequence[Split], bad: Container[Path]) -
         for part in split.sets if split != whole else ():
             if not part.triplets:
                 what = f"nothing is left of {part.name} without its bad images"
-                yield error("images", split.name, what, "Download the images again", scope.droppers(split.name))
+                commands = [command for command in scope.readers(split.name) if command != scope.submission]
+                yield error("images", split.name, what, "Download the images again", commands)
         for command, stage in STAGES.items():
-            if split.name != "train" or command not in scope.commands:
+            if split.name != "train" or command not in scope.reads:
                 continue
             try:
                 plan_of(scope.profile, stage).steps(len(split.triplets))
@@ -46,11 +47,11 @@ def check_checkpoints(scope: Scope) -> Findings:
     """
     profile = scope.profile
     # Every command can start from a tuned CLIP; a combiner is of no use in training.
-    users = dict.fromkeys(STAGES.values(), scope.commands)
-    users[COMBINER] = tuple(command for command in scope.commands if command not in STAGES)
+    users = {stage: [*scope.reads] for stage in STAGES.values()}
+    users[COMBINER] = [command for command in scope.reads if command not in STAGES]
     paths = {path: users[stage] for stage in users for path in (profile.workspace / stage).glob(f"*/*{SUFFIX}")}
     if isinstance(profile.clip.checkpoint, Path):
-        paths[profile.clip.checkpoint] = scope.commands
+        paths[profile.clip.checkpoint] = [*scope.reads]
     runs = list_runs(profile)
     usable = {run.stage for run in runs if run.problem is None}
     for run in runs:

@@ -110,14 +110,14 @@ def merge(findings: Iterable[Finding]) -> list[Finding]:
     return list(merged.values())
 
 
-def judge(findings: Sequence[Finding], commands: Mapping[str, bool]) -> dict[str, Verdict]:
-    """What each command would do; one that was not checked whole (False) is left out, unless something is wrong."""
+def judge(findings: Sequence[Finding], reads: Mapping[str, Sequence[str]], splits: Sequence[str]) -> dict[str, Verdict]:
+    """What each command would do; one that `reads` more than the checked `splits` is left out, unless it would fail."""
     verdicts = {}
-    for command, whole in commands.items():
+    for command, read in reads.items():
         checks = {finding.check for finding in findings if command in finding.commands}
         if checks:
             verdicts[command] = Verdict.WOULD_FAIL if checks - MISLEADING else Verdict.WRONG_FIGURES
-        elif whole:
+        elif {*read} <= {*splits}:
             verdicts[command] = Verdict.OK
     return verdicts
 

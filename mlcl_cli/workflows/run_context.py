@@ -20,6 +20,7 @@ import torch
 from mlcl_cli import __version__
 from mlcl_cli.atomic_files import nearest_existing_parent, to_json, write_file
 from mlcl_cli.config import Profile
+from mlcl_cli.data.annotations import OnDefect, refuse
 from mlcl_cli.data.datasets import load_split, protocol_of
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
@@ -134,10 +135,7 @@ class RunContext:
 
     def _read(self, name: str) -> Split:
         if name not in self._splits:
-            profile = self.profile
-            self._splits[name] = load_split(
-                profile.dataset, profile.root, name, gallery=profile.evaluate.gallery, folders=profile.folders
-            )
+            self._splits[name] = read_split(self.profile, name)
         return self._splits[name]
 
     def transform(self, encoder: Encoder) -> Transform:
@@ -204,6 +202,12 @@ class RunContext:
             "versions": versions(),
             "profile": profile.model_dump(mode="json"),
         }
+
+
+def read_split(profile: Profile, name: str, on_defect: OnDefect = refuse) -> Split:
+    """A split of the profile's data set. Raises as `load_split` does."""
+    gallery, folders = profile.evaluate.gallery, profile.folders
+    return load_split(profile.dataset, profile.root, name, gallery=gallery, folders=folders, on_defect=on_defect)
 
 
 def _require_writable(workspace: Path) -> None:

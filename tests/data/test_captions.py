@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlcl_cli.data.captions import joined_or_alone
+from mlcl_cli.data.fashioniq import joined_or_alone
 from mlcl_cli.data.records import Triplet
 
 
