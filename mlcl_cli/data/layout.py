@@ -23,7 +23,7 @@ def find_root(root: Path, inner: str, marks: Sequence[str], remedy: str) -> Path
             return folder
     *others, last = (f"{mark}/" for mark in (*marks, f"{inner}/{marks[0]}"))
     contents = some(sorted(entry.name for entry in entries)) or "nothing"
-    raise DataError(f"expected {', '.join(others)} or {last} in it, found {contents}", where=root, remedy=remedy)
+    raise DataError(f"expected {', '.join(others)} or {last}, found {contents}", where=root, remedy=remedy)
 
 
 def is_folder(path: Path) -> bool:

@@ -58,10 +58,9 @@ def check_images(scope: Scope, splits: Sequence[Split], clip: ClipSizes | None) 
         transform.require_size(image.size)
         return _largest_value(image)
 
+    values = read_images(pending, largest_value, choose_workers(profile.workers))
     with scope.progress.bar(f"Decoding {counted(len(pending), 'image')}", len(pending)) as advance:
-        for (_, path), value in zip(
-            pending, read_images(pending, largest_value, choose_workers(profile.workers)), strict=True
-        ):
+        for (_, path), value in zip(pending, values, strict=True):
             if isinstance(value, BadImage):
                 bad.add(path)
                 yield _bad_image(scope, value, users[path])
@@ -104,7 +103,7 @@ def _missing_split(scope: Scope, split: str, images: set[Path]) -> Finding:
 
 def _bad_image(scope: Scope, bad: BadImage, splits: Sequence[str]) -> Finding:
     drop = scope.profile.bad_images == "drop"
-    commands = scope.readers(*splits, whole=drop)
+    commands = [command for command in scope.readers(*splits) if not drop or command == scope.submission]
     remedy = "Replace the image" if drop else "Replace the image, or set bad_images: drop"
     return (error if commands else note)("images", bad.path, bad.reason, remedy, commands)
 

@@ -44,7 +44,7 @@ class Scope:
     @property
     def submission(self) -> str | None:
         """The command that has to answer every query, whatever `bad_images` says."""
-        return self.dataset.submission and self.dataset.submission.command
+        return self.dataset.submission.command if self.dataset.submission else None
 
     def readers(self, *splits: str) -> list[str]:
         """The commands that read any of `splits`."""
