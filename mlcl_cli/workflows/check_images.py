@@ -1,7 +1,7 @@
 """What `mlcl check` finds by decoding images. What was decoded is remembered in the workspace by the file's stamp."""
 
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -47,18 +47,13 @@ def check_images(scope: Scope, splits: Sequence[Split], clip: ClipSizes | None) 
     verified = {str(path): stamp for path, stamp in stamps.items() if known.get(str(path)) == stamp}
     bad: set[Path] = set()
     for split in splits:
-        missing = _all_missing(split, stamps)
-        bad |= missing
-        if missing:
-            yield _missing_split(scope, split.name, missing)
+        images = {split.paths[name] for name in split.images()}
+        if images and images.isdisjoint(stamps):
+            bad |= images
+            yield _missing_split(scope, split.name, images)
     pending = [(str(path), path) for path in users if str(path) not in verified and path not in bad]
     yield Looked("images", f"{len(users):,}, {len(users) - len(pending) - len(bad):,} of them verified before")
-
-    def largest_value(image: Image.Image, _position: int) -> float:
-        transform.require_size(image.size)
-        return _largest_value(image)
-
-    values = read_images(pending, largest_value, choose_workers(profile.workers))
+    values = read_images(pending, lambda image, _: _largest_value(image, transform), choose_workers(profile.workers))
     with scope.progress.bar(f"Decoding {counted(len(pending), 'image')}", len(pending)) as advance:
         for (_, path), value in zip(pending, values, strict=True):
             if isinstance(value, BadImage):
@@ -87,12 +82,6 @@ def users_of(splits: Sequence[Split]) -> Mapping[Path, list[str]]:
     return users
 
 
-def _all_missing(split: Split, existing: Container[Path]) -> set[Path]:
-    """The split's images if not one of them exists, else none."""
-    images = {split.paths[name] for name in split.images()}
-    return set() if any(path in existing for path in images) else images
-
-
 def _missing_split(scope: Scope, split: str, images: set[Path]) -> Finding:
     commands = scope.readers(split)
     report = error if commands and (scope.named or split == "val") else note
@@ -108,8 +97,12 @@ def _bad_image(scope: Scope, bad: BadImage, splits: Sequence[str]) -> Finding:
     return (error if commands else note)("images", bad.path, bad.reason, remedy, commands)
 
 
-def _largest_value(image: Image.Image) -> float:
-    """The largest value of an image with more than 8 bits per channel, which conversion to RGB clips; else 0."""
+def _largest_value(image: Image.Image, transform: Transform) -> float:
+    """The largest value of an image with more than 8 bits per channel, which conversion to RGB clips; else 0.
+
+    Raises ValueError if the image is too large for `transform`.
+    """
+    transform.require_size(image.size)
     if image.mode not in MORE_THAN_8_BITS:
         return 0
     return float(image.getextrema()[1])  # type: ignore[arg-type]  # one band: (lowest, highest)

@@ -30,14 +30,6 @@ class ClipSizes:
     resolution: int
 
 
-@dataclass(frozen=True)
-class _Training:
-    """The number of weights that a command trains, and of stored augmented views per image."""
-
-    weights: int
-    views: int = 0
-
-
 def check_clip(scope: Scope) -> FindingsAnd[ClipSizes | None]:
     """The sizes of the profile's CLIP, if its file is there."""
     model = scope.profile.clip.model
@@ -67,13 +59,16 @@ def check_room(scope: Scope, splits: Sequence[Split], clip: ClipSizes | None) ->
     yield Looked("memory", f"{available / 2**30:,.1f} GiB available")
     if clip is None:
         return
-    stored, training = _size_of(workspace / "features"), _training(scope, clip)
+    combiner, stored = scope.profile.combiner, _size_of(workspace / "features")
+    p, h, d = combiner.projection_dim, combiner.hidden_dim, clip.features
+    weights = {"finetune": clip.parameters, "train-combiner": 2 * d * p + 4 * p * h + 2 * h * d}
+    views = {"train-combiner": combiner.augmented_views if isinstance(combiner.augmented_views, int) else 0}
     disk: dict[str, int] = {}
     memory: dict[str, int] = {}
     for command, read in scope.reads.items():
         images = len({path for split in splits if split.name in read for path in split.paths.values()})
-        run = training.get(command, _Training(weights=0))
-        bank, state = FLOAT_BYTES * clip.features * images * (1 + run.views), STATE_BYTES * run.weights
+        bank = FLOAT_BYTES * d * images * (1 + views.get(command, 0))
+        state = STATE_BYTES * weights.get(command, 0)
         disk[command], memory[command] = max(0, bank - stored) + state, bank + state
     yield from _shortage("disk", workspace, disk, free, "Free space, or choose another workspace")
     yield from _shortage("memory", "this machine", memory, available, "Close other programs")
@@ -83,17 +78,6 @@ def _shortage(check: str, where: object, needed: Mapping[str, int], available: i
     if failing := [command for command, size in needed.items() if size > available]:
         what = f"{max(needed.values()) / 2**30:,.1f} GiB needed, {available / 2**30:,.1f} GiB available"
         yield error(check, where, what, remedy, failing)
-
-
-def _training(scope: Scope, clip: ClipSizes) -> dict[str, _Training]:
-    """The training commands."""
-    combiner = scope.profile.combiner
-    p, h, d = combiner.projection_dim, combiner.hidden_dim, clip.features
-    views = combiner.augmented_views if isinstance(combiner.augmented_views, int) else 0
-    return {
-        "finetune": _Training(clip.parameters),
-        "train-combiner": _Training(2 * d * p + 4 * p * h + 2 * h * d, views),
-    }
 
 
 def _size_of(folder: Path) -> int:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -11,7 +11,6 @@ from typing import TypeAlias, TypeVar
 from mlcl_cli.atomic_files import require_own, to_json, write_file
 from mlcl_cli.errors import MlclError
 
-COLUMNS = ("check", "severity", "where", "what", "remedy", "commands")
 # An error of these checks does not stop a command: it makes its metrics meaningless.
 MISLEADING = {"names", "leakage", "content"}
 
@@ -41,6 +40,9 @@ class Finding:
     what: str
     remedy: str = ""
     commands: tuple[str, ...] = ()
+
+
+COLUMNS = tuple(field.name for field in fields(Finding))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from world import world
 VAL = "data/cirr/captions/cap.rc2.val.json"
 
 
-def test_a_sound_data_set_is_sound(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_sound_data_set_has_no_errors(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     found = mlcl("check", "--json").json
     blank = [finding for finding in found["findings"] if finding["check"] not in ("counts", "clip")]
@@ -134,7 +134,7 @@ def findings(outcome: Any) -> dict[tuple[str, str], None]:
     return {(f["check"], f"{f['where']}: {f['what']}"): None for f in told if f["check"] != "counts"}
 
 
-def test_twenty_planted_defects_are_found_and_no_other(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_twenty_planted_defects_are_found_and_no_others(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr", triplets=14)
     before = findings(mlcl("check", "--json"))
     for _, _, plant in reversed(DEFECTS.values()):  # later records first: one defect adds a record
@@ -167,14 +167,14 @@ def test_what_was_verified_is_remembered_until_it_changes(mlcl: Mlcl, tmp_path: 
     assert json.loads(outcome.out)["looked_at"]["images"].split(" ")[1] == str(int(second[1]) - 1)
 
 
-def test_dropped_images_are_no_error(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_dropped_images_are_not_errors(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "fashioniq")
     (tmp_path / "data/images/dval00.jpg").write_bytes(b"")
     assert mlcl("check").code == 3
     assert mlcl("check", "--set", "bad_images=drop").code == 0
 
 
-def test_a_missing_root_device_or_clip_is_told(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_a_missing_root_or_damaged_clip_is_reported(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     (tmp_path / "clip.pt").write_bytes(b"no clip")
     outcome = mlcl("check", "--json", "--set", "roots.cirr=elsewhere")

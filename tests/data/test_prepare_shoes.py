@@ -113,7 +113,7 @@ def test_the_files_are_readable_and_always_the_same(annotations: Path, tmp_path:
     assert "Größe" in (outputs[0] / "triplet.train.json").read_text()
 
 
-def test_a_name_twice_is_the_first_in_path_order(annotations: Path) -> None:
+def test_of_several_files_the_first_in_path_order_is_used(annotations: Path) -> None:
     images = annotations.parent / "images"
     draw_images(images, "womens/clogs/9/", TRAIN + VAL)
     draw_images(images, "attributedata/womens_clogs/9/", [TRAIN[1], VAL[0]])
@@ -135,7 +135,7 @@ def test_all_missing_images_are_named_at_once_and_nothing_is_written(annotations
     assert not (tmp_path / "out").exists()
 
 
-def test_links(annotations: Path) -> None:
+def test_links_are_followed_unless_broken(annotations: Path) -> None:
     images = draw_images(annotations.parent / "images", LAYOUTS[0], [*TRAIN, VAL[0]])
     (images / "womens" / "linked").symlink_to(images)
     (images / "womens" / "itself").symlink_to(images / "womens" / "itself")
@@ -165,7 +165,7 @@ def test_a_name_in_both_lists_is_refused(annotations: Path) -> None:
 
 @pytest.mark.parametrize("file", ["relative_captions_shoes.json", "train_im_names.txt", "eval_im_names.txt"])
 @pytest.mark.parametrize("content", [None, b"", b"[]", b"\xff", b"../x.jpg", b"[7]"])
-def test_damaged_downloads(annotations: Path, file: str, content: bytes | None, tmp_path: Path) -> None:
+def test_a_damaged_download_is_refused(annotations: Path, file: str, content: bytes | None, tmp_path: Path) -> None:
     draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
     if content is None:
         (annotations / file).unlink()
@@ -185,7 +185,7 @@ def test_damaged_downloads(annotations: Path, file: str, content: bytes | None, 
         lambda rows: rows[1].pop("RelativeCaption"),
     ],
 )
-def test_damaged_triplets(annotations: Path, edit: Callable[[Any], object]) -> None:
+def test_a_damaged_triplet_is_named(annotations: Path, edit: Callable[[Any], object]) -> None:
     draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
     path = annotations / "relative_captions_shoes.json"
     rows = json.loads(path.read_text())
@@ -202,12 +202,12 @@ def test_a_split_without_triplets_is_refused(annotations: Path, write: Write) ->
         prepare(annotations)
 
 
-def test_no_image_folder(annotations: Path) -> None:
+def test_a_missing_image_folder_is_named(annotations: Path) -> None:
     with pytest.raises(DataError, match=r"images: does not exist\. Set shoes\.images"):
         prepare(annotations)
 
 
-def test_an_output_that_cannot_be_written(annotations: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_an_error(annotations: Path, tmp_path: Path) -> None:
     draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
     (tmp_path / "out").touch()
     with pytest.raises(MachineError, match="cannot be written"):

@@ -29,7 +29,7 @@ def test_fashioniq_averages_its_categories() -> None:
     ]
 
 
-def test_shoes_mean() -> None:
+def test_shoes_has_the_mean_of_its_recalls() -> None:
     figures = summarize(SHOES, {"shoes": {"recall@1": 10.0, "recall@10": 20.0, "recall@50": 60.0}})
     assert list(figures.items()) == [
         ("recall@1", 10.0),
@@ -44,7 +44,7 @@ def cirr_recalls(*values: float) -> dict[str, dict[str, float]]:
     return {"cirr": dict(zip(keys, values, strict=True))}
 
 
-def test_cirr_means() -> None:
+def test_cirr_has_three_means_of_its_recalls() -> None:
     figures = summarize(CIRR_VAL, cirr_recalls(4, 2, 8, 4, 4, 4, 4))
     assert list(figures) == [
         *("recall@1", "recall@5", "recall@10", "recall@50", "recall_subset@1", "recall_subset@2", "recall_subset@3"),
@@ -56,7 +56,7 @@ def test_cirr_means() -> None:
     assert figures["mean(recall@5,recall_subset@1)"] == 3
 
 
-def test_a_mean_with_a_zero_in_it_is_zero() -> None:
+def test_a_harmonic_or_geometric_mean_with_a_zero_is_zero() -> None:
     figures = summarize(CIRR_VAL, cirr_recalls(0, 2, 8, 4, 4, 4, 4))
     assert figures["harmonic_mean"] == figures["geometric_mean"] == 0
     assert all(value == 0 for value in summarize(CIRR_VAL, cirr_recalls(*[0] * 7)).values())
@@ -70,7 +70,7 @@ def test_golden_recalls_have_means_between_their_extremes(golden: Path) -> None:
     assert min(recalls) < harmonic < geometric < arithmetic < max(recalls)
 
 
-def test_every_best_is_a_figure() -> None:
+def test_every_best_is_a_metric() -> None:
     for known in DATASETS.values():
         for protocol in known.protocols.values():
             recalls = {f"recall@{k}": 1.0 for k in protocol.recall_at}
@@ -78,7 +78,7 @@ def test_every_best_is_a_figure() -> None:
             assert set(protocol.bests) <= summarize(protocol, {"set": recalls}).keys()
 
 
-def test_protocols_of_the_data_sets() -> None:
+def test_each_data_set_has_its_protocol() -> None:
     assert protocol_of("fashioniq").name == "fashioniq-original"
     assert protocol_of("fashioniq", "val").name == "fashioniq-val"
     assert protocol_of("shoes").name == "shoes"
@@ -90,6 +90,6 @@ def test_protocols_of_the_data_sets() -> None:
 
 
 @pytest.mark.parametrize("wrong", [("coco", "original"), ("fashioniq", "all")])
-def test_an_unknown_protocol(wrong: tuple[str, str]) -> None:
+def test_an_unknown_gallery_or_data_set_is_refused(wrong: tuple[str, str]) -> None:
     with pytest.raises(UsageError, match=r"has no gallery|no data set"):
         protocol_of(*wrong)

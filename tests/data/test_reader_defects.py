@@ -26,7 +26,7 @@ def change(path: Path, edit: Callable[[Any], object]) -> None:
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_roots_that_are_none(dataset: str, tmp_path: Path) -> None:
+def test_a_wrong_root_is_refused(dataset: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"nowhere: does not exist\. Set roots\.{dataset} to"):
         load_split(dataset, tmp_path / "nowhere", "val")
     with pytest.raises(DataError, match=r"expected .*/ or .*/, found nothing"):
@@ -42,7 +42,7 @@ def test_roots_that_are_none(dataset: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "split"), [("shoes", "test"), ("cirr", "test"), ("fashioniq", "dev"), ("coco", "val")]
 )
-def test_splits_that_are_none(dataset: str, split: str, tmp_path: Path) -> None:
+def test_an_unknown_split_is_refused(dataset: str, split: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no split|there is no data set"):
         load_split(dataset, tmp_path, split)
 
@@ -66,7 +66,7 @@ def test_splits_that_are_none(dataset: str, split: str, tmp_path: Path) -> None:
         (b"[true]", r"expected a string, got a boolean|expected an object, got (a list|a boolean)"),
     ],
 )
-def test_files_that_are_no_annotations(
+def test_a_damaged_file_is_refused_in_one_line(
     roots: dict[str, Path], dataset: str, file: str, content: bytes, message: str
 ) -> None:
     path = roots[dataset] / file
@@ -78,7 +78,7 @@ def test_files_that_are_no_annotations(
 
 
 @pytest.mark.parametrize(("dataset", "file"), FILES)
-def test_missing_files(roots: dict[str, Path], dataset: str, file: str) -> None:
+def test_a_missing_file_is_named_with_the_root_to_set(roots: dict[str, Path], dataset: str, file: str) -> None:
     path = roots[dataset] / file
     path.unlink()
     with pytest.raises(DataError, match=rf"{path.name}: does not exist\. Set roots\.{dataset}"):
@@ -104,7 +104,7 @@ FIELDS = [
 
 
 @pytest.mark.parametrize(("dataset", "field"), FIELDS)
-def test_a_field_that_is_missing_or_of_another_kind(roots: dict[str, Path], dataset: str, field: str) -> None:
+def test_a_missing_or_mistyped_field_is_named(roots: dict[str, Path], dataset: str, field: str) -> None:
     path = roots[dataset] / ANNOTATIONS[dataset][0]
     intact = path.read_text()
     for wrong in (None, 1.5, True):
@@ -118,14 +118,14 @@ def test_a_field_that_is_missing_or_of_another_kind(roots: dict[str, Path], data
 
 
 @pytest.mark.parametrize("captions", [[], ["a"], ["a", "b", "c"]])
-def test_fashioniq_wants_two_captions(fashioniq: Path, captions: list[str]) -> None:
+def test_fashioniq_requires_two_captions(fashioniq: Path, captions: list[str]) -> None:
     change(fashioniq / ANNOTATIONS["fashioniq"][0], lambda records: records[0].update(captions=captions))
     with pytest.raises(DataError, match=r"record 1, field captions: expected 2 captions, got \d"):
         load_split("fashioniq", fashioniq, "val")
 
 
 @pytest.mark.parametrize(("dataset", "field"), [pair for pair in FIELDS if "aption" in pair[1]])
-def test_half_a_letter_is_refused(roots: dict[str, Path], dataset: str, field: str) -> None:
+def test_half_a_surrogate_pair_is_refused(roots: dict[str, Path], dataset: str, field: str) -> None:
     value = ["a", "\ud800"] if dataset == "fashioniq" else "\ud800"
     change(roots[dataset] / ANNOTATIONS[dataset][0], lambda records: records[0].update({field: value}))
     with pytest.raises(DataError, match=r"record 1, field .* half a surrogate pair"):
@@ -142,7 +142,7 @@ def test_half_a_letter_is_refused(roots: dict[str, Path], dataset: str, field: s
         ("cirr", "reference", "split.rc2.val.json"),
     ],
 )
-def test_an_image_in_no_split(roots: dict[str, Path], dataset: str, field: str, place: str) -> None:
+def test_an_image_in_no_split_is_refused(roots: dict[str, Path], dataset: str, field: str, place: str) -> None:
     change(roots[dataset] / ANNOTATIONS[dataset][0], lambda records: records[1].update({field: "stray"}))
     with pytest.raises(DataError, match=rf"1 image is not in .*{place}.*: 'stray' \(record 2\)"):
         load_split(dataset, roots[dataset], "val")
@@ -166,7 +166,7 @@ def test_a_fashioniq_val_target_must_be_in_its_gallery(fashioniq: Path) -> None:
         load_split("fashioniq", fashioniq, "val")
 
 
-def test_fashioniq_compares_with_the_split_files_that_are_there(fashioniq: Path) -> None:
+def test_fashioniq_compares_with_the_split_files_that_exist(fashioniq: Path) -> None:
     for file in (fashioniq / "image_splits").glob("*.test.json"):
         file.unlink()
     assert load_split("fashioniq", fashioniq, "val").triplets
@@ -175,7 +175,7 @@ def test_fashioniq_compares_with_the_split_files_that_are_there(fashioniq: Path)
         load_split("fashioniq", fashioniq, "val")
 
 
-def test_a_cirr_pair_twice(cirr: Path) -> None:
+def test_a_repeated_cirr_pair_id_is_refused(cirr: Path) -> None:
     path = cirr / ANNOTATIONS["cirr"][0]
     change(path, lambda records: records[1].update(pairid=12060))
     with pytest.raises(DataError, match=r"record 2: pairid 12060 is already used by .*, record 1"):
@@ -199,7 +199,7 @@ def test_a_cirr_pair_twice(cirr: Path) -> None:
         ("cirr", 1, lambda paths, name: paths.update({name: "dev/x.png"})),
     ],
 )
-def test_names_that_leave_the_root(
+def test_names_that_leave_the_root_are_refused(
     roots: dict[str, Path], dataset: str, file: int, edit: Callable[[Any, str], object], name: str
 ) -> None:
     change(roots[dataset] / ANNOTATIONS[dataset][file], lambda value: edit(value, name))
