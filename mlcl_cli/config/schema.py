@@ -25,30 +25,28 @@ from mlcl_cli.config.types import (
     WholeFrom2,
 )
 from mlcl_cli.data.datasets import DATASETS, GALLERIES
-from mlcl_cli.data.definition import DataSet
 
 CONTRADICTION = "contradiction"
-# The sections that say where data lies: a root per data set, and further folders of those that have any.
-FOLDER_SECTIONS = tuple(dataset.name for dataset in DATASETS.values() if dataset.folders)
-DATA_SECTIONS = ("roots", *FOLDER_SECTIONS)
+FOLDER_SECTIONS = tuple(name for name, dataset in DATASETS.items() if dataset.folders)
+# The sections that say where data lies, and their defaults: a root per data set, and further folders of some.
+DATA_SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "roots": {name: dataset.root for name, dataset in DATASETS.items()},
+    **{
+        name: {key: f"{DATASETS[name].root}/{below}" for key, below in DATASETS[name].folders.items()}
+        for name in FOLDER_SECTIONS
+    },
+}
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
-def _folders(name: str, doc: str, defaults: Mapping[str, str]) -> type[_Section]:
-    """A section of folders with these defaults."""
+def _folders(name: str, defaults: Mapping[str, str]) -> tuple[type[BaseModel], object]:
+    """An optional section of folders."""
     paths = {key: (FilePath, Path(default)) for key, default in defaults.items()}
-    return create_model(name, __base__=_Section, __doc__=doc, **paths)  # type: ignore[call-overload,no-any-return]
-
-
-def _below(dataset: DataSet) -> dict[str, str]:
-    return {key: f"{dataset.root}/{below}" for key, below in dataset.folders.items()}
-
-
-def _optional(section: type[_Section]) -> tuple[type[_Section], object]:
-    return section, Field({}, validate_default=True)
+    model: type[BaseModel] = create_model(name.title(), __base__=_Section, **paths)  # type: ignore[call-overload]
+    return model, Field({}, validate_default=True)
 
 
 if TYPE_CHECKING:  # The keys and words that follow from the data sets: a type checker cannot see them.
@@ -64,11 +62,7 @@ else:
         "_DataKeys",
         __base__=_Section,
         dataset=(Literal[tuple(DATASETS)], ...),
-        roots=_optional(_folders("Roots", "A folder per data set", {d.name: d.root for d in DATASETS.values()})),
-        **{
-            name: _optional(_folders(name.title(), "Folders beside the root", _below(DATASETS[name])))
-            for name in FOLDER_SECTIONS
-        },
+        **{name: _folders(name, defaults) for name, defaults in DATA_SECTIONS.items()},
     )
 
 

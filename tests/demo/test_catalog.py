@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mlcl_cli.atomic_files import write_files
 from mlcl_cli.config import load_profile
 from mlcl_cli.data.datasets import load_split
 from mlcl_cli.data.prepare_shoes import prepare_shoes
@@ -25,7 +26,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Describe
     folder = tmp_path_factory.mktemp("catalogue")
     described = draw_catalog(folder, list(ROOTS))
     root = folder / "data/shoes"
-    prepare_shoes(root / "images", root / "annotations", root / "annotations", NoProgress())
+    folders = {"images": root / "images", "annotations": root / "annotations"}
+    write_files(prepare_shoes(root, folders, NoProgress()).contents)
     return folder, described
 
 
