@@ -1,9 +1,12 @@
 """The shape of the house: who may import whom, how long files are, what the top level holds."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from mlcl_cli.data.datasets import DATASETS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlcl_cli"
@@ -25,9 +28,9 @@ MAY_IMPORT = {
     "signals": set(),
     "streams": set(),
     "atomic_files": {"errors", "streams"},
-    "config": {"errors", "safe_reading", "streams"},
+    "config": {"data", "errors", "safe_reading", "streams"},
     "artifacts": {"atomic_files", "errors"},
-    "data": BASE - {"seeding", "signals"},
+    "data": {"errors", "progress", "safe_reading"},
     "images": {"errors", "formatting", "safe_reading"},
     "models": {"errors"},
     "features": FEATURES | {"artifacts"},
@@ -38,7 +41,7 @@ MAY_IMPORT = {
     "bench": TRAINING | {"training", "retrieval", "openmp"},
     "html_report": TRAINING | {"training", "retrieval"},
     "workflows": TRAINING | {"training", "retrieval", "config", "demo", "bench", "html_report", "__init__"},
-    "cli": BASE | {"config", "runs", "streams", "workflows", "__init__"},
+    "cli": BASE | {"config", "data", "runs", "streams", "workflows", "__init__"},
 }
 TORCH_FREE = {
     "__init__", "atomic_files", "cli", "config", "data", "errors", "formatting", "progress", "safe_reading", "signals",
@@ -109,3 +112,58 @@ def test_text_files_name_their_encoding(path: Path) -> None:
         if node.func.attr in ("read_text", "write_text"):
             given = {keyword.arg for keyword in node.keywords} | {ast.unparse(argument) for argument in node.args}
             assert given & {"encoding", "'utf-8'", "'ascii'"}, f"line {node.lineno}"
+
+
+def comparisons(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """Code that asks which of several words a value is, and each word: operators, `match`, tables, lookups."""
+    for node in ast.walk(tree):
+        operands: list[ast.AST | None] = []
+        if isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            operands = [node.value]
+        elif isinstance(node, ast.Subscript):
+            operands = [node.slice]
+        elif isinstance(node, ast.Dict):
+            operands = [*node.keys]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ASKING_METHODS:
+            operands = [*node.args[:1]]
+        for operand in operands:
+            items = operand.elts if isinstance(operand, ast.Tuple | ast.List | ast.Set) else [operand]
+            for item in items:
+                if isinstance(item, ast.Constant) and isinstance(item.value, str):
+                    yield ast.unparse(node), item.value
+
+
+ASKING_METHODS = ("get", "pop", "setdefault", "startswith", "endswith", "removeprefix")
+ASKING = [path for path in FILES if part_of(path) not in ("data", "demo", "bench")]
+# What is left to turn into fields of the stage.
+ASKING_WHICH_STAGE = {
+    "cli/train.py",
+    *(f"workflows/{name}.py" for name in ("checkpoint_selection", "dry_run", "report", "train")),
+}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "name == 'shoes'", "'shoes' != name", "name in ('cirr', 'shoes')", "{'shoes': 1}[name]", "table['shoes']",
+        "table.get('shoes')", "match name:\n  case 'cirr' | 'shoes': pass",
+    ],
+)  # fmt: skip
+def test_a_comparison_is_recognized(code: str) -> None:
+    assert "shoes" in {word for _, word in comparisons(ast.parse(code))}
+
+
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_code_asks_which_data_set_it_is(path: Path) -> None:
+    """What differs between data sets is a field of `DataSet`."""
+    assert [code for code, word in comparisons(ast.parse(path.read_text())) if word in DATASETS] == []
+
+
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_code_asks_which_stage_it_is(path: Path) -> None:
+    """What differs between the stages is a field of the stage."""
+    words = ("finetune", "combiner", "train-combiner")
+    asked = [code for code, word in comparisons(ast.parse(path.read_text())) if word in words and "stage" in code]
+    assert asked == [] or str(path.relative_to(PACKAGE)) in ASKING_WHICH_STAGE

@@ -80,7 +80,7 @@ class RandomValidation:
 
     def evaluation(self, protocol: Protocol) -> Callable[[Compose], dict[str, float]]:
         """The protocol's metrics as a function of how queries are composed."""
-        evaluation = Evaluation(self.split, protocol, lambda triplet: triplet.captions[0])
+        evaluation = Evaluation(self.split, protocol)
         return lambda compose: evaluation(self.images, self.texts, compose).metrics
 
 

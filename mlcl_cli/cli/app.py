@@ -19,6 +19,7 @@ from mlcl_cli.cli.command_classes import Group
 from mlcl_cli.cli.completion import bash_words, runs_or_files
 from mlcl_cli.cli.error_boundary import print_bug
 from mlcl_cli.cli.options import (
+    FIRST_DATASET,
     CheckpointOption,
     CombiningOption,
     DatasetName,
@@ -26,6 +27,8 @@ from mlcl_cli.cli.options import (
     GalleryName,
     absolute,
 )
+from mlcl_cli.data.datasets import DATASETS
+from mlcl_cli.data.definition import Preparation
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.formatting import duration
 
@@ -64,7 +67,7 @@ def _root(
 @command(app, "init", "mlcl init --dataset shoes", shared=("debug",))
 def init(
     context: CommandContext,  # noqa: ARG001
-    dataset: Annotated[DatasetName, typer.Option(help="The data set to write a profile for.")] = DatasetName.FASHIONIQ,
+    dataset: Annotated[DatasetName, typer.Option(help="The data set to write a profile for.")] = FIRST_DATASET,
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("mlcl.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
@@ -75,18 +78,26 @@ def init(
 
     if output.exists() and not force:
         raise UsageError("already exists", where=output, remedy="Use --force to overwrite it, or --output")
-    write_file(output, template(dataset.value).encode())
-    first = "prepare-shoes" if dataset is DatasetName.SHOES else "finetune --encoder text"
-    say(f"Wrote {output}. Fill in roots.{dataset.value}, then run `mlcl {first}`.")
+    write_file(output, template(dataset).encode())
+    say(f"Wrote {output}. Fill in roots.{dataset}, then run `mlcl {DATASETS[dataset].first_command}`.")
 
 
-@command(app, "prepare-shoes", "mlcl prepare-shoes --json")
-def prepare_shoes(context: CommandContext) -> None:
-    """Turn the raw Shoes download into split and triplet files."""
-    profile = context.profile
-    from mlcl_cli.workflows.prepare import prepare
+def _add_preparation(dataset: str, preparation: Preparation) -> None:
+    """Register the command that prepares a data set's raw download, whichever data set the profile chooses."""
 
-    context.show(prepare(profile, context.progress))
+    def prepare(context: CommandContext) -> None:
+        profile = context.profile
+        from mlcl_cli.workflows.prepare import prepare
+
+        context.show(prepare(profile, dataset, preparation, context.progress))
+
+    prepare.__doc__ = preparation.help
+    command(app, preparation.command, f"mlcl {preparation.command} --json")(prepare)
+
+
+for _dataset in DATASETS.values():
+    if _dataset.preparation:
+        _add_preparation(_dataset.name, _dataset.preparation)
 
 
 @command(app, "check", "mlcl check --output offenders.csv")
@@ -130,7 +141,10 @@ train.register(app)
     settings={
         "gallery": Setting(
             "evaluate.gallery",
-            Annotated[GalleryName | None, typer.Option(help="FashionIQ's gallery. Default: the profile's.")],
+            Annotated[
+                GalleryName | None,
+                typer.Option(help="The gallery, if the data set has several. Default: the profile's."),
+            ],
         )
     },
 )
@@ -221,7 +235,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("mlcl-demo"),
     dataset: Annotated[
         list[DatasetName] | None,
-        typer.Option(metavar="|".join(DatasetName), help="Run only this data set. Can be repeated."),
+        typer.Option(metavar="|".join(DATASETS), help="Run only this data set. Can be repeated."),
     ] = None,
 ) -> None:
     """Draw a small catalog and run the whole pipeline on it within minutes.
@@ -234,7 +248,7 @@ def demo(
     def run(arguments: Sequence[str]) -> dict[str, object]:
         return _run_command(arguments, quiet=context.quiet)
 
-    result = run_demo(output.resolve(), [name.value for name in dataset or ()], context.progress, run)
+    result = run_demo(output.resolve(), dataset or (), context.progress, run)
     if context.json:
         show_json(result.as_json())
     else:

@@ -1,27 +1,21 @@
 """Options that several commands share."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 from mlcl_cli.cli.completion import runs_or_files
+from mlcl_cli.data.datasets import DATASETS, GALLERIES
 
+if TYPE_CHECKING:  # The choices follow from the data sets: a type checker cannot see them.
+    DatasetName: TypeAlias = str
+    GalleryName: TypeAlias = str
+else:
+    DatasetName = Literal[tuple(DATASETS)]
+    GalleryName = Literal[GALLERIES]
 
-class DatasetName(StrEnum):
-    """The data sets."""
-
-    FASHIONIQ = "fashioniq"
-    SHOES = "shoes"
-    CIRR = "cirr"
-
-
-class GalleryName(StrEnum):
-    """FashionIQ's two galleries."""
-
-    ORIGINAL = "original"
-    VAL = "val"
+FIRST_DATASET = next(iter(DATASETS))
 
 
 EncoderName: TypeAlias = Literal["text", "image", "both"]

@@ -16,8 +16,8 @@ from mlcl_cli.streams import printable
 
 logger = logging.getLogger(__name__)
 
-# The settings that belong to the machine, not to a run.
-REPORT_SETTINGS = ("dataset", "workspace", "roots", "shoes", "workers", "device", "bad_images", "image.max_megapixels")
+# The settings that belong to the machine, not to a run, besides the sections that locate data.
+MACHINE_SETTINGS = ("dataset", "workspace", "workers", "device", "bad_images", "image.max_megapixels")
 app = typer.Typer(cls=Group, help="List the workspace's runs; show or remove one.", invoke_without_command=True)
 
 NameArgument = Annotated[
@@ -93,8 +93,11 @@ def report(
     """Write a page that shows what runs have learned: figures, curves, and the images found for sampled queries."""
     if every and names:
         raise UsageError("cannot be combined with run names", where="--all", remedy="Leave one of them out")
-    if ignored := [text for text in context.overrides if not text.startswith(REPORT_SETTINGS)]:
-        remedy = "A run is shown with its own settings, except for " + ", ".join(REPORT_SETTINGS)
+    from mlcl_cli.config.schema import DATA_SECTIONS
+
+    effective = (*MACHINE_SETTINGS, *DATA_SECTIONS)
+    if ignored := [text for text in context.overrides if not text.startswith(effective)]:
+        remedy = "A run is shown with its own settings, except for " + ", ".join(effective)
         raise UsageError("has no effect on a report", where=f"--set {ignored[0]}", remedy=remedy)
     profile = context.profile
     from mlcl_cli.cli.render import say, show_json

@@ -2,33 +2,52 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
 from mlcl_cli.config.types import BatchSize, ClipCheckpoint, ClipModel, Count, FilePath, Levels, Ratio, Seed, SsclTerms
+from mlcl_cli.data.datasets import DATASETS, GALLERIES
 
 CONTRADICTION = "contradiction"
+FOLDER_SECTIONS = tuple(name for name, dataset in DATASETS.items() if dataset.folders)
+# The sections that say where data lies, and their defaults: a root per data set, and further folders of some.
+DATA_SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "roots": {name: dataset.root for name, dataset in DATASETS.items()},
+    **{
+        name: {key: f"{DATASETS[name].root}/{below}" for key, below in DATASETS[name].folders.items()}
+        for name in FOLDER_SECTIONS
+    },
+}
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
-class Roots(_Section):
-    """A folder per data set; only the chosen one must exist."""
+def _folders(name: str, defaults: Mapping[str, str]) -> tuple[type[BaseModel], object]:
+    """An optional section of folders."""
+    paths = {key: (FilePath, Path(default)) for key, default in defaults.items()}
+    model: type[BaseModel] = create_model(name.title(), __base__=_Section, **paths)  # type: ignore[call-overload]
+    return model, Field({}, validate_default=True)
 
-    fashioniq: FilePath = Path("data/fashionIQ_dataset")
-    shoes: FilePath = Path("data/shoes")
-    cirr: FilePath = Path("data/cirr_dataset")
 
+if TYPE_CHECKING:  # The keys and words that follow from the data sets: a type checker cannot see them.
+    GalleryName: TypeAlias = str
 
-class ShoesRaw(_Section):
-    """Where the raw Shoes download lies; a profile fills in its root's folders."""
+    class _DataKeys(_Section):
+        dataset: str
+        roots: BaseModel
 
-    images: FilePath = Path("data/shoes/images")
-    annotations: FilePath = Path("data/shoes/annotations")
+else:
+    GalleryName = Literal[GALLERIES]
+    _DataKeys = create_model(
+        "_DataKeys",
+        __base__=_Section,
+        dataset=(Literal[tuple(DATASETS)], ...),
+        **{name: _folders(name, defaults) for name, defaults in DATA_SECTIONS.items()},
+    )
 
 
 class Clip(_Section):
@@ -81,7 +100,7 @@ class Combiner(_Section):
 class Evaluate(_Section):
     """What evaluation ranks."""
 
-    gallery: Literal["original", "val"] = "original"
+    gallery: GalleryName = "original"
 
 
 class Checkpoints(_Section):
@@ -92,12 +111,9 @@ class Checkpoints(_Section):
     keep_every: Literal["none"] | Count = "none"
 
 
-class Profile(_Section):
+class Profile(_DataKeys):
     """A whole profile. Relative paths start at the validation context's `folder`, else at the working folder."""
 
-    dataset: Literal["fashioniq", "shoes", "cirr"]
-    roots: Roots = Field({}, validate_default=True)
-    shoes: ShoesRaw = Field({}, validate_default=True)
     workspace: FilePath = Path("runs")
     device: Literal["auto", "cuda", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
@@ -116,22 +132,36 @@ class Profile(_Section):
     @property
     def root(self) -> Path:
         """The chosen data set's folder."""
-        root: Path = getattr(self.roots, self.dataset)
+        return self.root_of(self.dataset)
+
+    @property
+    def folders(self) -> Mapping[str, Path]:
+        """The chosen data set's further folders."""
+        return self.folders_of(self.dataset)
+
+    def root_of(self, dataset: str) -> Path:
+        """The folder of a data set, which may be another than the chosen one."""
+        root: Path = getattr(self.roots, dataset)
         return root
+
+    def folders_of(self, dataset: str) -> Mapping[str, Path]:
+        """The further folders of a data set, which may be another than the chosen one."""
+        return dict(getattr(self, dataset)) if dataset in FOLDER_SECTIONS else {}
 
     @field_validator("roots", "clip", "image", "finetune", "combiner", "evaluate", "checkpoints", mode="before")
     @classmethod
     def _empty_section(cls, value: object) -> object:
         return {} if value is None else value
 
-    @field_validator("shoes", mode="before")
+    @field_validator(*FOLDER_SECTIONS, mode="before")
     @classmethod
-    def _beside_root(cls, value: object, info: ValidationInfo) -> object:
+    def _below_root(cls, value: object, info: ValidationInfo) -> object:
         given = {} if value is None else value
         if not isinstance(given, Mapping) or "roots" not in info.data:
             return given
-        root: Path = info.data["roots"].shoes
-        return {"images": root / "images", "annotations": root / "annotations", **given}
+        name = str(info.field_name)
+        root: Path = getattr(info.data["roots"], name)
+        return {key: root / below for key, below in DATASETS[name].folders.items()} | {**given}
 
     @field_validator("finetune", "combiner", mode="after")
     @classmethod
@@ -162,6 +192,9 @@ def _at_odds(combiner: Combiner, dataset: str | None) -> _Contradictions:
         found["levels",] = "must have cat or hybrid: without them there is nothing to train"
     if "high" in combiner.sscl and "hybrid" not in combiner.levels:
         found["sscl", "levels"] = "has high, which needs the level hybrid, and combiner.levels has none"
-    if combiner.select_by != "auto" and dataset not in ("cirr", None):
-        found["select_by",] = f"must be auto: only cirr has several bests, and the data set is {dataset}"
+    best = f"{combiner.select_by}_mean"
+    if combiner.select_by != "auto" and dataset is not None and best not in DATASETS[dataset].selectable_bests:
+        fitting = [name for name, other in DATASETS.items() if best in other.selectable_bests]
+        several = f"only {' and '.join(fitting)} has several bests"
+        found["select_by",] = f"must be auto: {several}, and the data set is {dataset}"
     return found

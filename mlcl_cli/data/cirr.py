@@ -2,47 +2,60 @@
 
 from pathlib import Path
 
-from mlcl_cli.data.annotations import MEND, OnDefect, Record, each, read_name_paths, read_records, refuse
-from mlcl_cli.data.layout import find_root, is_folder, known_alone, make_split
+from mlcl_cli.data.annotations import FIX_FILE, ImageName, OnDefect, Record, Text, read_name_paths, read_records
+from mlcl_cli.data.definition import DataSet, Folders, Published, Submission
+from mlcl_cli.data.layout import find_root, is_folder, keep_listed, make_split
+from mlcl_cli.data.protocols import CIRR_VAL
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import DataError
 
 NAME = "cirr"
 IMAGE_FOLDERS = {"train": "train", "val": "dev", "test1": "test1"}
-SPLITS = tuple(IMAGE_FOLDERS)
 REMEDY = "Set roots.cirr to the folder that holds cirr/captions/ and cirr/image_splits/"
 
 
-def read(root: Path, split: str, images: Path | None = None, on_defect: OnDefect = refuse) -> Split:
-    """One query set; the gallery is the whole split, none in train.
+class _ImageSet(Record):
+    members: list[ImageName]
 
-    `images` is the folder that the split file's paths start from, by default the root or its img_raw/.
-    Raises DataError where the annotations are missing, damaged or disagree.
+
+class _Query(Record):
+    pairid: int
+    reference: ImageName
+    caption: Text
+    img_set: _ImageSet
+
+
+class _Labeled(_Query):
+    target_hard: ImageName
+
+
+def read(root: Path, split: str, _folders: Folders, on_defect: OnDefect) -> Split:
+    """One query set; the gallery is the whole split, empty in train.
+
+    The split file's paths start from the root or its img_raw/.
+    Raises DataError if the annotations are missing, damaged or contradictory.
     """
     root = find_root(root, "cirr_dataset", ("cirr/captions", "captions"), REMEDY)
     source = _annotations(root, "captions") / f"cap.rc2.{split}.json"
     listing = _annotations(root, "image_splits") / f"split.rc2.{split}.json"
     paths = read_name_paths(listing, remedy=REMEDY)
-    records = read_records(source, remedy=REMEDY, on_defect=on_defect)
     first: dict[int, str] = {}
-    triplets = each(records, lambda record: _triplet(record, split, first), on_defect)
-    triplets = known_alone(source, triplets, paths, str(listing), on_defect)
-    folder = images or _image_root(root, split)
+
+    def convert(record: _Query, where: str) -> Triplet:
+        target = record.target_hard if isinstance(record, _Labeled) else None
+        members = tuple(dict.fromkeys(record.img_set.members))
+        if split == "val" and target not in members:
+            raise DataError(f"target {target!r} is not among img_set.members", where=where, remedy=FIX_FILE)
+        if (other := first.setdefault(record.pairid, where)) != where:
+            raise DataError(f"pairid {record.pairid} is already used by {other}", where=where, remedy=FIX_FILE)
+        return Triplet(record.reference, target, (record.caption,), record.pairid, members)
+
+    model = _Query if split == "test1" else _Labeled
+    triplets = read_records(source, model, convert, remedy=REMEDY, on_defect=on_defect)
+    triplets = keep_listed(source, triplets, Triplet.images, paths, str(listing), on_defect)
+    images = _image_root(root, split)
     part = QuerySet(NAME, triplets, () if split == "train" else tuple(paths))
-    return make_split(NAME, split, [part], lambda name: folder / paths[name])
-
-
-def _triplet(record: Record, split: str, first: dict[int, str]) -> Triplet:
-    """The triplet of `record`; `first` remembers where each pair was."""
-    target = None if split == "test1" else record.image("target_hard")
-    members = record.inner("img_set").images("members")
-    if split == "val" and target not in members:
-        raise DataError(f"target {target!r} is not among img_set.members", where=record.where, remedy=MEND)
-    pair = record.number("pairid")
-    triplet = Triplet(record.image("reference"), target, (record.text("caption"),), pair, members)
-    if (other := first.setdefault(pair, record.where)) != record.where:
-        raise DataError(f"pairid {pair} is taken already by {other}", where=record.where, remedy=MEND)
-    return triplet
+    return make_split(NAME, split, [part], lambda name: (images / paths[name],))
 
 
 def _annotations(root: Path, kind: str) -> Path:
@@ -53,3 +66,14 @@ def _annotations(root: Path, kind: str) -> Path:
 def _image_root(root: Path, split: str) -> Path:
     places = (root, root / "img_raw", root / "cirr", root / "cirr" / "img_raw")
     return next((place for place in places if is_folder(place / IMAGE_FOLDERS[split])), root)
+
+
+CIRR = DataSet(
+    name=NAME,
+    root="data/cirr_dataset",
+    read=read,
+    splits=tuple(IMAGE_FOLDERS),
+    protocols={"original": CIRR_VAL},
+    published={"train": Published(28_225), "val": Published(4_181, 2_297), "test1": Published(4_148, 2_315)},
+    submission=Submission(command="submit-cirr", split="test1"),
+)

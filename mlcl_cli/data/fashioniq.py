@@ -2,54 +2,79 @@
 
 from pathlib import Path
 
-from mlcl_cli.data.annotations import OnDefect, Record, each, read_names, read_records, refuse
-from mlcl_cli.data.layout import find_root, images_by_stem, known_alone, make_split, scan
+from pydantic import field_validator
+
+from mlcl_cli.data.annotations import ImageName, OnDefect, Record, Text, read_names, read_records
+from mlcl_cli.data.definition import DataSet, Folders, Published
+from mlcl_cli.data.layout import find_root, images_by_stem, keep_listed, make_split, scan
+from mlcl_cli.data.protocols import FASHIONIQ_ORIGINAL, FASHIONIQ_VAL
 from mlcl_cli.data.records import QuerySet, Split, Triplet
-from mlcl_cli.errors import DataError
 
 NAME = "fashioniq"
 CATEGORIES = ("dress", "shirt", "toptee")
 SPLITS = ("train", "val", "test")
 REMEDY = "Set roots.fashioniq to the folder that holds captions/, image_splits/ and images/"
-CAPTIONS = 2
 
 
-def read(root: Path, split: str, images: Path | None = None, on_defect: OnDefect = refuse) -> Split:
-    """One query set a category; its gallery is the category's whole split, none in train.
+class _Query(Record):
+    candidate: ImageName
+    captions: list[Text]
 
-    `images` is the image folder, by default `<root>/images`. A name without a file is given the path it should have.
-    Raises DataError where the annotations are missing, damaged or disagree.
+    @field_validator("captions")
+    @classmethod
+    def _two(cls, captions: list[str]) -> list[str]:
+        if len(captions) != 2:
+            raise ValueError(f"expected 2 captions, got {len(captions)}; either may be blank")
+        return captions
+
+
+class _Labeled(_Query):
+    target: ImageName
+
+
+def _triplet(record: _Query, _where: str) -> Triplet:
+    target = record.target if isinstance(record, _Labeled) else None
+    return Triplet(record.candidate, target, tuple(record.captions), texts=joined_or_alone(*record.captions))
+
+
+def joined_or_alone(first: str, second: str) -> tuple[str, ...]:
+    """Query texts: both captions joined, in either order, or one of them (METHOD.md, Section 6).
+
+    They are equally likely in training; validation takes the first. Punctuation at the ends is stripped.
+    """
+    a, b = (caption.strip(".?, ") for caption in (first, second))
+    return (
+        f"{a.capitalize()} and {b}",
+        f"{b.capitalize()} and {a}",
+        a.capitalize(),
+        b.capitalize(),
+    )
+
+
+def read(root: Path, split: str, _folders: Folders, on_defect: OnDefect) -> Split:
+    """One query set per category; its gallery is the category's whole split, empty in train.
+
+    A name without a file is given the path it should have.
+    Raises DataError if the annotations are missing, damaged or contradictory.
     """
     root = find_root(root, "fashionIQ_dataset", ("captions",), REMEDY)
     listed = _listed(root, split)
-    known = set[str]().union(*listed.values())
+    in_any_split = set[str]().union(*listed.values())
+    model = _Query if split == "test" else _Labeled
     sets = []
     for category in CATEGORIES:
         names = listed[category, split]
         source = root / "captions" / f"cap.{category}.{split}.json"
-        records = read_records(source, remedy=REMEDY, on_defect=on_defect)
-        triplets = each(records, lambda record: _triplet(record, split), on_defect)
-        triplets = known_alone(source, triplets, known, f"any file of {root / 'image_splits'}", on_defect)
+        triplets = read_records(source, model, _triplet, remedy=REMEDY, on_defect=on_defect)
+        everywhere = f"any file of {root / 'image_splits'}"
+        triplets = keep_listed(source, triplets, Triplet.images, in_any_split, everywhere, on_defect)
         if split == "val":
-            listing = f"the gallery, {_split_file(root, category, split)}"
-            targets = [Triplet(triplet.target, None, ()) for triplet in triplets if triplet.target is not None]
-            there = {target.reference for target in known_alone(source, targets, set(names), listing, on_defect)}
-            triplets = tuple(triplet for triplet in triplets if triplet.target in there)
+            gallery = f"the gallery, {_split_file(root, category, split)}"
+            triplets = keep_listed(source, triplets, lambda t: (t.target or "",), set(names), gallery, on_defect)
         sets.append(QuerySet(category, triplets, () if split == "train" else names))
-    folder = images or root / "images"
-    files = _image_files(folder)
-    return make_split(NAME, split, sets, lambda name: files.get(name, folder / f"{name}.jpg"))
-
-
-def _triplet(record: Record, split: str) -> Triplet:
-    captions = record.texts("captions")
-    if len(captions) != CAPTIONS:
-        raise DataError(
-            f"holds {len(captions)} captions, not {CAPTIONS}",
-            where=f"{record.where}, field captions",
-            remedy="Every FashionIQ triplet has two; either may be blank",
-        )
-    return Triplet(record.image("candidate"), None if split == "test" else record.image("target"), captions)
+    folder = root / "images"
+    files = images_by_stem([folder, *(folder / category for category in CATEGORIES)])
+    return make_split(NAME, split, sets, lambda name: files.get(name, (folder / f"{name}.jpg",)))
 
 
 def _split_file(root: Path, category: str, split: str) -> Path:
@@ -67,10 +92,11 @@ def _listed(root: Path, split: str) -> dict[tuple[str, str], tuple[str, ...]]:
     }
 
 
-def _image_files(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The files of each name, the one that counts first."""
-    files: dict[str, tuple[Path, ...]] = {}
-    for place in (folder, *(folder / category for category in CATEGORIES)):
-        for stem, found in images_by_stem(place).items():
-            files[stem] = (*files.get(stem, ()), *found)
-    return files
+FASHIONIQ = DataSet(
+    name=NAME,
+    root="data/fashionIQ_dataset",
+    read=read,
+    splits=SPLITS,
+    protocols={"original": FASHIONIQ_ORIGINAL, "val": FASHIONIQ_VAL},
+    published={"train": Published(18_000), "val": Published(6_016, 15_536), "test": Published(6_118, 15_538)},
+)

@@ -1,33 +1,33 @@
 """Where a data set's files lie, and what its annotations must agree on."""
 
 import os
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlcl_cli.data.annotations import MEND, OnDefect, refuse
+from mlcl_cli.data.annotations import FIX_FILE, OnDefect
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import DataError, some
 
-ENDINGS = ("jpg", "jpeg", "png")
+EXTENSIONS = (".jpg", ".jpeg", ".png")
 
 
 def find_root(root: Path, inner: str, marks: Sequence[str], remedy: str) -> Path:
-    """`root`, or `root/inner` where the data lies one level down: whichever holds one of the folders `marks`.
+    """`root`, or `root/inner` if the data lies one level down: whichever holds one of the folders `marks`.
 
-    Raises DataError where `root` does not exist or has another layout, saying what it holds instead.
+    Raises DataError if `root` does not exist or has another layout, saying what it holds instead.
     """
-    there = scan(root, remedy)
+    entries = scan(root, remedy)
     for folder in (root, root / inner):
         if any(is_folder(folder / mark) for mark in marks):
             return folder
-    sought = " nor ".join(f"{mark}/" for mark in (*marks, f"{inner}/{marks[0]}"))
-    held = some(sorted(entry.name for entry in there)) or "nothing"
-    raise DataError(f"holds neither {sought}, but {held}", where=root, remedy=remedy)
+    *others, last = (f"{mark}/" for mark in (*marks, f"{inner}/{marks[0]}"))
+    contents = some(sorted(entry.name for entry in entries)) or "nothing"
+    raise DataError(f"expected {', '.join(others)} or {last}, found {contents}", where=root, remedy=remedy)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether `path` is a folder; one that may not be looked at is none."""
+    """Whether `path` is a folder; False if that cannot be determined."""
     try:
         return path.is_dir()
     except OSError:
@@ -35,7 +35,7 @@ def is_folder(path: Path) -> bool:
 
 
 def scan(folder: Path, remedy: str) -> list["os.DirEntry[str]"]:
-    """The entries of `folder`. Raises DataError where it does not exist or cannot be listed."""
+    """The entries of `folder`. Raises DataError if it does not exist or cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -45,52 +45,49 @@ def scan(folder: Path, remedy: str) -> list["os.DirEntry[str]"]:
         raise DataError(f"cannot be listed ({error.strerror})", where=folder, remedy=remedy) from error
 
 
-def images_by_stem(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The image files of `folder` by name without ending, none if there is no such folder.
+def images_by_stem(folders: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
+    """The image files by name without extension, the one that is used first: by folder, then by extension.
 
-    Files that differ in their ending alone are in the order of `ENDINGS`. Raises DataError as `scan` does.
+    Raises DataError like `scan`; a folder that does not exist has no images.
     """
-    if not is_folder(folder):
-        return {}
-    files = [entry.name for entry in scan(folder, "Permit reading it")]
-    endings = [(name, *name.rpartition(".")[::2]) for name in files]
-    images = [(ENDINGS.index(end.lower()), name, stem) for name, stem, end in endings if end.lower() in ENDINGS]
-    found: dict[str, tuple[Path, ...]] = {}
-    for _, name, stem in sorted(images):
-        found[stem] = (*found.get(stem, ()), folder / name)
-    return found
+    by_stem: dict[str, tuple[Path, ...]] = {}
+    for folder in filter(is_folder, folders):
+        files = [folder / entry.name for entry in scan(folder, "Make it readable")]
+        ranks = {path: EXTENSIONS.index(end) for path in files if (end := path.suffix.lower()) in EXTENSIONS}
+        for path in sorted(ranks, key=lambda path: (ranks[path], path.name)):
+            by_stem[path.stem] = (*by_stem.get(path.stem, ()), path)
+    return by_stem
 
 
-def known_alone(
-    source: Path, triplets: Sequence[Triplet], known: Container[str], listing: str, on_defect: OnDefect = refuse
+def keep_listed(
+    source: Path,
+    triplets: Sequence[Triplet],
+    names_of: Callable[[Triplet], Iterable[str]],
+    listed: Container[str],
+    listing: str,
+    on_defect: OnDefect,
 ) -> tuple[Triplet, ...]:
-    """The triplets, in the order of `source`, all of whose images are in `known`.
+    """The triplets of the file `source` whose `names_of` are all listed, in order.
 
-    Where some are not, a DataError that tells all of their images goes to `on_defect`.
+    If some are not, one DataError that names all of the missing images goes to `on_defect`.
     """
-    strays: dict[str, int] = {}
-    kept = []
+    missing: dict[str, int] = {}
     for number, triplet in enumerate(triplets, 1):
-        names = [name for name in (triplet.reference, triplet.target, *triplet.members) if name is not None]
-        missing = [name for name in names if name not in known]
-        for name in missing:
-            strays.setdefault(name, number)
-        if not missing:
-            kept.append(triplet)
-    if strays:
-        first = some([f"{name!r} (record {number})" for name, number in strays.items()])
-        count = "1 image is" if len(strays) == 1 else f"{len(strays):,} images are"
-        on_defect(DataError(f"{count} not in {listing}: {first}", where=source, remedy=MEND))
-    return tuple(kept)
+        for name in names_of(triplet):
+            if name not in listed:
+                missing.setdefault(name, number)
+    if not missing:
+        return tuple(triplets)
+    first = some([f"{name!r} (record {number})" for name, number in missing.items()])
+    count = "1 image is" if len(missing) == 1 else f"{len(missing):,} images are"
+    on_defect(DataError(f"{count} not in {listing}: {first}", where=source, remedy=FIX_FILE))
+    return tuple(triplet for triplet in triplets if not any(name in missing for name in names_of(triplet)))
 
 
-def make_split(
-    dataset: str, name: str, sets: Sequence[QuerySet], files_of: Callable[[str], Path | tuple[Path, ...]]
-) -> Split:
+def make_split(dataset: str, name: str, sets: Sequence[QuerySet], files_of: Callable[[str], tuple[Path, ...]]) -> Split:
     """The split with the path of every image that its sets name; of several files, the first."""
     split = Split(dataset, name, tuple(sets), {})
     members = (member for triplet in split.triplets for member in triplet.members)
     files = {image: files_of(image) for image in (*split.images(), *members)}
-    several = {image: found for image, found in files.items() if isinstance(found, tuple)}
-    paths = {image: found[0] if isinstance(found, tuple) else found for image, found in files.items()}
-    return replace(split, paths=paths, others={image: found[1:] for image, found in several.items() if found[1:]})
+    paths = {image: places[0] for image, places in files.items()}
+    return replace(split, paths=paths, others={image: places[1:] for image, places in files.items() if places[1:]})

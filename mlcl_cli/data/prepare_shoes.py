@@ -3,11 +3,12 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from mlcl_cli.atomic_files import write_files
-from mlcl_cli.data.annotations import Record, image_name, read_records, read_text
+from pydantic import Field
+
+from mlcl_cli.data.annotations import ImageName, Record, Text, image_name, read_records, read_text
+from mlcl_cli.data.definition import Folders, Prepared
 from mlcl_cli.data.layout import scan
 from mlcl_cli.errors import DataError, some
 from mlcl_cli.progress import Progress
@@ -17,77 +18,63 @@ logger = logging.getLogger(__name__)
 NAME_LISTS = {"train": "train_im_names.txt", "val": "eval_im_names.txt"}
 CAPTIONS = "relative_captions_shoes.json"
 REMEDY = "Set shoes.images and shoes.annotations to where the raw download lies"
-DEEPEST = 4  # one folder more than any known layout: an end to folders that link to their own parents
+MAX_DEPTH = 4  # one folder more than any known layout: an end to folders that link to their own parents
 
 
-@dataclass(frozen=True)
-class PreparedShoes:
-    """What was written: counts by split, and how many triplets were dropped or have target = reference."""
+class ShoesRecord(Record):
+    """A triplet, raw or prepared."""
 
-    images: Mapping[str, int]
-    triplets: Mapping[str, int]
-    target_is_reference: int
-    files: tuple[Path, ...]
+    target: ImageName = Field(alias="ImageName")
+    reference: ImageName = Field(alias="ReferenceImageName")
+    caption: Text = Field(alias="RelativeCaption")
 
 
-def prepare_shoes(images: Path, annotations: Path, output: Path, progress: Progress) -> PreparedShoes:
-    """Writes split.train.json, split.val.json, triplet.train.json and triplet.val.json into `output`, all or none.
+def prepare_shoes(root: Path, folders: Folders, progress: Progress) -> Prepared:
+    """The content of split.train.json, split.val.json, triplet.train.json and triplet.val.json in `root`/annotations.
 
-    `images` and `annotations` are the raw download's folders; paths are written relative to `images`. Triplets whose
+    `folders` holds the raw download's "images" and "annotations"; paths are relative to the images. Triplets whose
     images are not both in one split are dropped and counted.
-    Raises DataError where the download is damaged, a listed name has no file, a name is in both lists, or a split
-    would have no triplet; MachineError where `output` cannot be written. Nothing is written then.
+    Raises DataError if the download is damaged, a listed name has no file, a name is in both lists, or a split would
+    have no triplet.
     """
-    prepared, contents = read_raw_shoes(images, annotations, output, progress)
-    write_files(contents)
-    return prepared
-
-
-def read_raw_shoes(
-    images: Path, annotations: Path, output: Path, progress: Progress
-) -> tuple[PreparedShoes, dict[Path, bytes]]:
-    """What `prepare_shoes` would return, and the content of each file that it would write. Writes nothing.
-
-    Raises DataError as `prepare_shoes` does.
-    """
+    annotations, output = folders["annotations"], root / "annotations"
     lists = {split: _listed_names(annotations / file) for split, file in NAME_LISTS.items()}
     if both := sorted(set(lists["train"]) & set(lists["val"])):
         raise DataError(
-            f"lists images that {NAME_LISTS['train']} lists too ({len(both):,}): {some(both)}",
+            f"lists images that are also in {NAME_LISTS['train']} ({len(both):,}): {some(both)}",
             where=annotations / NAME_LISTS["val"],
             remedy="Validation images must not be trained on; take the name lists from the original download",
         )
-    records = read_records(annotations / CAPTIONS, remedy=REMEDY)
-    paths = _find_files(images, [*lists["train"], *lists["val"]], progress)
-    split_of = {name: split for split, names in lists.items() for name in names}
-    triplets: dict[str, list[dict[str, str]]] = {split: [] for split in lists}
-    for target, reference, caption in map(_raw_triplet, records):
-        split = split_of.get(target)
-        if split is not None and split == split_of.get(reference):
-            row = {"ImageName": paths[target], "ReferenceImageName": paths[reference], "RelativeCaption": caption}
-            triplets[split].append(row)
-    for split, rows in triplets.items():
-        if not rows:
-            raise DataError(
-                f"no triplet has both of its images in {split}", where=annotations / CAPTIONS, remedy=REMEDY
-            )
-    contents: dict[Path, bytes] = {
-        output / f"split.{split}.json": _lines([paths[name] for name in names]) for split, names in lists.items()
-    }
-    contents |= {output / f"triplet.{split}.json": _lines(rows) for split, rows in triplets.items()}
-    kept = [row for rows in triplets.values() for row in rows]
-    counts = {split: len(rows) for split, rows in triplets.items()}
-    prepared = PreparedShoes(
+    records = read_records(annotations / CAPTIONS, ShoesRecord, lambda record, _: record, remedy=REMEDY)
+    paths = _find_files(folders["images"], [*lists["train"], *lists["val"]], progress)
+    kept = {split: _both_in(names, records) for split, names in lists.items()}
+    contents: dict[Path, bytes] = {}
+    for split, names in lists.items():
+        if not kept[split]:
+            what = f"no triplet has both of its images in {split}"
+            raise DataError(what, where=annotations / CAPTIONS, remedy=REMEDY)
+        contents[output / f"split.{split}.json"] = _lines([paths[name] for name in names])
+    for split, triplets in kept.items():
+        contents[output / f"triplet.{split}.json"] = _lines([_with_paths(record, paths) for record in triplets])
+    counts = {split: len(triplets) for split, triplets in kept.items()}
+    return Prepared(
         images={split: len(names) for split, names in lists.items()},
-        triplets=counts | {"dropped": len(records) - len(kept)},
-        target_is_reference=sum(row["ImageName"] == row["ReferenceImageName"] for row in kept),
-        files=tuple(contents),
+        triplets=counts | {"dropped": len(records) - sum(counts.values())},
+        target_is_reference=sum(
+            paths[record.target] == paths[record.reference] for triplets in kept.values() for record in triplets
+        ),
+        contents=contents,
     )
-    return prepared, contents
 
 
-def _raw_triplet(record: Record) -> tuple[str, str, str]:
-    return record.image("ImageName"), record.image("ReferenceImageName"), record.text("RelativeCaption")
+def _both_in(names: Sequence[str], records: Sequence[ShoesRecord]) -> list[ShoesRecord]:
+    listed = set(names)
+    return [record for record in records if {record.target, record.reference} <= listed]
+
+
+def _with_paths(record: ShoesRecord, paths: Mapping[str, str]) -> dict[str, str]:
+    by_path = {"target": paths[record.target], "reference": paths[record.reference]}
+    return record.model_copy(update=by_path).model_dump(by_alias=True)
 
 
 def _listed_names(path: Path) -> tuple[str, ...]:
@@ -102,39 +89,39 @@ def _listed_names(path: Path) -> tuple[str, ...]:
 
 
 def _find_files(images: Path, names: Sequence[str], progress: Progress) -> dict[str, str]:
-    found: dict[str, list[str]] = {name: [] for name in names}
+    places: dict[str, list[str]] = {name: [] for name in names}
     with progress.bar("Looking for the images", len(names)) as advance:
         for name, path in _walk(images):
-            if name in found:
-                advance(not found[name])
-                found[name].append(path)
-    if missing := [name for name in names if not found[name]]:
+            if name in places:
+                advance(not places[name])
+                places[name].append(path)
+    if missing := [name for name in names if not places[name]]:
         raise DataError(
-            f"{len(missing):,} of {len(names):,} listed images have no file: {some(missing)}",
+            f"{len(missing):,} of {len(names):,} listed images are missing: {some(missing)}",
             where=images,
-            remedy="Download them again, or set shoes.images to what holds womens/, attributedata/ or womens_*/",
+            remedy="Download them again, or set shoes.images to the folder of womens/, attributedata/ or womens_*/",
         )
-    twice = [name for name in names if len(found[name]) > 1]
-    if twice:
-        example = min(found[twice[0]])
-        count = "1 listed image lies" if len(twice) == 1 else f"{len(twice):,} listed images lie"
-        logger.warning(f"{count} in several folders; the first in path order is taken, as {example}")
-    return {name: image_name(min(places), str(images)) for name, places in found.items()}
+    several = [name for name in names if len(places[name]) > 1]
+    if several:
+        example = min(places[several[0]])
+        count = "1 listed image is" if len(several) == 1 else f"{len(several):,} listed images are"
+        logger.warning(f"{count} in more than one folder; using the first in path order, such as {example}")
+    return {name: image_name(min(paths), str(images)) for name, paths in places.items()}
 
 
 def _walk(folder: Path, below: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Name and path of every file, in the file system's order; a link that leads nowhere is none."""
+    """Name and path of every file, in the file system's order; broken links are skipped."""
     for entry in scan(folder, REMEDY):
         try:
             is_folder, is_file = entry.is_dir(), entry.is_file()
         except OSError:
             continue
-        if is_folder and depth < DEEPEST:
+        if is_folder and depth < MAX_DEPTH:
             yield from _walk(folder / entry.name, f"{below}{entry.name}/", depth + 1)
         elif is_file:
             yield entry.name, below + entry.name
 
 
 def _lines(values: Sequence[object]) -> bytes:
-    """JSON with one value a line: small, and a difference shows where it is."""
+    """JSON with one value per line: small, and a diff shows where it differs."""
     return ("[\n" + ",\n".join(json.dumps(value, ensure_ascii=False) for value in values) + "\n]\n").encode()

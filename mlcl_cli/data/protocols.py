@@ -1,7 +1,7 @@
 """The validation protocols and their metrics (METHOD.md, Sections 8.2 and 8.4)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from statistics import fmean, harmonic_mean
 
@@ -62,9 +62,11 @@ class Protocol:
         """The name for display, which says where the gallery is pruned."""
         return protocol_label(self.name, pruned=self.pruned)
 
+    used_images_only: bool = False
+
 
 FASHIONIQ_ORIGINAL = Protocol("fashioniq-original", (10, 50), False, ("average/recall",), averages)
-FASHIONIQ_VAL = Protocol("fashioniq-val", (10, 50), False, ("average/recall",), averages)
+FASHIONIQ_VAL = replace(FASHIONIQ_ORIGINAL, name="fashioniq-val", used_images_only=True)
 SHOES = Protocol("shoes", (1, 10, 50), True, ("recall_mean",), recall_mean)
 CIRR_VAL = Protocol(
     "cirr-val", (1, 5, 10, 50), True, ("arithmetic_mean", "harmonic_mean", "geometric_mean"), three_means, (1, 2, 3)

@@ -1,6 +1,6 @@
 """The one record type that every data set is read into; downstream code never asks which data set it is."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,8 @@ class Triplet:
     """A reference image, a modifier and the target image, by image name.
 
     `captions` are the modifiers as annotated: two in FashionIQ, one elsewhere. `target` is None in a test split.
-    `pair_id` and `members` (the distinct names of the image set, reference included) are CIRR's.
+    `pair_id` and `members` (the distinct names of the image set, reference included) are CIRR's. `texts` are the query
+    texts that follow from the captions, which are the default: training draws one of them, all equally likely.
     """
 
     reference: str
@@ -18,6 +19,25 @@ class Triplet:
     captions: tuple[str, ...]
     pair_id: int | None = None
     members: tuple[str, ...] = ()
+    # Out of `repr` and `==`: they follow from the captions, and a run's identity is made of `repr`.
+    texts: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            object.__setattr__(self, "texts", self.captions)
+
+    @property
+    def query_text(self) -> str:
+        """The text of the query in validation and test."""
+        return self.texts[0]
+
+    def pair(self) -> tuple[str, ...]:
+        """The reference, and the target where it is known."""
+        return (self.reference,) if self.target is None else (self.reference, self.target)
+
+    def images(self) -> tuple[str, ...]:
+        """All image names: the pair and the members."""
+        return (*self.pair(), *self.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +53,7 @@ class QuerySet:
 class Split:
     """One split of a data set. `paths` holds the file of every image named in `sets`, whether it exists or not.
 
-    `others` holds further files that an image's name fits; they are not used.
+    `others` holds further files with the same name; they are not used.
     """
 
     dataset: str
@@ -49,7 +69,7 @@ class Split:
 
     def triplet_images(self) -> tuple[str, ...]:
         """The distinct names of references and targets, in order of first use."""
-        return tuple(dict.fromkeys(name for triplet in self.triplets for name in _names(triplet)))
+        return tuple(dict.fromkeys(name for triplet in self.triplets for name in triplet.pair()))
 
     def images(self) -> tuple[str, ...]:
         """The distinct names of gallery, references and targets, gallery first."""
@@ -61,15 +81,9 @@ class Split:
         parts = (
             QuerySet(
                 part.name,
-                tuple(triplet for triplet in part.triplets if not any(name in bad for name in _names(triplet))),
+                tuple(triplet for triplet in part.triplets if not any(name in bad for name in triplet.pair())),
                 tuple(name for name in part.gallery if name not in bad),
             )
             for part in self.sets
         )
         return replace(self, sets=tuple(parts))
-
-
-def _names(triplet: Triplet) -> Iterator[str]:
-    yield triplet.reference
-    if triplet.target is not None:
-        yield triplet.target

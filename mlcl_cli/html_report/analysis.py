@@ -108,7 +108,7 @@ def analyze(
         QueryResult(
             set_name=query_set.name,
             triplet=triplet,
-            caption=evaluation.caption_of(triplet),
+            caption=triplet.query_text,
             rank=_rank(ranks[query_set.name].gallery, row),
             subset_rank=_rank(ranks[query_set.name].subset, row),
             part_ranks={name: _rank(part[query_set.name].gallery, row) for name, part in by_part.items()},

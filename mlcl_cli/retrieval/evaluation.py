@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mlcl_cli.data.protocols import Protocol, summarize
-from mlcl_cli.data.records import QuerySet, Split, Triplet
+from mlcl_cli.data.records import QuerySet, Split
 from mlcl_cli.features.bank import Table
 from mlcl_cli.models.combiner import Combiner, InferenceWeights, Level
 from mlcl_cli.retrieval.metrics import recalls
@@ -98,8 +98,8 @@ class Evaluation:
     The names are looked up once: a validation after every epoch is gathers and products.
     """
 
-    def __init__(self, split: Split, protocol: Protocol, caption_of: Callable[[Triplet], str]) -> None:
-        self.split, self.protocol, self.caption_of = split, protocol, caption_of
+    def __init__(self, split: Split, protocol: Protocol) -> None:
+        self.split, self.protocol = split, protocol
         self._rows: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
         self._sets: list[IndexedSet] = []
 
@@ -157,7 +157,7 @@ class Evaluation:
         return IndexedSet(
             gallery=images.index(part.gallery),
             references=images.index([triplet.reference for triplet in part.triplets]),
-            captions=texts.index([self.caption_of(triplet) for triplet in part.triplets]),
+            captions=texts.index([triplet.query_text for triplet in part.triplets]),
             targets=torch.tensor(targets).to(device) if len(targets) == len(part.triplets) else None,
             excluded=excluded,
             members=members,

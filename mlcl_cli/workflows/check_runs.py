@@ -11,68 +11,71 @@ from mlcl_cli.runs.checkpoints import SUFFIX, load_checkpoint, require_probe
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import list_runs
 from mlcl_cli.workflows.base_clip import BaseClip
+from mlcl_cli.workflows.check_scope import Scope
 from mlcl_cli.workflows.checkpoint_selection import require_base
-from mlcl_cli.workflows.findings import CheckResult
+from mlcl_cli.workflows.findings import Findings, Looked, error, note, raised
 from mlcl_cli.workflows.train import plan_of
 
-COMBINING = ("evaluate", "submit-cirr")
-STAGES = {"finetune": "finetune", "train-combiner": "combiner"}
+COMBINER = "combiner"
+# The stage that each training command runs.
+STAGES = {"finetune": "finetune", "train-combiner": COMBINER}
 
 
-def examine_batches(profile: Profile, splits: Sequence[Split], bad: Container[Path], result: CheckResult) -> None:
+def check_batches(scope: Scope, splits: Sequence[Split], bad: Container[Path]) -> Findings:
     """Batches larger than the training split, and splits of which nothing is left without `bad` images."""
     for whole in splits:
         split = whole
-        if profile.bad_images == "drop":
+        if scope.profile.bad_images == "drop":
             split = whole.without({name for name in whole.images() if whole.paths[name] in bad})
         for part in split.sets if split != whole else ():
             if not part.triplets:
                 what = f"nothing is left of {part.name} without its bad images"
-                commands = [c for c in result.needing([split.name]) if c != "submit-cirr"]
-                result.add("images", "error", split.name, what, "Download the images again", commands)
+                commands = [command for command in scope.readers(split.name) if command != scope.submission]
+                yield error("images", split.name, what, "Download the images again", commands)
         for command, stage in STAGES.items():
-            if split.name != "train" or command not in result.needing():
+            if split.name != "train" or command not in scope.reads:
                 continue
             try:
-                plan_of(profile, stage).steps(len(split.triplets))
-            except UsageError as error:
-                result.add("batches", "error", f"{stage}.batch_size", error.what, error.remedy, [command])
+                plan_of(scope.profile, stage).steps(len(split.triplets))
+            except UsageError as problem:
+                yield error("batches", f"{stage}.batch_size", problem.what, problem.remedy, [command])
 
 
-def examine_checkpoints(profile: Profile, result: CheckResult) -> None:
+def check_checkpoints(scope: Scope) -> Findings:
     """Damaged runs and checkpoints, and whether `clip.checkpoint` fits `clip.model`.
 
-    A damaged `run.json` is a note where its stage has other runs: commands skip it.
+    A damaged `run.json` is a note if its stage has other runs: commands skip it.
     """
-    users = {"finetune": result.needing(), "combiner": [c for c in result.needing() if c in COMBINING]}
+    profile = scope.profile
+    # Every command can start from a tuned CLIP; a combiner is of no use in training.
+    users = {stage: [*scope.reads] for stage in STAGES.values()}
+    users[COMBINER] = [command for command in scope.reads if command not in STAGES]
     paths = {path: users[stage] for stage in users for path in (profile.workspace / stage).glob(f"*/*{SUFFIX}")}
     if isinstance(profile.clip.checkpoint, Path):
-        paths[profile.clip.checkpoint] = result.needing()
+        paths[profile.clip.checkpoint] = [*scope.reads]
     runs = list_runs(profile.workspace)
-    sound = {run.stage for run in runs if run.problem is None}
+    usable = {run.stage for run in runs if run.problem is None}
     for run in runs:
-        if (problem := run.problem) is None:
-            continue
-        if run.stage in sound:
-            result.add("checkpoints", "note", problem.where, problem.what, problem.remedy)
-        else:
-            result.add("checkpoints", "error", problem.where, problem.what, problem.remedy, users[run.stage])
+        if run.problem is not None and run.stage in usable:
+            yield note("checkpoints", run.problem.where, run.problem.what, run.problem.remedy)
+        elif run.problem is not None:
+            yield raised("checkpoints", run.problem, users[run.stage])
     for path, commands in sorted(paths.items()):
         try:
-            _examine(profile, path)
-        except DataError as error:
-            result.add("checkpoints", "error", error.where, error.what, error.remedy, commands)
+            _require_usable(profile, path)
+        except DataError as problem:
+            yield raised("checkpoints", problem, commands)
     combiners = [run for run in runs if run.kind is Kind.COMBINER and run.problem is None]
     trained = any(run.summary.dataset == profile.dataset for run in combiners)
     lacking = "" if trained else "; evaluate needs a trained combiner, or --combining-function sum"
-    result.looked["checkpoints"] = f"{len(paths):,}{lacking}"
+    yield Looked("checkpoints", f"{len(paths):,}{lacking}")
 
 
-def _examine(profile: Profile, path: Path) -> None:
-    given = path == profile.clip.checkpoint
-    checkpoint = load_checkpoint(path, Kind.CLIP if given else None)
+def _require_usable(profile: Profile, path: Path) -> None:
+    is_given = path == profile.clip.checkpoint
+    checkpoint = load_checkpoint(path, Kind.CLIP if is_given else None)
     require_probe(checkpoint)
-    if not given or needs_download(profile.clip.model):
+    if not is_given or needs_download(profile.clip.model):
         return
     try:
         base = BaseClip(profile.clip.model)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from mlcl_cli.atomic_files import write_file
-from mlcl_cli.data.datasets import protocol_of
+from mlcl_cli.data.datasets import DATASETS, protocol_of
 from mlcl_cli.data.protocols import chance
 from mlcl_cli.demo.catalog import WRITERS, draw_catalog, profile_text
 from mlcl_cli.demo.small_clip import SIZE, train_small_clip
@@ -91,14 +91,14 @@ def _pipeline(dataset: str, profile: Path, run: RunCommand) -> dict[str, float]:
     def mlcl(*command: str) -> Mapping[str, object]:
         return run([*command, "--profile", str(profile)])
 
-    if dataset == "shoes":
-        mlcl("prepare-shoes")
+    if preparation := DATASETS[dataset].preparation:
+        mlcl(preparation.command)
     mlcl("finetune", "--encoder", "text")
     mlcl("finetune", "--encoder", "image")
     mlcl("train-combiner")
     results = {name: EvaluateOutput.model_validate(mlcl("evaluate", "--combining-function", name)) for name in COLUMNS}
-    if dataset == "cirr":
-        mlcl("submit-cirr")
+    if submission := DATASETS[dataset].submission:
+        mlcl(submission.command)
     protocol = protocol_of(dataset)
     metric = protocol.bests[0]
     gallery = results["combiner"].gallery

@@ -80,6 +80,5 @@ def _as_csv(evaluation: Evaluation, ranks: Mapping[str, Ranks]) -> bytes:
         both = ranks[part.name]
         for row, triplet in enumerate(part.triplets):
             cells = [None if of is None or of[row] == UNRANKED else int(of[row]) for of in (both.gallery, both.subset)]
-            caption = evaluation.caption_of(triplet)
-            writer.writerow((part.name, triplet.pair_id, triplet.reference, triplet.target, caption, *cells))
+            writer.writerow((part.name, triplet.pair_id, triplet.reference, triplet.target, triplet.query_text, *cells))
     return text.getvalue().encode()

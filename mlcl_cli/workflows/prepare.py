@@ -1,20 +1,24 @@
-"""`mlcl prepare-shoes`."""
+"""`mlcl prepare-shoes`: the step between a raw download and the annotations that the other commands read."""
 
-from typing import Any
+from collections.abc import Mapping
 
+from mlcl_cli.atomic_files import write_files
 from mlcl_cli.config import Profile
-from mlcl_cli.data.prepare_shoes import prepare_shoes
+from mlcl_cli.data.definition import Preparation
 from mlcl_cli.progress import Progress
 
 
-def prepare(profile: Profile, progress: Progress) -> dict[str, Any]:
-    """Prepares the profile's raw Shoes download; returns what `--json` prints (README, "The five commands")."""
-    output = profile.roots.shoes / "annotations"
-    prepared = prepare_shoes(profile.shoes.images, profile.shoes.annotations, output, progress)
+def prepare(profile: Profile, dataset: str, preparation: Preparation, progress: Progress) -> Mapping[str, object]:
+    """Writes all files of the preparation or none; returns what `--json` prints (README, "The five commands").
+
+    Raises DataError if the download is incomplete or damaged, MachineError if the files cannot be written.
+    """
+    prepared = preparation.prepare(profile.root_of(dataset), profile.folders_of(dataset), progress)
+    write_files(prepared.contents)
     return {
-        "command": "prepare-shoes",
+        "command": preparation.command,
         "images": dict(prepared.images),
         "triplets": dict(prepared.triplets),
         "target_is_reference": prepared.target_is_reference,
-        "files": [str(path) for path in prepared.files],
+        "files": [str(path) for path in prepared.contents],
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from mlcl_cli import __version__
 from mlcl_cli.atomic_files import require_replaceable, write_file
 from mlcl_cli.config import Profile, load_profile
+from mlcl_cli.config.schema import DATA_SECTIONS
 from mlcl_cli.errors import DataError, MlclError, StuckError, UsageError
 from mlcl_cli.formatting import counted
 from mlcl_cli.html_report.analysis import analyze
@@ -193,7 +194,7 @@ def _profile_here(run: ReportedRun, stored: Profile, here: Profile) -> Profile:
     choice = ClipChoice.from_record(run.summary.clip, here.workspace, ClipReason.RUN).with_model_at(here.clip.model)
     checkpoint = "auto" if _has_combiner(run) else _best(run)
     clip = stored.clip.model_copy(update={"model": choice.model, "checkpoint": checkpoint})
-    machine = {name: getattr(here, name) for name in ("workspace", "roots", "shoes", "workers", "device")}
+    machine = {name: getattr(here, name) for name in ("workspace", *DATA_SECTIONS, "workers", "device")}
     drop = "drop" in (stored.bad_images, here.bad_images)
     return stored.model_copy(update={**machine, "clip": clip, "bad_images": "drop" if drop else "stop"})
 
@@ -205,9 +206,7 @@ def _moved(stored: Profile, here: Profile) -> list[str]:
         f"roots.{here.dataset}": (stored.root, here.root),
         "clip.model": (stored.clip.model, here.clip.model),
     }
-    if here.dataset == "shoes":
-        places["shoes.images"] = (stored.shoes.images, here.shoes.images)
-        places["shoes.annotations"] = (stored.shoes.annotations, here.shoes.annotations)
+    places |= {f"{here.dataset}.{key}": (stored.folders[key], folder) for key, folder in here.folders.items()}
     return [part for key, (old, new) in places.items() if old != new for part in ("--set", f"{key}={new}")]
 
 

@@ -11,12 +11,12 @@ from pydantic import JsonValue
 
 from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.config import Profile
+from mlcl_cli.config.schema import DATA_SECTIONS
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError, some
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import FOLDERS, StoredRun, list_runs
 from mlcl_cli.runs.summary import SUMMARY
-from mlcl_cli.safe_reading import parse_json
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice
 from mlcl_cli.workflows.content_digests import combined, read_note
 from mlcl_cli.workflows.selection_reasons import ClipReason
@@ -24,7 +24,8 @@ from mlcl_cli.workflows.selection_reasons import ClipReason
 logger = logging.getLogger(__name__)
 
 # What may change when a run is resumed: where files are, and how the machine is used.
-FREE = ("workspace", "roots", "shoes", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
+MACHINE = ("workspace", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
+FREE = (*MACHINE, *DATA_SECTIONS)
 UNUSED_SECTION = {Kind.CLIP: "combiner", Kind.COMBINER: "finetune"}  # of the profile
 ABSENT = "nothing"
 CONTENTS = "images.json"
@@ -134,9 +135,8 @@ def _named(path: Path, kind: Kind) -> ResumableRun:
 
 
 def _changed_images(path: Path, images: Mapping[str, str]) -> list[str]:
-    try:
-        before = dict(parse_json(read_note(path)))
-    except (OSError, ValueError, TypeError, RecursionError):
+    before = read_note(path, dict[str, str])
+    if before is None:
         return []
     return [name for name in [*before, *(images.keys() - before)] if before.get(name) != images.get(name)]
 

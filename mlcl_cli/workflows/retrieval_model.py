@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcl_cli.data.captions import validation_caption
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import UsageError
 from mlcl_cli.features.bank import Table
@@ -121,8 +120,8 @@ def prepare_split(
         raise BadImagesError(list(store.bad.values()), "Fix them: the server expects an answer to every query")
     split = context.without_bad(whole, store.bad.values())
     protocol = pruned_protocol(context.protocol, whole, split)
-    evaluation = Evaluation(split, protocol, lambda triplet: validation_caption(split.dataset, triplet))
-    texts = store.texts([evaluation.caption_of(triplet) for triplet in split.triplets])
+    evaluation = Evaluation(split, protocol)
+    texts = store.texts([triplet.query_text for triplet in split.triplets])
     return PreparedSplit(context, model, evaluation, images, texts)
 
 

@@ -20,10 +20,11 @@ import torch
 from mlcl_cli import __version__
 from mlcl_cli.atomic_files import nearest_existing_parent, to_json, write_file
 from mlcl_cli.config import Profile
+from mlcl_cli.data.annotations import OnDefect, refuse
 from mlcl_cli.data.datasets import load_split, protocol_of
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
-from mlcl_cli.errors import DataError, MachineError, MlclError, StuckError, UsageError
+from mlcl_cli.errors import DataError, MachineError, MlclError, StuckError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import BadImage, BadImagesError, set_limits
@@ -133,12 +134,7 @@ class RunContext:
 
     def _read(self, name: str) -> Split:
         if name not in self._splits:
-            profile = self.profile
-            # Where the raw images are not, the reader looks beside the prepared annotations.
-            raw = profile.shoes.images
-            images = raw if profile.dataset == "shoes" and raw.is_dir() else None
-            gallery = profile.evaluate.gallery
-            self._splits[name] = load_split(profile.dataset, profile.root, name, gallery=gallery, images=images)
+            self._splits[name] = read_split(self.profile, name)
         return self._splits[name]
 
     def transform(self, encoder: Encoder) -> Transform:
@@ -194,6 +190,12 @@ class RunContext:
         return pruned
 
 
+def read_split(profile: Profile, name: str, on_defect: OnDefect = refuse) -> Split:
+    """A split of the profile's data set. Raises as `load_split` does."""
+    gallery, folders = profile.evaluate.gallery, profile.folders
+    return load_split(profile.dataset, profile.root, name, gallery=gallery, folders=folders, on_defect=on_defect)
+
+
 def _require_writable(workspace: Path) -> None:
     """A workspace that is not there yet is not made: what follows may fail, and then there is nothing to write."""
     probe = nearest_existing_parent(workspace) / f".mlcl-{secrets.token_hex(4)}"
@@ -234,16 +236,6 @@ def data_digest(split: Split) -> str:
 def pruned_protocol(protocol: Protocol, before: Split, after: Split) -> Protocol:
     """`protocol`, marked as pruned where bad images were dropped from the split."""
     return dataclasses.replace(protocol, pruned=after != before)
-
-
-def require_dataset(profile: Profile, dataset: str, command: str) -> None:
-    """Raises UsageError where `command` is for another data set than the profile's."""
-    if profile.dataset != dataset:
-        raise UsageError(
-            f"{command} is for {dataset}, and this profile's data set is {profile.dataset}",
-            where="dataset",
-            remedy=f"Set dataset: {dataset} and its root",
-        )
 
 
 @cache

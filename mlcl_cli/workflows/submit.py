@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlcl_cli.config import Profile
+from mlcl_cli.data.datasets import require_submission
 from mlcl_cli.errors import UsageError
 from mlcl_cli.progress import Progress
 from mlcl_cli.retrieval.submission import make_submissions, write_submissions
 from mlcl_cli.workflows.retrieval_model import PreparedSplit, prepare_split
-from mlcl_cli.workflows.run_context import RunContext, require_dataset
+from mlcl_cli.workflows.run_context import RunContext
+
+COMMAND = "submit-cirr"
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class SubmissionResult:
     def as_json(self) -> dict[str, object]:
         """The object that `--json` prints (README, "The five commands"; metrics: METHOD.md, Section 8.4)."""
         return {
-            "command": "submit-cirr",
+            "command": COMMAND,
             "queries": len(self.prepared.split.triplets),
             "files": [str(path) for path in self.files],
             "bytes": [path.stat().st_size for path in self.files],
@@ -42,11 +45,11 @@ def submit_cirr(
 
     A bad image is an error here whatever the profile says: the server expects an answer to every query.
     """
-    require_dataset(profile, "cirr", "submit-cirr")
+    submission = require_submission(profile.dataset, COMMAND)
     if name is not None and (not name or Path(name).name != name or name.startswith(".")):
         raise UsageError(f"{name!r} cannot be part of a file's name", where="--name", remedy="Use letters and digits")
     context = RunContext.open(profile, progress)
-    prepared = prepare_split(context, "test1", combining_function, checkpoint, complete=True)
+    prepared = prepare_split(context, submission.split, combining_function, checkpoint, complete=True)
     (queries,) = prepared.queries()
     model = prepared.model
     label = name or (model.combiner.path.parent.name if model.combiner else "") or model.combining_function

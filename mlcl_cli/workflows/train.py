@@ -10,7 +10,6 @@ import torch
 
 from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.config import Profile, dump
-from mlcl_cli.data.captions import training_captions, validation_caption
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError
@@ -211,8 +210,7 @@ def _training_data(context: RunContext, train: Split, val: Split, store: Feature
     if bad and context.profile.bad_images == "stop":
         raise BadImagesError(list(bad.values()), "Fix what is listed, or set bad_images: drop to skip it")
     kept_train, kept_val = (context.without_bad(split, bad.values()) for split in (train, val))
-    dataset = context.profile.dataset
-    rows = rows_of(kept_train.triplets, lambda triplet: training_captions(dataset, triplet))
+    rows = rows_of(kept_train.triplets, lambda triplet: triplet.texts)
     protocol = pruned_protocol(context.protocol, val, kept_val)
     return TrainingData(kept_train, kept_val, protocol, rows, images, dict(bad))
 
@@ -239,11 +237,11 @@ def _views(context: RunContext, store: FeatureStore, data: TrainingData) -> View
 
 
 def _captions(split: Split) -> list[str]:
-    return [validation_caption(split.dataset, triplet) for triplet in split.triplets]
+    return [triplet.query_text for triplet in split.triplets]
 
 
 def _evaluation(data: TrainingData) -> Evaluation:
-    return Evaluation(data.val, data.protocol, lambda triplet: validation_caption(data.val.dataset, triplet))
+    return Evaluation(data.val, data.protocol)
 
 
 def _settings(context: RunContext, stage: str, ready: TrainingSetup, images: Mapping[str, str]) -> RunSettings:

@@ -29,7 +29,7 @@ def cirr(tmp_path: Path) -> Path:
     return world(tmp_path, "cirr")
 
 
-def test_a_download_for_evaluation_alone_is_no_error(mlcl: Mlcl, cirr: Path) -> None:
+def test_a_download_for_evaluation_only_is_not_an_error(mlcl: Mlcl, cirr: Path) -> None:
     (cirr / TRAIN).unlink()
     outcome = mlcl("check", "--json")
     assert outcome.json["verdicts"] == verdicts("finetune", "train-combiner")
@@ -160,10 +160,10 @@ def test_many_gallery_names_on_one_image_are_found(mlcl: Mlcl, cirr: Path) -> No
         (dev / f"val-{number}-img0.png").unlink()
         (dev / f"val-{number}-img0.png").symlink_to(dev / "val-0-img0.png")
     shutil.copy(dev / "val-55-img0.png", dev / "val-56-img0.png")
-    told = [(finding["where"], finding["what"]) for finding in found(mlcl("check", "--json"), "gallery")]
-    assert [where for where, _ in told] == ["val, cirr", "val, cirr"]
-    assert told[0][1].startswith(f"50 gallery names are one file, {dev / 'val-0-img0.png'}: val-0-img0, val-1-img0")
-    assert told[1][1] == "2 gallery names are copies of one image: val-55-img0, val-56-img0"
+    reports = [(finding["where"], finding["what"]) for finding in found(mlcl("check", "--json"), "gallery")]
+    assert [where for where, _ in reports] == ["val, cirr", "val, cirr"]
+    assert reports[0][1].startswith(f"50 gallery names are one file, {dev / 'val-0-img0.png'}: val-0-img0, val-1-img0")
+    assert reports[1][1] == "2 gallery names are copies of one image: val-55-img0, val-56-img0"
 
 
 def test_16_bit_images_that_turn_white_are_found_every_time(mlcl: Mlcl, cirr: Path) -> None:
@@ -190,14 +190,14 @@ def test_content_is_compared_with_what_was_recorded(mlcl: Mlcl, cirr: Path) -> N
     edit(cirr / "work/features/contents.json", lambda record: record[str(rotten)].__setitem__(1, "0" * 32))
     outcome = mlcl("check", "--content", "--json")
     assert outcome.code == 3
-    told = {finding["where"]: finding["severity"] for finding in found(outcome, "content")}
-    assert told == {str(changed): "note", str(rotten): "error"}
+    severities = {finding["where"]: finding["severity"] for finding in found(outcome, "content")}
+    assert severities == {str(changed): "note", str(rotten): "error"}
     assert json.loads(outcome.out)["verdicts"]["evaluate"] == "wrong figures"
     again = {finding["where"] for finding in found(mlcl("check", "--content", "--json"), "content")}
     assert again == {str(rotten)}
 
 
-def test_a_record_that_cannot_be_written_is_no_error(mlcl: Mlcl, cirr: Path) -> None:
+def test_a_record_that_cannot_be_written_is_not_an_error(mlcl: Mlcl, cirr: Path) -> None:
     (cirr / "work").mkdir()
     (cirr / "work/features").write_text("in the way, whoever runs this test")
     assert mlcl("check", "--content").code == 0

@@ -1,97 +1,161 @@
-"""A data set that a developer adds as README says works in every command."""
+"""A data set is one file and one entry: then every command knows it."""
 
 import json
-from enum import StrEnum
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, cast
 
 import pytest
-from conftest import Mlcl
-from pydantic import Field
-from world import picture, tiny_clip, write_json
+from conftest import Outcome
+from world import PROFILE, picture, tiny_clip, write_json
 
-from mlcl_cli.config.schema import Profile, Roots
-from mlcl_cli.config.types import FilePath
-from mlcl_cli.data.annotations import OnDefect, read_records, refuse
-from mlcl_cli.data.captions import RULES, CaptionRule, as_annotated
-from mlcl_cli.data.datasets import DATASETS, DataSet
-from mlcl_cli.data.layout import make_split
-from mlcl_cli.data.protocols import SHOES
-from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import UsageError
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.workflows.demo import run_demo
 
-PROFILE = "dataset: hats\nroots:\n  hats: data\nworkspace: work\ndevice: cpu\nclip:\n  model: clip.pt\n"
+HATS = """\
+import json
+
+from mlcl_cli.data.annotations import ImageName, Record, Text, read_records
+from mlcl_cli.data.definition import DataSet, Preparation, Prepared
+from mlcl_cli.data.layout import make_split
+from mlcl_cli.data.protocols import SHOES
+from mlcl_cli.data.records import QuerySet, Triplet
 
 
-def read_hats(root: Path, split: str, images: Path | None = None, on_defect: OnDefect = refuse) -> Split:
-    records = read_records(root / f"{split}.json", on_defect=on_defect)
-    triplets = tuple(Triplet(r.image("reference"), r.image("target"), (r.text("caption"),)) for r in records)
-    gallery = tuple(dict.fromkeys(name for triplet in triplets for name in (triplet.reference, triplet.target or "")))
-    folder = images or root
-    part = QuerySet("hats", triplets, () if split == "train" else gallery)
-    return make_split("hats", split, [part], lambda name: folder / name)
+class Hat(Record):
+    reference: ImageName
+    target: ImageName
+    caption: Text
 
 
-class HatRoots(Roots):
-    hats: FilePath = Path("data/hats")
+def triplet(record, _where):
+    return Triplet(record.reference, record.target, (record.caption,), texts=(record.caption.upper(), "a hat"))
 
 
-class HatProfile(Profile):
-    dataset: Literal["fashioniq", "shoes", "cirr", "hats"]  # type: ignore[assignment]
-    roots: HatRoots = Field({}, validate_default=True)
+def read(root, split, folders, on_defect):
+    triplets = read_records(root / f"{split}.json", Hat, triplet, on_defect=on_defect)
+    gallery = () if split == "train" else tuple(dict.fromkeys(name for t in triplets for name in t.images()))
+    return make_split("hats", split, [QuerySet("hats", triplets, gallery)], lambda name: (folders["photos"] / name,))
+
+
+def prepare(root, folders, _progress):
+    contents = {root / f"{split}.json": (folders["photos"] / f"{split}.txt").read_bytes() for split in ("train", "val")}
+    counts = {path.stem: len(json.loads(content)) for path, content in contents.items()}
+    return Prepared(counts, counts, 0, contents)
+
+
+DATASET = DataSet(
+    name="hats",
+    root="data/hats",
+    read=read,
+    splits=("train", "val"),
+    protocols={"original": SHOES},
+    folders={"photos": "photos"},
+    preparation=Preparation("prepare-hats", "Turn the raw hats into triplets.", ("train.json", "val.json"), prepare),
+)
+"""
+
+# The one registration, before anything else is imported; then each command line, one after another.
+MLCL_WITH_HATS = """\
+import json, sys
+
+import hats
+from mlcl_cli.data.datasets import DATASETS
+
+DATASETS["hats"] = hats.DATASET
+
+from mlcl_cli.cli.app import app
+from typer.testing import CliRunner
+
+for command in json.load(sys.stdin):
+    result = CliRunner().invoke(app, command)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    print(json.dumps([result.exit_code, result.stdout, result.stderr]))
+"""
+
+Run = Callable[..., list[Outcome]]
 
 
 @pytest.fixture
-def hats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """README, "Add a data set", and a small one on disk."""
-    added = DataSet(read_hats, ("train", "val"), {}, {"original": SHOES})
-    monkeypatch.setitem(cast("dict[str, DataSet]", DATASETS), "hats", added)
-    monkeypatch.setitem(cast("dict[str, CaptionRule]", RULES), "hats", as_annotated)
-    monkeypatch.setattr("mlcl_cli.config.load.Profile", HatProfile)
+def hats(tmp_path: Path) -> Path:
+    """A small data set that mlcl does not know, and what its developer writes."""
+    (tmp_path / "hats.py").write_text(HATS)
+    (tmp_path / "mlcl_with_hats.py").write_text(MLCL_WITH_HATS)
     for split in ("train", "val"):
-        names = [f"{split}-{number}.png" for number in range(6)]
+        names = [f"{split}-{number}.png" for number in range(10)]
         for number, name in enumerate(names):
-            picture(tmp_path / "data" / name, 10 * number + len(split))
+            picture(tmp_path / "elsewhere" / name, 10 * number + len(split))
         records = [
             {"reference": one, "target": other, "caption": f"is {other}"}
             for one, other in zip(names, [*names[1:], names[0]], strict=True)
         ]
-        write_json(tmp_path / f"data/{split}.json", records)
+        write_json(tmp_path / f"elsewhere/{split}.txt", records)
     tiny_clip(tmp_path / "clip.pt")
-    (tmp_path / "mlcl.yaml").write_text(PROFILE)
+    (tmp_path / "mlcl.yaml").write_text(PROFILE.format(dataset="hats") + "hats:\n  photos: elsewhere\n")
+    return tmp_path
 
 
-@pytest.mark.usefixtures("hats")
-def test_check_and_evaluate_accept_a_new_dataset(mlcl: Mlcl) -> None:
-    batches = ("--set", "finetune.batch_size=2", "--set", "combiner.batch_size=2")
-    found = mlcl("check", "--json", *batches).json
-    assert found["verdicts"] == {"finetune": "ok", "train-combiner": "ok", "evaluate": "ok"}, found["findings"]
-    assert [finding for finding in found["findings"] if finding["check"] != "clip"] == []
-    metrics = mlcl("evaluate", "--combining-function", "sum", "--json").json["metrics"]
-    assert metrics["recall@10"] == 100
+@pytest.fixture
+def run(hats: Path) -> Run:
+    """Runs command lines in a process that knows hats."""
+    environment = {**os.environ, "COLUMNS": "200"}
+    environment.pop("MLCL_PROFILE", None)
+
+    def run(*commands: str) -> list[Outcome]:
+        program = [sys.executable, "mlcl_with_hats.py"]
+        lines = json.dumps([command.split() for command in commands])
+        done = subprocess.run(
+            program, cwd=hats, env=environment, input=lines, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return [Outcome(*json.loads(line)) for line in done.stdout.splitlines()]
+
+    return run
 
 
-def test_the_demo_does_not_try_to_draw_a_new_dataset(
-    mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    class MoreNames(StrEnum):
-        FASHIONIQ = "fashioniq"
-        SHOES = "shoes"
-        CIRR = "cirr"
-        HATS = "hats"
+def test_every_command_knows_a_new_dataset(run: Run, hats: Path) -> None:
+    prepared, checked, tuned, trained, evaluated, report = run(
+        "prepare-hats --json",
+        "check --json",
+        "finetune --encoder text --json",
+        "train-combiner --json",
+        "evaluate --json --ranks ranks.csv",
+        "report --all --json --output report.html",
+    )
+    assert prepared.json["images"] == {"train": 10, "val": 10}
+    findings = checked.json["findings"]
+    assert checked.json["verdicts"] == {"finetune": "ok", "train-combiner": "ok", "evaluate": "ok"}, findings
+    assert [finding for finding in findings if finding["check"] != "clip"] == []
+    assert trained.json["dataset"] == tuned.json["dataset"] == "hats"
+    assert evaluated.json["metrics"] == trained.json["metrics"]
+    assert ",IS VAL-1.PNG," in (hats / "ranks.csv").read_text()
+    assert report.json["command"] == "report"
+    assert "is val-1.png" in (hats / "report.html").read_text().lower()
 
-    asked: list[list[str]] = []
-    monkeypatch.setattr("mlcl_cli.cli.app.DatasetName", MoreNames)
 
-    def stop(_folder: Path, datasets: list[str], *_: object) -> None:
-        asked.append(datasets)
-        raise UsageError("stopped")
+def test_profile_and_messages_know_a_new_dataset(run: Run, hats: Path) -> None:
+    init, unknown, selected, submitted = run(
+        "init --dataset hats --output new.yaml",
+        "evaluate --set dataset=coats",
+        "evaluate --set combiner.select_by=harmonic",
+        "submit-cirr",
+    )
+    assert "run `mlcl prepare-hats`" in init.out
+    text = (hats / "new.yaml").read_text()
+    assert "# fashioniq | shoes | cirr | hats\n" in text
+    assert "\n  hats: data/hats\n" in text
+    assert "\n#   photos: data/hats/photos\n" in text
+    assert "one of fashioniq, shoes, cirr, hats" in unknown.err
+    assert "the data set is hats" in selected.err
+    assert "submit-cirr is for cirr, but this profile's data set is hats" in submitted.err
+    assert {unknown.code, selected.code, submitted.code} == {2}
 
-    monkeypatch.setattr("mlcl_cli.workflows.demo.run_demo", stop)
-    assert mlcl("demo").code == 2
-    assert "hats" not in json.dumps(asked)
+
+def test_the_demo_does_not_draw_a_new_dataset(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the demo cannot draw hats"):
         run_demo(tmp_path / "demo", ["hats"], NoProgress(), lambda _: {})
     assert not (tmp_path / "demo").exists()

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from messages import Messages
 
+from mlcl_cli.atomic_files import write_files
 from mlcl_cli.data.datasets import load_split
-from mlcl_cli.data.prepare_shoes import PreparedShoes, prepare_shoes
+from mlcl_cli.data.definition import Prepared
+from mlcl_cli.data.prepare_shoes import prepare_shoes
 from mlcl_cli.data.records import Triplet
 from mlcl_cli.errors import DataError, MachineError
 
@@ -72,21 +74,21 @@ def layout(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def prepare(annotations: Path, progress: Listener | None = None, output: Path | None = None) -> PreparedShoes:
-    images = annotations.parent / "images"
-    return prepare_shoes(images, annotations, output or annotations, progress or Listener())
+def prepare(annotations: Path, progress: Listener | None = None, root: Path | None = None) -> Prepared:
+    folders = {"images": annotations.parent / "images", "annotations": annotations}
+    prepared = prepare_shoes(root or annotations.parent, folders, progress or Listener())
+    write_files(prepared.contents)
+    return prepared
 
 
 def test_every_layout_is_prepared_and_read_back(annotations: Path, layout: str) -> None:
     draw_images(annotations.parent / "images", layout, TRAIN + VAL)
     listener, messages = Listener(), Messages()
     prepared = prepare(annotations, listener)
-    assert prepared == PreparedShoes(
-        images={"train": 3, "val": 2},
-        triplets={"train": 2, "val": 1, "dropped": 2},
-        target_is_reference=1,
-        files=tuple(annotations / name for name in PREPARED),
-    )
+    assert prepared.images == {"train": 3, "val": 2}
+    assert prepared.triplets == {"train": 2, "val": 1, "dropped": 2}
+    assert prepared.target_is_reference == 1
+    assert list(prepared.contents) == [annotations / name for name in PREPARED]
     assert not messages.warnings
     assert listener.advanced == listener.total == 5
     paths = {name: layout.format(number % 2) + name for number, name in enumerate(TRAIN + VAL)}
@@ -100,17 +102,18 @@ def test_every_layout_is_prepared_and_read_back(annotations: Path, layout: str) 
 
 def test_the_files_are_readable_and_always_the_same(annotations: Path, tmp_path: Path) -> None:
     draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
-    for output in (tmp_path / "a", tmp_path / "b"):
-        prepare(annotations, output=output)
+    outputs = (tmp_path / "a/annotations", tmp_path / "b/annotations")
+    for output in outputs:
+        prepare(annotations, root=output.parent)
         assert sorted(path.name for path in output.iterdir()) == PREPARED
     for name in PREPARED:
-        content = (tmp_path / "a" / name).read_bytes()
-        assert content == (tmp_path / "b" / name).read_bytes()
+        content = (outputs[0] / name).read_bytes()
+        assert content == (outputs[1] / name).read_bytes()
         assert len(content.splitlines()) == len(json.loads(content)) + 2
-    assert "Größe" in (tmp_path / "a" / "triplet.train.json").read_text()
+    assert "Größe" in (outputs[0] / "triplet.train.json").read_text()
 
 
-def test_a_name_twice_is_the_first_in_path_order(annotations: Path) -> None:
+def test_of_several_files_the_first_in_path_order_is_used(annotations: Path) -> None:
     images = annotations.parent / "images"
     draw_images(images, "womens/clogs/9/", TRAIN + VAL)
     draw_images(images, "attributedata/womens_clogs/9/", [TRAIN[1], VAL[0]])
@@ -118,7 +121,7 @@ def test_a_name_twice_is_the_first_in_path_order(annotations: Path) -> None:
     prepare(annotations, listener)
     (warning,) = messages.warnings
     assert warning.startswith(
-        "2 listed images lie in several folders; the first in path order is taken, as attributedata"
+        "2 listed images are in more than one folder; using the first in path order, such as attributedata"
     )
     train = json.loads((annotations / "split.train.json").read_text())
     assert [Path(path).parts[0] for path in train] == ["womens", "attributedata", "womens"]
@@ -127,17 +130,17 @@ def test_a_name_twice_is_the_first_in_path_order(annotations: Path) -> None:
 
 def test_all_missing_images_are_named_at_once_and_nothing_is_written(annotations: Path, tmp_path: Path) -> None:
     draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN[:1])
-    with pytest.raises(DataError, match=rf"4 of 5 listed images have no file: {TRAIN[1]}, {TRAIN[2]}, {VAL[0]}"):
-        prepare(annotations, output=tmp_path / "out")
+    with pytest.raises(DataError, match=rf"4 of 5 listed images are missing: {TRAIN[1]}, {TRAIN[2]}, {VAL[0]}"):
+        prepare(annotations, root=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_links(annotations: Path) -> None:
+def test_links_are_followed_unless_broken(annotations: Path) -> None:
     images = draw_images(annotations.parent / "images", LAYOUTS[0], [*TRAIN, VAL[0]])
     (images / "womens" / "linked").symlink_to(images)
     (images / "womens" / "itself").symlink_to(images / "womens" / "itself")
     (images / "womens" / VAL[1]).symlink_to("nowhere")
-    with pytest.raises(DataError, match=f"1 of 5 listed images have no file: {VAL[1]}"):
+    with pytest.raises(DataError, match=f"1 of 5 listed images are missing: {VAL[1]}"):
         prepare(annotations)
     (images / "womens" / VAL[1]).unlink()
     (images / "womens" / VAL[1]).symlink_to(images / "womens" / "clogs" / "0" / TRAIN[0])
@@ -156,20 +159,20 @@ def test_a_name_listed_twice_counts_once(annotations: Path) -> None:
 def test_a_name_in_both_lists_is_refused(annotations: Path) -> None:
     draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
     (annotations / "eval_im_names.txt").write_text("\n".join([*VAL, TRAIN[0]]))
-    with pytest.raises(DataError, match=rf"eval_im_names\.txt: lists images that .* lists too \(1\): {TRAIN[0]}"):
+    with pytest.raises(DataError, match=rf"eval_im_names\.txt: lists images that are also in .* \(1\): {TRAIN[0]}"):
         prepare(annotations)
 
 
 @pytest.mark.parametrize("file", ["relative_captions_shoes.json", "train_im_names.txt", "eval_im_names.txt"])
 @pytest.mark.parametrize("content", [None, b"", b"[]", b"\xff", b"../x.jpg", b"[7]"])
-def test_damaged_downloads(annotations: Path, file: str, content: bytes | None, tmp_path: Path) -> None:
+def test_a_damaged_download_is_refused(annotations: Path, file: str, content: bytes | None, tmp_path: Path) -> None:
     draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
     if content is None:
         (annotations / file).unlink()
     else:
         (annotations / file).write_bytes(content)
     with pytest.raises(DataError) as caught:
-        prepare(annotations, output=tmp_path / "out")
+        prepare(annotations, root=tmp_path / "out")
     assert caught.value.remedy
     assert not (tmp_path / "out").exists()
 
@@ -182,7 +185,7 @@ def test_damaged_downloads(annotations: Path, file: str, content: bytes | None, 
         lambda rows: rows[1].pop("RelativeCaption"),
     ],
 )
-def test_damaged_triplets(annotations: Path, edit: Callable[[Any], object]) -> None:
+def test_a_damaged_triplet_is_named(annotations: Path, edit: Callable[[Any], object]) -> None:
     draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
     path = annotations / "relative_captions_shoes.json"
     rows = json.loads(path.read_text())
@@ -199,13 +202,13 @@ def test_a_split_without_triplets_is_refused(annotations: Path, write: Write) ->
         prepare(annotations)
 
 
-def test_no_image_folder(annotations: Path) -> None:
+def test_a_missing_image_folder_is_named(annotations: Path) -> None:
     with pytest.raises(DataError, match=r"images: does not exist\. Set shoes\.images"):
         prepare(annotations)
 
 
-def test_an_output_that_cannot_be_written(annotations: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_an_error(annotations: Path, tmp_path: Path) -> None:
     draw_images(annotations.parent / "images", LAYOUTS[0], TRAIN + VAL)
     (tmp_path / "out").touch()
     with pytest.raises(MachineError, match="cannot be written"):
-        prepare(annotations, output=tmp_path / "out")
+        prepare(annotations, root=tmp_path / "out")

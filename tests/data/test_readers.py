@@ -34,13 +34,15 @@ def galleries(split: Split) -> dict[str, tuple[str, ...]]:
 # Layouts
 
 
-def test_fashioniq_val(fashioniq: Path) -> None:
+def test_fashioniq_val_has_a_query_set_per_category(fashioniq: Path) -> None:
     split = load_split("fashioniq", fashioniq, "val")
     assert galleries(split) == {
         category: tuple(f"{category}-val-{end}" for end in ("c", "spare", "b", "a"))
         for category in ("dress", "shirt", "toptee")
     }
     assert split.triplets[0] == Triplet("dress-val-a", "dress-val-b", ("is shiny, ", "fit and Flare."))
+    assert split.triplets[0].texts[0] == split.triplets[0].query_text == "Is shiny and fit and Flare"
+    assert {len(triplet.texts) for triplet in split.triplets} == {4}
     assert [len(part.triplets) for part in split.sets] == [3, 3, 3]
     assert set(split.images()) <= split.paths.keys()
 
@@ -64,7 +66,7 @@ def test_fashioniq_test_has_no_target(fashioniq: Path) -> None:
     assert {triplet.target for triplet in split.triplets} == {None}
 
 
-def test_fashioniq_image_files_of_every_mirror(fashioniq: Path) -> None:
+def test_fashioniq_finds_the_image_files_of_every_mirror(fashioniq: Path) -> None:
     images = fashioniq / "images"
     for file in ("dress-val-a.jpg", "dress/dress-val-b.jpg", "dress-val-c.png", "toptee/shirt-val-a.JPEG"):
         path = images / file
@@ -83,7 +85,7 @@ def test_fashioniq_image_files_of_every_mirror(fashioniq: Path) -> None:
     assert paths["toptee-val-a"] == images / "toptee-val-a.jpg"  # nowhere: where it should be
 
 
-def test_shoes(shoes: Path, tmp_path: Path) -> None:
+def test_shoes_names_images_by_their_path(shoes: Path, tmp_path: Path) -> None:
     split = load_split("shoes", shoes, "val")
     names = tuple(f"womens/clogs/{number}/img_womens_clogs_val_{number}.jpg" for number in range(4))
     assert galleries(split) == {"shoes": names}
@@ -92,21 +94,25 @@ def test_shoes(shoes: Path, tmp_path: Path) -> None:
         Triplet(names[1], names[1], (" ",)),
     )
     assert split.paths[names[0]] == shoes / "images" / names[0]
-    elsewhere = load_split("shoes", shoes, "val", images=tmp_path / "raw")
+    folders = {"images": tmp_path / "raw"}
+    assert load_split("shoes", shoes, "val", folders=folders) == split  # there is no such folder
+    (tmp_path / "raw").mkdir()
+    elsewhere = load_split("shoes", shoes, "val", folders=folders)
     assert elsewhere.paths[names[0]] == tmp_path / "raw" / names[0]
     assert galleries(load_split("shoes", shoes, "train")) == {"shoes": ()}
 
 
-def test_cirr(cirr: Path) -> None:
+def test_cirr_has_members_and_pair_ids(cirr: Path) -> None:
     split = load_split("cirr", cirr, "val")
     names = tuple(f"dev-{number}-0-img{number % 2}" for number in range(8))
     assert galleries(split) == {"cirr": names}
     caption = "show three bottles of soft drink"
     assert split.triplets[0] == Triplet(names[0], names[2], (caption,), 12060, names[:5])
+    assert split.triplets[0].texts == (caption,)
     assert split.paths[names[0]] == cirr / "dev" / f"{names[0]}.png"
 
 
-def test_a_gallery_that_is_fashioniqs_changes_no_other(cirr: Path) -> None:
+def test_fashioniqs_val_gallery_does_not_change_other_data_sets(cirr: Path) -> None:
     assert load_split("cirr", cirr, "val", gallery="val") == load_split("cirr", cirr, "val")
 
 
@@ -126,13 +132,13 @@ def test_cirr_train_has_paths_for_members_too(cirr: Path) -> None:
 
 
 @pytest.mark.parametrize("base", ["", "img_raw", "cirr", "cirr/img_raw"])
-def test_cirr_image_folders(cirr: Path, base: str) -> None:
+def test_cirr_finds_the_image_folders_of_every_layout(cirr: Path, base: str) -> None:
     (cirr / base / "dev").mkdir(parents=True)
     assert load_split("cirr", cirr, "val").paths["dev-0-0-img0"] == cirr / base / "dev" / "dev-0-0-img0.png"
     assert load_split("cirr", cirr, "train").paths["train-0-0-img0"].parts[-4:-1] == (cirr.name, "train", "34")
 
 
-def test_cirr_captions_directly_below_the_root(cirr: Path) -> None:
+def test_cirr_captions_may_lie_directly_below_the_root(cirr: Path) -> None:
     expected = load_split("cirr", cirr, "val")
     for kind in ("captions", "image_splits"):
         shutil.move(cirr / "cirr" / kind, cirr / kind)
@@ -140,13 +146,13 @@ def test_cirr_captions_directly_below_the_root(cirr: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_data_one_level_down(roots: dict[str, Path], dataset: str) -> None:
+def test_data_may_lie_one_level_down(roots: dict[str, Path], dataset: str) -> None:
     root = roots[dataset]
     assert load_split(dataset, root.parent, "val") == load_split(dataset, root, "val")
 
 
 @pytest.mark.parametrize(("dataset", "file"), FILES)
-def test_a_byte_order_mark_is_no_defect(roots: dict[str, Path], dataset: str, file: str) -> None:
+def test_a_byte_order_mark_is_accepted(roots: dict[str, Path], dataset: str, file: str) -> None:
     expected = load_split(dataset, roots[dataset], "val")
     path = roots[dataset] / file
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mlcl_cli.atomic_files import write_files
 from mlcl_cli.config import load_profile
 from mlcl_cli.data.datasets import load_split
 from mlcl_cli.data.prepare_shoes import prepare_shoes
@@ -22,8 +23,9 @@ from mlcl_cli.progress import NoProgress
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrainingImage]]:
     folder = tmp_path_factory.mktemp("catalog")
     images = draw_catalog(folder)
-    shoes = folder / ROOTS["shoes"]
-    prepare_shoes(shoes / "images", shoes / "annotations", shoes / "annotations", NoProgress())
+    root = folder / ROOTS["shoes"]
+    folders = {"images": root / "images", "annotations": root / "annotations"}
+    write_files(prepare_shoes(root, folders, NoProgress()).contents)
     return folder, images
 
 

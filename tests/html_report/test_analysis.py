@@ -37,16 +37,12 @@ def random_split(protocol: Protocol, seed: int, images: int = 30, triplets: int 
 
 
 def _captions(split: Split) -> list[str]:
-    from mlcl_cli.data.captions import validation_caption
-
-    return list(dict.fromkeys(validation_caption(split.dataset, triplet) for triplet in split.triplets))
+    return list(dict.fromkeys(triplet.query_text for triplet in split.triplets))
 
 
 def analyzed(protocol: Protocol, seed: int, sample: int = 5) -> tuple[Split, Table, Table, Analysis]:
-    from mlcl_cli.data.captions import validation_caption
-
     split, images, texts = random_split(protocol, seed)
-    evaluation = Evaluation(split, protocol, lambda triplet: validation_caption(split.dataset, triplet))
+    evaluation = Evaluation(split, protocol)
     parts = {"image only": image_query, "text only": text_query}
     return split, images, texts, analyze(evaluation, images, texts, sum_query, parts, sample=sample)
 
@@ -108,7 +104,7 @@ def test_an_excluded_reference_is_not_retrieved_and_an_own_target_is_unranked() 
         Table({name: row for row, name in enumerate(names)}, torch.eye(5)),
         Table({"a": 0}, torch.eye(5)[:1]),
     )
-    evaluation = Evaluation(split, SHOES, lambda triplet: triplet.captions[0])
+    evaluation = Evaluation(split, SHOES)
     result = analyze(evaluation, images, texts, sum_query, {"image only": image_query}, sample=2)
     assert [query.rank for query in result.queries] == [1, None]
     assert result.queries[1].part_ranks == {"image only": None}

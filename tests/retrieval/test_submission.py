@@ -20,7 +20,7 @@ from mlcl_cli.retrieval.submission import check, make_submissions
 def composed(triplets: Sequence[Triplet], names: Sequence[str], queries: Tensor, gallery: Tensor) -> ComposedSet:
     """Given queries (Q, d) as a model's: the caption of each triplet is its pair, the query its text feature."""
     split = Split("cirr", "test1", (QuerySet("test1", tuple(triplets), tuple(names)),), {})
-    evaluation = Evaluation(split, CIRR_VAL, lambda triplet: str(triplet.pair_id))
+    evaluation = Evaluation(split, CIRR_VAL)
     images = Table({name: row for row, name in enumerate(names)}, gallery)
     texts = Table({str(triplet.pair_id): row for row, triplet in enumerate(triplets)}, queries)
     (own,) = evaluation.compose(images, texts, text_query)
@@ -32,7 +32,7 @@ def test_golden_submission(golden: Path) -> None:
     arrays = np.load(golden / "metrics_cirr.npz")
     expected = case["expected"]
     triplets = [
-        Triplet(reference, None, ("",), pair, tuple(dict.fromkeys(group)))
+        Triplet(reference, None, (str(pair),), pair, tuple(dict.fromkeys(group)))
         for reference, pair, group in zip(case["reference_names"], expected["pair_ids"], case["groups"], strict=True)
     ]
     queries, gallery = torch.from_numpy(arrays["queries"]), torch.from_numpy(arrays["gallery"])
@@ -66,6 +66,6 @@ def test_submissions_over_the_server_limit_are_refused() -> None:
 def test_too_few_images_for_the_server_are_an_error(images: int, metric: str) -> None:
     features = torch.eye(images)
     names = [str(number) for number in range(images)]
-    triplet = Triplet("0", None, ("",), 1, ("0", "1", "2"))
+    triplet = Triplet("0", None, ("1",), 1, ("0", "1", "2"))
     with pytest.raises(DataError, match=f"needs {metric} images for pair 1"):
         make_submissions(composed([triplet], names, features[:1], features))
