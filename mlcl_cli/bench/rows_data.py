@@ -58,7 +58,7 @@ def decoding(material: SyntheticData, repeats: int) -> Iterator[Row]:
 @torch.no_grad()
 def image_encoding(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """Decoded pictures through the image encoder."""
-    encoder, other_encoder, at_once = material.encoder, baseline_encoder(material), material.store().at_once
+    encoder, other_encoder, at_once = material.encoder, baseline_encoder(material), material.store().batch_size
     count = min(256, len(material.files))
     pixels = preprocess_pixels(torch.randint(0, 256, (count, 3, encoder.size, encoder.size), dtype=torch.uint8))
     pixels = pixels.to(encoder.compute.device)
@@ -112,12 +112,12 @@ def bank_build(material: SyntheticData, repeats: int) -> Iterator[Row]:
     found: dict[str, Tensor] = {}
     names = [name for name, _ in material.files]
     store = material.store()
-    at_once = store.at_once
+    at_once = store.batch_size
     crops = torch.zeros(at_once, 3, encoder.size, encoder.size, dtype=torch.uint8)
 
     def ours() -> None:
         store.folder = Path(tempfile.mkdtemp(dir=material.folder))
-        found["ours"] = store.images(material.files).of(names)
+        found["ours"] = store.images(material.files).table.of(names)
 
     def other() -> None:
         parts = baseline.batches(photographs, 32, training=False)

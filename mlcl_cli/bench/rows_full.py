@@ -12,7 +12,7 @@ from mlcl_cli.bench.rows_training import step_floor
 from mlcl_cli.bench.synthetic_data import SyntheticData
 from mlcl_cli.data.protocols import FASHIONIQ_ORIGINAL
 from mlcl_cli.data.records import QuerySet, Split, Triplet
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.retrieval.evaluation import Evaluation
@@ -42,8 +42,8 @@ def full_run(material: SyntheticData, repeats: int) -> Iterator[Row]:  # noqa: A
     split = _validation(sizes.validated)
     evaluation = Evaluation(split, FASHIONIQ_ORIGINAL, lambda triplet: triplet.captions[0])
     names, captions = split.images(), [triplet.captions[0] for triplet in split.triplets]
-    gallery = Table({name: row for row, name in enumerate(names)}, features(len(names)))
-    queries = Table({text: row for row, text in enumerate(captions)}, features(len(captions)))
+    gallery = FeatureTable({name: row for row, name in enumerate(names)}, features(len(names)))
+    queries = FeatureTable({text: row for row, text in enumerate(captions)}, features(len(captions)))
 
     def validate() -> Mapping[str, float]:
         combiner.eval()

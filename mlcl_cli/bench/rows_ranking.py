@@ -15,7 +15,7 @@ from mlcl_cli.bench.measure import Row
 from mlcl_cli.bench.synthetic_data import SyntheticData
 from mlcl_cli.data.datasets import protocol_of
 from mlcl_cli.data.records import QuerySet, Split, Triplet
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.retrieval.evaluation import Evaluation, sum_query
 from mlcl_cli.retrieval.ranking import rank_targets
 
@@ -99,7 +99,7 @@ def _split(dataset: str, queries: int, gallery: int) -> Split:
 
 
 @torch.no_grad()
-def _plain_validation(split: Split, images: Table, texts: Table, protocol: Any) -> dict[str, float]:
+def _plain_validation(split: Split, images: FeatureTable, texts: FeatureTable, protocol: Any) -> dict[str, float]:
     (part,) = split.sets
     gallery = normalize(images.values, dim=-1)
     references, targets = [t.reference for t in part.triplets], [t.target or "" for t in part.triplets]
@@ -118,9 +118,9 @@ def _plain_validation(split: Split, images: Table, texts: Table, protocol: Any) 
     )
 
 
-def _table(names: Sequence[str], draw: torch.Generator, device: torch.device) -> Table:
+def _table(names: Sequence[str], draw: torch.Generator, device: torch.device) -> FeatureTable:
     values = torch.randn(len(names), FEATURES, generator=draw).to(device)
-    return Table({name: row for row, name in enumerate(names)}, values)
+    return FeatureTable({name: row for row, name in enumerate(names)}, values)
 
 
 def _free(device: torch.device) -> int:

@@ -18,14 +18,14 @@ from mlcl_cli.images.transforms import preprocess_pixels
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.models.encoder import Encoder, Tower
 from mlcl_cli.models.losses import combiner_logits, combiner_losses, finetune_loss
-from mlcl_cli.training.feature_sources import CachedFeatures, ImageEncoderSource, TextEncoderSource, encoded
+from mlcl_cli.seeding import derive_seed
+from mlcl_cli.training.feature_sources import CachedFeatures, ImageEncoderSource, TextEncoderSource, encode_chunks
 from mlcl_cli.training.loop import Trainer, TrainingPlan
 from mlcl_cli.training.objectives import (
     BankedViews,
     CombinerObjective,
     FinetuneObjective,
     FreshViews,
-    Objective,
     Views,
     combiner_optimizer,
     finetune_optimizer,
@@ -41,7 +41,7 @@ def combiner_epochs(material: SyntheticData, repeats: int) -> Iterator[Row]:
     """An epoch of stage 2: banked views, then fresh ones, beside the same plain epoch."""
     machine, rows, batch = material.machine, material.triplets, material.sizes.combiner_batch
     store, device = material.store(), machine.compute.device
-    images, texts = store.images(material.files), store.texts(rows.captions)
+    images, texts = store.images(material.files).table, store.texts(rows.captions)
     torch.manual_seed(0)
     combiner = Combiner(material.architecture).to(device)
     banked = BankedViews(store.views(material.files, 2, 0), rows.references, 0)
@@ -98,7 +98,7 @@ class PlainCombining:
         text = self.encoder.encode_texts([ours.triplets.captions[row] for row in drawn.tolist()])
         image, goal = self.encoder.encode_images(reference), self.encoder.encode_images(target)
         batch = ours.prepare(rows, drawn, 1)
-        own = [ours.images.features(batch[0]), ours.images.features(batch[1]), ours.texts.features(batch[2])]
+        own = [batch.references(), batch.targets(), batch.captions()]
         for mine, theirs in zip(own, (image, goal, text), strict=True):
             if problem := difference(mine, theirs, closeness(self.machine), "features"):
                 return problem
@@ -175,7 +175,7 @@ def gradient_caching(material: SyntheticData, repeats: int) -> Iterator[Row]:
         chunks = [part for side in sides for part in side.split(chunk or len(side))]
         with machine.compute.training():
             with machine.compute.autocast():
-                reference, target = encoded(encode, chunks, cached=chunk is not None).chunk(2)
+                reference, target = encode_chunks(encode, chunks, cached=chunk is not None).chunk(2)
                 loss = finetune_loss(reference, turn(texts[rows]), target)
             loss.backward()
         return torch.cat([p.grad.flatten() for p in encoder.parameters("image") if p.grad is not None])
@@ -209,7 +209,7 @@ def step_floor(objective: CombinerObjective, batch: int, machine: Machine) -> fl
 
 
 def _epochs(
-    objective: Objective,
+    objective: FinetuneObjective | CombinerObjective,
     machine: Machine,
     batch: int,
     optimizer: torch.optim.Optimizer | None = None,
@@ -231,7 +231,7 @@ def _epochs(
 def _finetuning(material: SyntheticData, encoder: Encoder, rows: TripletRows, side: Tower) -> FinetuneObjective:
     store = material.store()
     if side == "text":
-        images = CachedFeatures(store.images(material.files).of(rows.images))
+        images = CachedFeatures(store.images(material.files).table.of(rows.images))
         return FinetuneObjective(encoder, rows, images, TextEncoderSource(encoder, store.tokens(rows.captions)))
     pictures = ImageCache(material.files, material.transform, material.workers)
     texts = CachedFeatures(store.texts(rows.captions).of(rows.captions))
@@ -268,8 +268,7 @@ def _views_differ(material: SyntheticData, dataset: baseline.Triplets) -> str | 
         0,
         Augmentation(),
     )
-    crops, seed = fresh.prepare(torch.arange(count), 1)
-    ours = fresh.augment(crops, seed)
+    ours = fresh.augment(fresh.crops(torch.arange(count), 1), derive_seed(0, "augment", 1, 0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # else the plain side's few draws differ from ours by chance now and then
         random.seed(0)

@@ -138,7 +138,14 @@ class SyntheticData:
     def store(self) -> FeatureStore:
         """A store without any bank yet."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        return FeatureStore(folder, self.encoder, self.transform, self.workers, NoProgress(), "bench")
+        return FeatureStore(
+            folder=folder,
+            encoder=self.encoder,
+            transform=self.transform,
+            workers=self.workers,
+            progress=NoProgress(),
+            dataset="bench",
+        )
 
     @cached_property
     def triplets(self) -> TripletRows:

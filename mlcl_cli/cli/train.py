@@ -1,7 +1,6 @@
 """`mlcl finetune` and `mlcl train-combiner`."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +21,12 @@ from mlcl_cli.cli.options import (
     SetOption,
     as_overrides,
 )
+from mlcl_cli.config import Profile
 from mlcl_cli.errors import UsageError
+from mlcl_cli.progress import Progress
+
+if TYPE_CHECKING:
+    from mlcl_cli.workflows.stages import Stage
 
 
 def finetune(
@@ -51,11 +55,15 @@ def finetune(
     """Stage 1: fine-tune CLIP's encoders on the element-wise sum."""
     flags = as_overrides("finetune", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     loaded, terminal = open_profile(profile, [*(overrides or []), *flags], quiet=quiet)
-    if start is not None and (resume or run):
-        raise UsageError("a resumed run keeps its start", where="--from", remedy="Leave out --from or --resume")
-    origin = start if start is None or start == "none" else _checkpoint(loaded, start)
-    how = {"encoder": encoder or loaded.finetune.encoder, "start": origin}
-    _train(loaded, terminal, "finetune", _resume(loaded, "finetune", resume, run), dry_run=dry_run, json=json, **how)
+    if start is not None:
+        _reject_resume("--from", resume, run)
+
+    from mlcl_cli.workflows.run_names import checkpoint_named
+    from mlcl_cli.workflows.stages import fine_tuning
+
+    checkpoint = start if start is None or start == "none" else checkpoint_named(loaded, start, "finetune")
+    stage = fine_tuning(encoder or loaded.finetune.encoder, checkpoint)
+    _train(loaded, terminal, stage, resume, run, dry_run=dry_run, json=json)
 
 
 def train_combiner(
@@ -74,34 +82,41 @@ def train_combiner(
     """Stage 2: train the multi-level combiner on the best tuned CLIP."""
     flags = as_overrides("combiner", epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     loaded, terminal = open_profile(profile, [*(overrides or []), *flags], quiet=quiet)
-    _train(loaded, terminal, "combiner", _resume(loaded, "combiner", resume, run), dry_run=dry_run, json=json)
+
+    from mlcl_cli.workflows.stages import COMBINER
+
+    _train(loaded, terminal, COMBINER, resume, run, dry_run=dry_run, json=json)
 
 
-def _train(profile: Any, terminal: Any, stage: str, resume: Any, *, dry_run: bool, json: bool, **how: Any) -> None:
+def _train(
+    profile: Profile,
+    progress: Progress,
+    stage: "Stage",
+    resume: bool | None,
+    run: str | None,
+    *,
+    dry_run: bool,
+    json: bool,
+) -> None:
     from mlcl_cli.cli.render import show
-
-    if dry_run:
-        from mlcl_cli.workflows.dry_run import dry_run as rehearse
-
-        result = rehearse(profile, terminal, stage, **how)
-        show(result.as_json() if json else result.in_words(), json=json)
-    else:
-        from mlcl_cli.workflows import train
-
-        run = train.train_combiner if stage == "combiner" else train.finetune
-        show(run(profile, terminal, resume=resume, **how).as_json(), json=json)
-
-
-def _resume(profile: Any, stage: str, flag: bool | None, run: str | None) -> Any:
+    from mlcl_cli.workflows.dry_run import estimate
     from mlcl_cli.workflows.resume import Resume
     from mlcl_cli.workflows.run_names import run_named
+    from mlcl_cli.workflows.train import train
 
-    automatic = profile.resume == "auto" and flag is None
-    named = None if run is None else run_named(profile, run, stage)
-    return Resume(wanted=bool(flag) or automatic, optional=automatic, run=named)
+    if dry_run:
+        _reject_resume("--dry-run", resume, run)
+        result = estimate(profile, progress, stage)
+        show(result.as_json() if json else result.in_words(), json=json)
+        return
+    automatic = profile.resume == "auto" and resume is None
+    named = None if run is None else run_named(profile, run, stage.name)
+    how = Resume(wanted=bool(resume) or automatic, optional=automatic, run=named)
+    show(train(profile, progress, stage, resume=how).as_json(), json=json)
 
 
-def _checkpoint(profile: Any, text: str) -> Path:
-    from mlcl_cli.workflows.run_names import checkpoint_named
-
-    return checkpoint_named(profile, text, "finetune")
+def _reject_resume(option: str, resume: bool | None, run: str | None) -> None:
+    """Raise UsageError if a run is to be resumed."""
+    if resume or run:
+        given = "--resume" if resume else "--run"
+        raise UsageError(f"cannot be combined with {given}", where=option, remedy=f"Leave out {option} or {given}")

@@ -36,7 +36,7 @@ ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class Table:
+class FeatureTable:
     """Raw features by name: `values` (N, d) fp32 on the device, `rows` the row of each name."""
 
     rows: Mapping[str, int]
@@ -100,7 +100,7 @@ class Bank:
             self._write(digests[rows], features[rows])
         self._merge()
 
-    def table(self, stamps: Mapping[str, str], device: torch.device) -> Table:
+    def table(self, stamps: Mapping[str, str], device: torch.device) -> FeatureTable:
         """The features of all names in `stamps`, row by row in that order, on `device`.
 
         Raises MachineError where rows are gone, which happens to a process that does not hold the lock.
@@ -115,7 +115,7 @@ class Bank:
             except (DamagedShardError, OSError):  # changed since it was located
                 self._load()
                 continue
-            return Table({name: row for row, name in enumerate(stamps)}, values.to(device))
+            return FeatureTable({name: row for row, name in enumerate(stamps)}, values.to(device))
         raise MachineError(
             "the feature bank changed while it was read", where=self.path, remedy="Run the command again"
         )

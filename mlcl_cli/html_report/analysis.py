@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlcl_cli.data.captions import validation_caption
 from mlcl_cli.data.records import Split, Triplet
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.html_report.change_kinds import kinds_of
 from mlcl_cli.retrieval.evaluation import Compose, Evaluation, Figures
 from mlcl_cli.retrieval.metrics import recall
@@ -88,8 +88,8 @@ class Analysis:
 def analysis(
     evaluation: Evaluation,
     split: Split,
-    images: Table,
-    texts: Table,
+    images: FeatureTable,
+    texts: FeatureTable,
     compose: Compose,
     alone: Mapping[str, Compose],
     *,
@@ -131,7 +131,12 @@ def _samples(asked: Sequence[QueryResult], count: int, seed: int) -> dict[str, l
 
 
 def _tops(
-    evaluation: Evaluation, split: Split, images: Table, texts: Table, compose: Compose, wanted: Collection[int]
+    evaluation: Evaluation,
+    split: Split,
+    images: FeatureTable,
+    texts: FeatureTable,
+    compose: Compose,
+    wanted: Collection[int],
 ) -> Iterator[tuple[int, list[RetrievedImage]]]:
     """The first TOP images of the queries `wanted`, which are numbered over all sets."""
     before = 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from mlcl_cli.data.protocols import Protocol, summarize
 from mlcl_cli.data.records import QuerySet, Split, Triplet
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.models.combiner import Combiner, Level
 from mlcl_cli.retrieval.metrics import recalls
 from mlcl_cli.retrieval.ranking import PAD_INDEX, Ranks, rank_targets
@@ -41,6 +41,11 @@ def image_query(text: Tensor, image: Tensor) -> Tensor:  # noqa: ARG001
 def text_query(text: Tensor, image: Tensor) -> Tensor:  # noqa: ARG001
     """The modifier alone: n(f_txt)."""
     return normalize(text, dim=-1)
+
+
+def combiner_query(combiner: Combiner, weights: Literal["released", "matched"]) -> Compose:
+    """The combiner's query with those level weights (METHOD.md, Equations 15 and 16). Call in eval mode."""
+    return lambda text, image: combiner.queries(text, image, matched=weights == "matched")
 
 
 def level_query(combiner: Combiner, level: Level) -> Compose:
@@ -88,7 +93,11 @@ class Evaluation:
         self._sets: list[IndexedSet] = []
 
     def __call__(
-        self, images: Table, texts: Table, compose: Compose, advance: Callable[[int], object] = lambda _: None
+        self,
+        images: FeatureTable,
+        texts: FeatureTable,
+        compose: Compose,
+        advance: Callable[[int], object] = lambda _: None,
     ) -> Figures:
         """Ranks every query of every set and summarises; `advance` hears how many more are ranked.
 
@@ -106,7 +115,11 @@ class Evaluation:
         )
 
     def ranks(
-        self, images: Table, texts: Table, compose: Compose, advance: Callable[[int], object] = lambda _: None
+        self,
+        images: FeatureTable,
+        texts: FeatureTable,
+        compose: Compose,
+        advance: Callable[[int], object] = lambda _: None,
     ) -> dict[str, Ranks]:
         """The targets' ranks of each set, in the order of its triplets. Raises as a call does."""
         return {
@@ -117,7 +130,7 @@ class Evaluation:
         }
 
     @torch.no_grad()
-    def composed(self, images: Table, texts: Table, compose: Compose) -> Iterator[Composed]:
+    def composed(self, images: FeatureTable, texts: FeatureTable, compose: Compose) -> Iterator[Composed]:
         """The sets, one at a time, with their unit queries and galleries."""
         if (images.rows, texts.rows) != self._rows:
             self._rows = (images.rows, texts.rows)
@@ -137,7 +150,7 @@ def compose_queries(captions: Tensor, references: Tensor, images: Tensor, texts:
 
 
 def index_set(
-    part: QuerySet, protocol: Protocol, images: Table, texts: Table, caption_of: Callable[[Triplet], str]
+    part: QuerySet, protocol: Protocol, images: FeatureTable, texts: FeatureTable, caption_of: Callable[[Triplet], str]
 ) -> IndexedSet:
     """Looks up the rows of a set whose triplets have targets."""
     device = images.values.device

@@ -15,7 +15,7 @@ from mlcl_cli.bench.synthetic_data import FULL, REDUCED, SMALLEST, SyntheticData
 from mlcl_cli.errors import UsageError
 from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.progress import Progress
-from mlcl_cli.workflows.run_context import versions
+from mlcl_cli.workflows.provenance import versions
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,9 @@ from mlcl_cli.runs.listing import list_runs
 from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.checkpoint_selection import require_base
 from mlcl_cli.workflows.findings import CheckResult
-from mlcl_cli.workflows.train import plan_of
+from mlcl_cli.workflows.stages import STAGES
 
 COMBINING = ("evaluate", "submit-cirr")
-STAGES = {"finetune": "finetune", "train-combiner": "combiner"}
 
 
 def examine_batches(profile: Profile, splits: Sequence[Split], bad: Container[Path], result: CheckResult) -> None:
@@ -29,13 +28,13 @@ def examine_batches(profile: Profile, splits: Sequence[Split], bad: Container[Pa
                 what = f"nothing is left of {part.name} without its bad images"
                 commands = [c for c in result.needing([split.name]) if c != "submit-cirr"]
                 result.add("images", "error", split.name, what, "Download the images again", commands)
-        for command, stage in STAGES.items():
-            if split.name != "train" or command not in result.needing():
+        for stage in STAGES:
+            if split.name != "train" or stage.command not in result.needing():
                 continue
             try:
-                plan_of(profile, stage).steps(len(split.triplets))
+                stage.plan(profile).steps(len(split.triplets))
             except UsageError as error:
-                result.add("batches", "error", f"{stage}.batch_size", error.what, error.remedy, [command])
+                result.add("batches", "error", f"{stage.name}.batch_size", error.what, error.remedy, [stage.command])
 
 
 def examine_checkpoints(profile: Profile, result: CheckResult) -> None:

@@ -17,7 +17,7 @@ from mlcl_cli.data.captions import validation_caption
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import UsageError
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import BadImagesError
@@ -28,6 +28,7 @@ from mlcl_cli.retrieval.evaluation import (
     Compose,
     Evaluation,
     Figures,
+    combiner_query,
     compose_queries,
     image_query,
     level_query,
@@ -38,16 +39,8 @@ from mlcl_cli.retrieval.ranking import UNRANKED, Ranks
 from mlcl_cli.retrieval.submission import make_submissions, write_submissions
 from mlcl_cli.workflows.checkpoint_selection import choose_clip, choose_combiner, load_encoder, named_clip
 from mlcl_cli.workflows.combiner_clip import clip_of, require_partner, warn_of_transfer
-from mlcl_cli.workflows.run_context import (
-    Circumstances,
-    RunContext,
-    data_digest,
-    files_of,
-    pruned_protocol,
-    require_dataset,
-    versions,
-)
-from mlcl_cli.workflows.train import combiner_query
+from mlcl_cli.workflows.provenance import Circumstances, data_digest, versions
+from mlcl_cli.workflows.run_context import RunContext, files_of, pruned_protocol, require_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +114,8 @@ class Validation:
 
     split: Split
     protocol: Protocol
-    images: Table
-    texts: Table
+    images: FeatureTable
+    texts: FeatureTable
     evaluation: Evaluation
 
 
@@ -171,12 +164,12 @@ def run_evaluation(
 
 def validation_of(context: RunContext, split: Split, store: FeatureStore) -> Validation:
     """What `split` is ranked by: features of `store`, less bad images where the profile permits that."""
-    images = store.images(files_of([split], split.images()))
-    kept = context.without_bad(split, store.bad.values())
+    encoded = store.images(files_of([split], split.images()))
+    (kept,) = context.without_bad([split], encoded.bad.values())
     texts = store.texts([validation_caption(kept.dataset, triplet) for triplet in kept.triplets])
     protocol = pruned_protocol(context.protocol, split, kept)
     evaluation = Evaluation(kept, protocol, lambda triplet: validation_caption(kept.dataset, triplet))
-    return Validation(kept, protocol, images, texts, evaluation)
+    return Validation(kept, protocol, encoded.table, texts, evaluation)
 
 
 def _as_csv(split: Split, ranks: Mapping[str, Ranks]) -> bytes:
@@ -212,9 +205,10 @@ def submit_cirr(
     split = context.split("test1")
     model = load_retrieval_model(context, combining_function, checkpoint)
     store = model.store
-    images = store.images(files_of([split], split.images()))
-    if store.bad:
-        raise BadImagesError(list(store.bad.values()), "Fix them: the server expects an answer to every query")
+    encoded = store.images(files_of([split], split.images()))
+    if encoded.bad:
+        raise BadImagesError(list(encoded.bad.values()), "Fix them: the server expects an answer to every query")
+    images = encoded.table
     texts = store.texts([validation_caption("cirr", triplet) for triplet in split.triplets])
     (part,) = split.sets
     with torch.no_grad():
@@ -251,7 +245,7 @@ def load_retrieval_model(context: RunContext, combining_function: str, asked: Pa
     combiner.to(context.compute.device).eval()
     return RetrievalModel(
         store,
-        combiner_query(combiner, context.profile),
+        combiner_query(combiner, context.profile.combiner.inference_weights),
         HALVES | {level: level_query(combiner, level) for level in combiner.architecture.levels},
         combining_function,
         checkpoint.path,

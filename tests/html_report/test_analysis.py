@@ -7,7 +7,7 @@ import torch
 
 from mlcl_cli.data.protocols import CIRR_VAL, FASHIONIQ_ORIGINAL, Protocol
 from mlcl_cli.data.records import QuerySet, Split, Triplet
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.html_report.analysis import TOP, Analysis, analysis
 from mlcl_cli.retrieval.evaluation import Evaluation, image_query, sum_query, text_query
 from mlcl_cli.retrieval.ranking import best_of_some
@@ -15,7 +15,9 @@ from mlcl_cli.retrieval.ranking import best_of_some
 CAPTIONS = ["is red", "has longer sleeves and is much shorter than before", "", "a dog of a different breed sits"]
 
 
-def material(protocol: Protocol, seed: int, images: int = 30, triplets: int = 25) -> tuple[Split, Table, Table]:
+def material(
+    protocol: Protocol, seed: int, images: int = 30, triplets: int = 25
+) -> tuple[Split, FeatureTable, FeatureTable]:
     """A split of two sets whose images come twice each, so that scores tie."""
     draw = torch.Generator().manual_seed(seed)
     names = [f"image{number:02}" for number in range(images)]
@@ -34,7 +36,7 @@ def material(protocol: Protocol, seed: int, images: int = 30, triplets: int = 25
     features = torch.randn(images // 2, 8, generator=draw).repeat(2, 1)
     texts = {CAPTION: row for row, CAPTION in enumerate(_captions(split))}
     values = torch.randn(len(texts), 8, generator=draw)
-    return split, Table({name: row for row, name in enumerate(names)}, features), Table(texts, values)
+    return split, FeatureTable({name: row for row, name in enumerate(names)}, features), FeatureTable(texts, values)
 
 
 def _captions(split: Split) -> list[str]:
@@ -43,7 +45,7 @@ def _captions(split: Split) -> list[str]:
     return list(dict.fromkeys(validation_caption(split.dataset, triplet) for triplet in split.triplets))
 
 
-def studied(protocol: Protocol, seed: int, sample: int = 5) -> tuple[Split, Table, Table, Analysis]:
+def studied(protocol: Protocol, seed: int, sample: int = 5) -> tuple[Split, FeatureTable, FeatureTable, Analysis]:
     from mlcl_cli.data.captions import validation_caption
 
     split, images, texts = material(protocol, seed)

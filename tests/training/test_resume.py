@@ -1,4 +1,4 @@
-"""A run that is cut anywhere and resumed ends bit for bit as one that was not."""
+"""A run that is interrupted anywhere and resumed ends bit for bit like one that was not."""
 
 import json
 import os
@@ -21,18 +21,20 @@ from mlcl_cli.runs.run import LAST, LOCK, PREVIOUS, find_runs
 from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training import loop
 from mlcl_cli.training.loop import Trainer
-from mlcl_cli.workflows import train
 from mlcl_cli.workflows.resume import NO_RESUME, Resume
+from mlcl_cli.workflows.stages import COMBINER, fine_tuning
+from mlcl_cli.workflows.train import train
+from mlcl_cli.workflows.training_result import TrainingResult
 
-SAME = ("metrics.jsonl", "metrics.csv", "best.safetensors", "last.safetensors")
-GO_ON = Resume(wanted=True)
-Start = Callable[[Profile, Resume], train.TrainingResult]
+COMPARED = ("metrics.jsonl", "metrics.csv", "best.safetensors", "last.safetensors")
+RESUME = Resume(wanted=True)
+Start = Callable[[Profile, Resume], TrainingResult]
 
 STAGES: dict[str, tuple[Start, list[str]]] = {
-    "text": (lambda p, r: train.finetune(p, NoProgress(), encoder="text", resume=r), []),
-    "image": (lambda p, r: train.finetune(p, NoProgress(), encoder="image", resume=r), ["finetune.chunk_size=3"]),
-    "fresh": (lambda p, r: train.train_combiner(p, NoProgress(), resume=r), ["combiner.schedule=cosine_restarts"]),
-    "banked": (lambda p, r: train.train_combiner(p, NoProgress(), resume=r), ["combiner.augmented_views=2"]),
+    "text": (lambda p, r: train(p, NoProgress(), fine_tuning("text"), resume=r), []),
+    "image": (lambda p, r: train(p, NoProgress(), fine_tuning("image"), resume=r), ["finetune.chunk_size=3"]),
+    "fresh": (lambda p, r: train(p, NoProgress(), COMBINER, resume=r), ["combiner.schedule=cosine_restarts"]),
+    "banked": (lambda p, r: train(p, NoProgress(), COMBINER, resume=r), ["combiner.augmented_views=2"]),
 }
 
 
@@ -44,16 +46,16 @@ def profile_of(folder: Path, *overrides: str) -> Profile:
 
 
 def contents(run: Path) -> dict[str, object]:
-    """What must not depend on where a run was cut. Weights by their values: a description names the time."""
-    logs = {name: (run / name).read_bytes() for name in SAME[:2]}
-    weights = {name: load_checkpoint(run / name).about["fingerprint"] for name in SAME[2:]}
+    """What must not depend on where a run was interrupted. Weights by value: descriptions hold the time."""
+    logs = {name: (run / name).read_bytes() for name in COMPARED[:2]}
+    weights = {name: load_checkpoint(run / name).about["fingerprint"] for name in COMPARED[2:]}
     bests = json.loads((run / "run.json").read_text())["bests"]
     return logs | weights | {"bests": bests}
 
 
 @pytest.fixture
-def cut_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Sends this process SIGTERM in the middle of the n-th step from now."""
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Send this process SIGTERM during the n-th step from now."""
     real = Trainer._step
     left = [-1]
 
@@ -72,25 +74,27 @@ def cut_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_run_that_is_cut_twice_ends_as_one_that_is_not(
-    tmp_path: Path, stage: str, cut_at: Callable[[int], None]
+def test_run_interrupted_twice_ends_like_an_uninterrupted_one(
+    tmp_path: Path, stage: str, interrupt_at: Callable[[int], None]
 ) -> None:
     start, overrides = STAGES[stage]
     whole = start(profile_of(tmp_path, *overrides, "workspace=whole"), NO_RESUME)
     profile = profile_of(tmp_path, *overrides, "workspace=cut")
-    for steps, again in ((2, NO_RESUME), (5, GO_ON)):
-        cut_at(steps)
+    for steps, again in ((2, NO_RESUME), (5, RESUME)):
+        interrupt_at(steps)
         with pytest.raises(Interrupted, match="--resume"), interruptible():
             start(profile, again)
-    resumed = start(profile, GO_ON)
+    resumed = start(profile, RESUME)
     assert contents(resumed.run) == contents(whole.run)
     assert resumed.best == whole.best
     with pytest.raises(UsageError, match="no unfinished run"):
-        start(profile, GO_ON)
+        start(profile, RESUME)
 
 
-def test_a_cut_in_validation_repeats_only_the_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole"), NoProgress())
+def test_interrupt_during_validation_repeats_only_the_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(profile_of(tmp_path, "workspace=whole"), NoProgress(), COMBINER)
     real, calls = loop._validated, [0]
 
     def cut(validate: object, epoch: int) -> object:
@@ -102,28 +106,28 @@ def test_a_cut_in_validation_repeats_only_the_validation(tmp_path: Path, monkeyp
     monkeypatch.setattr(loop, "_validated", cut)
     profile = profile_of(tmp_path, "workspace=cut")
     with pytest.raises(Interrupted), interruptible():
-        train.train_combiner(profile, NoProgress())
+        train(profile, NoProgress(), COMBINER)
     steps = []
     real_step = Trainer._step
     monkeypatch.setattr(Trainer, "_step", lambda self, batch: (steps.append(self.epoch), real_step(self, batch))[1])
-    resumed = train.train_combiner(profile, NoProgress(), resume=GO_ON)
+    resumed = train(profile, NoProgress(), COMBINER, resume=RESUME)
     assert 2 not in steps
     assert contents(resumed.run) == contents(whole.run)
 
 
 @pytest.fixture
-def stopped(tmp_path: Path, cut_at: Callable[[int], None]) -> tuple[Profile, Path]:
-    """A run that was stopped in its third epoch, with a checkpoint after each."""
+def stopped(tmp_path: Path, interrupt_at: Callable[[int], None]) -> tuple[Profile, Path]:
+    """A run that was stopped in its third epoch, with a saved state after each."""
     profile = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1")
-    cut_at(8)
+    interrupt_at(8)
     with pytest.raises(Interrupted), interruptible():
-        train.train_combiner(profile, NoProgress())
+        train(profile, NoProgress(), COMBINER)
     (run,) = find_runs(tmp_path / "cut/combiner", unfinished=True)
     return profile, run.folder
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
-def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(
+def test_damaged_state_is_named_and_the_previous_one_is_resumed(
     stopped: tuple[Profile, Path], tmp_path: Path, damage: str
 ) -> None:
     profile, folder = stopped
@@ -136,58 +140,60 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(
     }
     path.write_bytes(damaged[damage])
     messages = Messages()
-    resumed = train.train_combiner(profile, NoProgress(), resume=GO_ON)
+    resumed = train(profile, NoProgress(), COMBINER, resume=RESUME)
     assert [text for text in messages.warnings if LAST in text and "the one before it is taken" in text]
-    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole", "checkpoints.every_epochs=1"), NoProgress())
+    whole = train(profile_of(tmp_path, "workspace=whole", "checkpoints.every_epochs=1"), NoProgress(), COMBINER)
     assert contents(resumed.run) == contents(whole.run)
 
 
-def test_a_run_without_a_good_state_is_an_error(stopped: tuple[Profile, Path]) -> None:
+def test_run_without_an_intact_state_is_an_error(stopped: tuple[Profile, Path]) -> None:
     profile, folder = stopped
     for name in (LAST, PREVIOUS):
         (folder / name).write_bytes(b"no state")
     with pytest.raises(DataError, match="no good state"):
-        train.train_combiner(profile, NoProgress(), resume=GO_ON)
+        train(profile, NoProgress(), COMBINER, resume=RESUME)
 
 
-def test_a_state_that_is_named_is_taken_or_is_an_error(stopped: tuple[Profile, Path]) -> None:
+def test_run_option_resumes_that_state_or_raises(stopped: tuple[Profile, Path]) -> None:
     profile, folder = stopped
     with pytest.raises(DataError, match="no unfinished run"):
-        train.train_combiner(profile, NoProgress(), resume=Resume(run=folder / "step-7.safetensors"))
+        train(profile, NoProgress(), COMBINER, resume=Resume(run=folder / "step-7.safetensors"))
     with pytest.raises(DataError, match="no unfinished run"):
-        train.train_combiner(profile, NoProgress(), resume=Resume(run=folder.with_name("none")))
-    result = train.train_combiner(profile, NoProgress(), resume=Resume(run=folder / PREVIOUS))
+        train(profile, NoProgress(), COMBINER, resume=Resume(run=folder.with_name("none")))
+    result = train(profile, NoProgress(), COMBINER, resume=Resume(run=folder / PREVIOUS))
     assert result.run == folder
 
 
-def test_what_has_changed_is_shown(stopped: tuple[Profile, Path], tmp_path: Path) -> None:
+def test_resume_names_changed_settings_and_data(stopped: tuple[Profile, Path], tmp_path: Path) -> None:
     changed = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1", "combiner.batch_size=9", "seed=3")
     with pytest.raises(UsageError, match=r"seed was 0, is 3; combiner\.batch_size was 8, is 9"):
-        train.train_combiner(changed, NoProgress(), resume=GO_ON)
+        train(changed, NoProgress(), COMBINER, resume=RESUME)
     profile, _ = stopped
     captions = tmp_path / "data/cirr/captions/cap.rc2.train.json"
     captions.write_text(captions.read_text().replace("bottles", "dogs", 1))
     with pytest.raises(UsageError, match=r"data\.train was \w+, is \w+"):
-        train.train_combiner(profile, NoProgress(), resume=GO_ON)
+        train(profile, NoProgress(), COMBINER, resume=RESUME)
 
 
-def test_only_one_process_trains_a_run(stopped: tuple[Profile, Path]) -> None:
+def test_run_in_training_cannot_be_resumed_elsewhere(stopped: tuple[Profile, Path]) -> None:
     profile, folder = stopped
     with FileLock(folder / LOCK), pytest.raises(MachineError, match="another process"):
-        train.train_combiner(profile, NoProgress(), resume=GO_ON)
+        train(profile, NoProgress(), COMBINER, resume=RESUME)
 
 
-def test_automatic_resuming_begins_where_there_is_nothing(tmp_path: Path, cut_at: Callable[[int], None]) -> None:
+def test_automatic_resume_starts_a_run_if_there_is_none(tmp_path: Path, interrupt_at: Callable[[int], None]) -> None:
     automatic = Resume(wanted=True, optional=True)
     profile = profile_of(tmp_path, "workspace=auto")
-    cut_at(3)
+    interrupt_at(3)
     with pytest.raises(Interrupted), interruptible():
-        train.train_combiner(profile, NoProgress(), resume=automatic)
-    train.train_combiner(profile, NoProgress(), resume=automatic)
+        train(profile, NoProgress(), COMBINER, resume=automatic)
+    train(profile, NoProgress(), COMBINER, resume=automatic)
     assert len(find_runs(tmp_path / "auto/combiner")) == 1
 
 
-def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradient_that_is_not_finite_leaves_the_weights_and_names_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before: list[dict[str, torch.Tensor]] = []
     trainers: list[Trainer] = []
     real = Trainer._step
@@ -205,11 +211,11 @@ def test_what_is_not_finite_changes_nothing_and_is_named(tmp_path: Path, monkeyp
     monkeypatch.setattr(Trainer, "_step", step)
     profile = profile_of(tmp_path, "checkpoints.every_epochs=1")
     with pytest.raises(DivergedError, match=r"epoch 2, step 2: the gradient is not finite"):
-        train.train_combiner(profile, NoProgress())
+        train(profile, NoProgress(), COMBINER)
     after = trainers[0].objective.weights()
     assert all(torch.equal(after[name], tensor) for name, tensor in before[0].items())
     (run,) = find_runs(tmp_path / "work/combiner", unfinished=True)
-    assert load_checkpoint(run.folder / LAST).about["epoch"] == 2  # epoch 2 was about to begin
+    assert load_checkpoint(run.folder / LAST).about["epoch"] == 2  # epoch 2 was about to start
 
 
 def test_resume_refuses_images_whose_content_changed_and_accepts_copies(
@@ -219,17 +225,17 @@ def test_resume_refuses_images_whose_content_changed_and_accepts_copies(
     image = tmp_path / "data/dev/val-3-img0.png"
     original, status = image.read_bytes(), image.stat()
     changed = bytearray(original)
-    changed[-1] ^= 1  # the checksum of the end: Pillow ignores it, and the size stays
+    changed[-1] ^= 1  # the final checksum, which Pillow ignores; the size stays the same
     image.write_bytes(changed)
     os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(UsageError, match="1 image changed or disappeared since the run began: val-3-img0"):
-        train.train_combiner(profile, NoProgress(), resume=GO_ON)
+        train(profile, NoProgress(), COMBINER, resume=RESUME)
     data = tmp_path / "data"
     image.write_bytes(original)
-    shutil.copytree(data, tmp_path / "copy")  # new inodes and times everywhere, same contents
+    shutil.copytree(data, tmp_path / "copy")  # new inodes and times, same contents
     shutil.rmtree(data)
     (tmp_path / "copy").rename(data)
-    train.train_combiner(profile, NoProgress(), resume=GO_ON)
+    train(profile, NoProgress(), COMBINER, resume=RESUME)
 
 
 def test_resume_accepts_a_run_that_recorded_no_image_contents(stopped: tuple[Profile, Path]) -> None:
@@ -238,4 +244,4 @@ def test_resume_accepts_a_run_that_recorded_no_image_contents(stopped: tuple[Pro
     del summary["identity"]["images"]
     (folder / "run.json").write_text(json.dumps(summary))
     (folder / "images.json").unlink()
-    assert train.train_combiner(profile, NoProgress(), resume=GO_ON).run == folder
+    assert train(profile, NoProgress(), COMBINER, resume=RESUME).run == folder
