@@ -1,4 +1,4 @@
-"""Where a training step's features come from: rows of a frozen table, or an encoder that trains.
+"""Where a run's features come from: a table if the tower is frozen, else the encoder as it trains.
 
 A source prepares a batch on the CPU, in a thread ahead of the step. The step computes the features.
 """
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mlcl_cli.features.bank import FeatureTable
+from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.images.image_cache import ImageCache
 from mlcl_cli.images.transforms import preprocess_pixels
 from mlcl_cli.models.encoder import Encoder, Tokens
@@ -82,6 +84,58 @@ class ImageEncoderSource:
             return self.encoder.encode_images(preprocess_pixels(part.to(device)))
 
         return lambda: encode_chunks(encode, chunks, cached=self.chunk_size is not None)[inverse.to(device)]
+
+
+class TowerFeatures(Protocol):
+    """A run's features of images by name, or of captions, for training and for validation."""
+
+    def source(self, names: Sequence[str]) -> FeatureSource:
+        """What training reads; row i is `names[i]`."""
+
+    def table(self, names: Sequence[str]) -> FeatureTable:
+        """What validation reads: features of at least `names`, by the weights as they are now."""
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """Features of a frozen tower."""
+
+    values: FeatureTable
+
+    def source(self, names: Sequence[str]) -> FeatureSource:
+        return CachedFeatures(self.values.of(names))
+
+    def table(self, names: Sequence[str]) -> FeatureTable:  # noqa: ARG002
+        return self.values
+
+
+@dataclass(frozen=True)
+class TrainedImages:
+    """Images whose encoder trains; with a `chunk_size`, by gradient caching."""
+
+    store: FeatureStore
+    cache: ImageCache
+    chunk_size: int | None
+
+    def source(self, names: Sequence[str]) -> FeatureSource:
+        return ImageEncoderSource(self.store.encoder, self.cache, names, self.chunk_size)
+
+    def table(self, names: Sequence[str]) -> FeatureTable:
+        return self.store.encode_images_now(self.cache, names)
+
+
+@dataclass(frozen=True)
+class TrainedTexts:
+    """Captions whose encoder trains; with a `chunk_size`, by gradient caching."""
+
+    store: FeatureStore
+    chunk_size: int | None
+
+    def source(self, names: Sequence[str]) -> FeatureSource:
+        return TextEncoderSource(self.store.encoder, self.store.tokens(names), self.chunk_size)
+
+    def table(self, names: Sequence[str]) -> FeatureTable:
+        return self.store.texts(names, banked=False)
 
 
 def encode_chunks(encode: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], *, cached: bool) -> Tensor:

@@ -23,7 +23,6 @@ from mlcl_cli.training.objectives import Objective
 
 BATCHES_AHEAD = 2
 SECONDS_BETWEEN_FIGURES = 2.0  # reading them makes the host wait for the device
-CLOCK_RESOLUTION = 1e-9  # seconds; no epoch takes less
 REMEDY = "Lower the learning rate, or set precision: fp32; the last checkpoint is intact"
 Figures = Mapping[str, float]
 
@@ -277,7 +276,7 @@ class _Monitor:
     def show(self, figures: Figures, learned: Figures, seconds: float) -> None:
         """Show the epoch's means so far; its steps in this process took `seconds`."""
         steps = self._trainer.steps_done - self._first_step
-        rate = self._trainer.plan.batch_size * steps / max(seconds, CLOCK_RESOLUTION)
+        rate = self._trainer.plan.batch_size * steps / seconds if seconds else None
         self._display.show(TrainingStatus(figures["loss"], terms_of(figures), learned, rate, self._best()))
         self._shown = time.monotonic()
 

@@ -40,23 +40,20 @@ class DryRun:
 
     def as_json(self) -> dict[str, object]:
         """The object that `--json` prints."""
-        figures = {"seconds": self._seconds(), "memory_bytes": self.memory, "disk_bytes": self.disk}
+        figures = {"seconds": self.seconds, "memory_bytes": self.memory, "disk_bytes": self.disk}
         return {**self._about(), **figures}
 
     def in_words(self) -> dict[str, object]:
         """The same for people: durations and sizes with their units."""
         return {
             **self._about(),
-            "time": {name: duration(seconds) for name, seconds in self._seconds().items()},
+            "time": {name: duration(seconds) for name, seconds in self.seconds.items()},
             "memory": size(self.memory),
             "disk": {name.replace("_", " "): size(number) for name, number in self.disk.items()},
         }
 
     def _about(self) -> dict[str, object]:
         return {"command": self.command, "dataset": self.dataset, "dry_run": True, "loss": self.loss}
-
-    def _seconds(self) -> dict[str, float]:
-        return {**self.seconds, "total": self.seconds["features"] + self.seconds["training"]}
 
 
 def estimate(profile: Profile, progress: Progress, stage: Stage) -> DryRun:
@@ -84,17 +81,19 @@ def estimate(profile: Profile, progress: Progress, stage: Stage) -> DryRun:
         setup.validate()
         validation = _seconds(setup.validate)
     validation *= setup.validation_work(val) / max(1, setup.validation_work(queries))
-    seconds = {
-        "features": seconds_per_image * len(files),
-        "step": step,
-        "validation": validation,
-        "training": step * steps + validation * (plan.epochs // plan.validate_every),
-    }
+    features = seconds_per_image * len(files)
+    training = step * steps + validation * (plan.epochs // plan.validate_every)
     return DryRun(
         command=stage.command,
         dataset=profile.dataset,
         loss=losses[0],
-        seconds=seconds,
+        seconds={
+            "features": features,
+            "step": step,
+            "validation": validation,
+            "training": training,
+            "total": features + training,
+        },
         memory=_peak_memory(),
         disk=_disk(profile, setup, len(files)),
     )

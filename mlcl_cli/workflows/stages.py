@@ -23,7 +23,13 @@ from mlcl_cli.models.encoder import Tower
 from mlcl_cli.retrieval.evaluation import Evaluation, combiner_query, sum_query
 from mlcl_cli.runs.checkpoints import Kind
 from mlcl_cli.seeding import derive_seed
-from mlcl_cli.training.feature_sources import CachedFeatures
+from mlcl_cli.training.feature_sources import (
+    CachedFeatures,
+    FrozenFeatures,
+    TowerFeatures,
+    TrainedImages,
+    TrainedTexts,
+)
 from mlcl_cli.training.loop import Trainer, TrainingPlan
 from mlcl_cli.training.objectives import (
     BankedViews,
@@ -35,7 +41,6 @@ from mlcl_cli.training.objectives import (
     cosine_restarts,
     finetune_optimizer,
 )
-from mlcl_cli.training.tower_features import FrozenFeatures, TowerFeatures, TrainedImages, TrainedTexts
 from mlcl_cli.training.triplet_rows import TripletRows, index_triplets
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice, LoadedClip, choose_clip, load_encoder
 from mlcl_cli.workflows.run_context import Files, RunContext, files_of, pruned_protocol
