@@ -1,4 +1,4 @@
-"""Features of images and captions for one encoder: from the bank where they are frozen, computed where they are not."""
+"""Features of images and captions by one encoder: from the bank if the tower is frozen, else computed."""
 
 import logging
 import time

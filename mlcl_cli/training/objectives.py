@@ -189,7 +189,7 @@ class CombinerObjective:
         return combiner_losses(self.combiner, logits)
 
     def logging(self) -> dict[str, Tensor]:
-        """Temperatures and the level weight w, where they are learned."""
+        """Temperatures and the level weight w, if they are learned."""
         combiner = self.combiner
         scalars = {
             "temperature": combiner.temperature if combiner.logit_scale is not None else None,

@@ -151,7 +151,7 @@ def training_files(train: Split, val: Split) -> Files:
     return files_of([train, val], [*train.triplet_images(), *val.images()])
 
 
-def _finetuning(stage: Stage, context: RunContext, train: Split, val: Split, choice: ClipChoice) -> TrainingSetup:
+def _build_finetuning(stage: Stage, context: RunContext, train: Split, val: Split, choice: ClipChoice) -> TrainingSetup:
     settings = context.profile.finetune
     chunk_size = settings.chunk_size if isinstance(settings.chunk_size, int) else None
     clip = load_encoder(context, choice)
@@ -180,7 +180,9 @@ def _finetuning(stage: Stage, context: RunContext, train: Split, val: Split, cho
     def validate() -> Mapping[str, float]:
         return evaluation(images.table(data.val.images()), texts.table(data.val_captions()), sum_query).metrics
 
-    return TrainingSetup(trainer, validate, data, store, clip, stage.options, lambda split: len(split.images()))
+    return TrainingSetup(
+        trainer, validate, data, store, clip, about=stage.options, validation_work=lambda split: len(split.images())
+    )
 
 
 def _find_bad(cache: ImageCache, context: RunContext) -> Mapping[str, BadImage]:
@@ -188,7 +190,7 @@ def _find_bad(cache: ImageCache, context: RunContext) -> Mapping[str, BadImage]:
         return {image.name: image for image in cache.find_bad(advance)}
 
 
-def _combiner_training(
+def _build_combiner_training(
     stage: Stage, context: RunContext, train: Split, val: Split, choice: ClipChoice
 ) -> TrainingSetup:
     profile, settings = context.profile, context.profile.combiner
@@ -212,7 +214,16 @@ def _combiner_training(
 
     about = {"architecture": combiner.architecture.describe(), "inference_weights": settings.inference_weights}
     count = settings.augmented_views if isinstance(settings.augmented_views, int) else 0
-    return TrainingSetup(trainer, validate, data, store, clip, about, lambda split: len(split.triplets), 1 + count)
+    return TrainingSetup(
+        trainer,
+        validate,
+        data,
+        store,
+        clip,
+        about=about,
+        validation_work=lambda split: len(split.triplets),
+        features_per_image=1 + count,
+    )
 
 
 def _initialize(settings: CombinerSettings, feature_dim: int, seed: int) -> Combiner:
@@ -237,8 +248,21 @@ def _views(context: RunContext, store: FeatureStore, data: TrainingData) -> View
     return FreshViews(store.encoder, opener, files, rows.references, context.workers, seed, Augmentation())
 
 
-FINETUNE = Stage("finetune", "finetune", "clip", lambda profile: profile.finetune, _finetuning, encoder="both")
-COMBINER = Stage("combiner", "train-combiner", "combiner", lambda profile: profile.combiner, _combiner_training)
+FINETUNE = Stage(
+    name="finetune",
+    command="finetune",
+    kind="clip",
+    settings=lambda profile: profile.finetune,
+    build=_build_finetuning,
+    encoder="both",
+)
+COMBINER = Stage(
+    name="combiner",
+    command="train-combiner",
+    kind="combiner",
+    settings=lambda profile: profile.combiner,
+    build=_build_combiner_training,
+)
 STAGES = (FINETUNE, COMBINER)
 
 

@@ -63,7 +63,7 @@ def test_out_of_memory_halves_the_batch_with_a_warning(tmp_path: Path, files: li
     plain = store(tmp_path / "plain", Encoder)
     messages = Messages()
     hungry = store(tmp_path / "hungry", Hungry)
-    texts = [f"is {color}" for color in ("red", "green", "blue", "grey", "black", "white", "pink")]
+    texts = [f"is {color}" for color in ("red", "green", "blue", "gray", "black", "white", "pink")]
     names = [name for name, _ in files]
     for features, expected in (
         (hungry.images(files).table, plain.images(files).table),
@@ -108,8 +108,8 @@ def test_other_errors_do_not_halve_the_batch(tmp_path: Path, files: list[tuple[s
 
 
 def test_views_do_not_depend_on_the_batch(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
-    few, many = (store(tmp_path / str(batch), Encoder, batch).views(files, 2, 0) for batch in (7, 128))
-    torch.testing.assert_close(few, many, rtol=0, atol=1e-5)
+    small, large = (store(tmp_path / str(batch), Encoder, batch).views(files, 2, 0) for batch in (7, 128))
+    torch.testing.assert_close(small, large, rtol=0, atol=1e-5)
 
 
 def test_batch_is_as_configured_or_fits_into_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:

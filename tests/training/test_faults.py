@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_resume import GO_ON, contents, profile_of
+from test_resume import RESUME, contents, profile_of
 from world import world
 
 from mlcl_cli.errors import DivergedError, MachineError
@@ -74,7 +74,7 @@ def test_a_run_that_fails_anywhere_is_saved_and_resumes_bit_for_bit(
     (folder,) = (tmp_path / "cut/combiner").iterdir()
     state, _ = load_state(folder / LAST)
     assert (state.epoch, state.steps_done) >= (1, 3)
-    resumed = train(profile, NoProgress(), COMBINER, resume=GO_ON)
+    resumed = train(profile, NoProgress(), COMBINER, resume=RESUME)
     assert contents(resumed.run) == contents(whole.run)
 
 
@@ -99,7 +99,7 @@ def test_half_an_update_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert calls[0] == 5
     (folder,) = (tmp_path / "cut/combiner").iterdir()
     assert (load_state(folder / LAST)[0].epoch, load_state(folder / LAST)[0].steps_done) == (2, 0)
-    assert contents(train(profile, NoProgress(), COMBINER, resume=GO_ON).run) == contents(whole.run)
+    assert contents(train(profile, NoProgress(), COMBINER, resume=RESUME).run) == contents(whole.run)
 
 
 def test_a_save_that_fails_too_does_not_hide_the_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
