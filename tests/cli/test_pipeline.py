@@ -67,8 +67,8 @@ def test_what_is_frozen_is_encoded_once(mlcl: Mlcl, tmp_path: Path, monkeypatch:
     settings = ("--set", "combiner.augmented_views=2", "--set", "clip.checkpoint=none", "--json")
     mlcl("train-combiner", *settings)
     calls: list[str] = []
-    monkeypatch.setattr(Encoder, "images", lambda *_: calls.append("image"))
-    monkeypatch.setattr(Encoder, "texts", lambda *_: calls.append("text"))
+    monkeypatch.setattr(Encoder, "encode_images", lambda *_: calls.append("image"))
+    monkeypatch.setattr(Encoder, "encode_texts", lambda *_: calls.append("text"))
     again = mlcl("train-combiner", "--epochs", "3", *settings).json
     mlcl("evaluate", "--set", "clip.checkpoint=none", "--json")
     assert calls == []
