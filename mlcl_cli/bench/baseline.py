@@ -20,7 +20,7 @@ from torchvision import transforms as tv
 
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import QuerySet
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.images.augment import JITTERS
 from mlcl_cli.images.decode import open_image
 from mlcl_cli.images.transforms import MEAN, STD, Transform
@@ -168,7 +168,7 @@ def _branch(combiner: Combiner, t: Tensor, text: Tensor, image: Tensor) -> tuple
 
 
 @torch.no_grad()
-def validate(queries: QuerySet, images: Table, texts: Table, protocol: Protocol) -> dict[str, float]:
+def validate(queries: QuerySet, images: FeatureTable, texts: FeatureTable, protocol: Protocol) -> dict[str, float]:
     """Recalls of the element-wise sum by sorting everything and comparing matrices of strings."""
     triplets, count = queries.triplets, len(queries.triplets)
     references = [triplet.reference for triplet in triplets]

@@ -48,7 +48,7 @@ def decoding(data: SyntheticData) -> Iterator[Row]:
 @torch.no_grad()
 def image_encoding(data: SyntheticData) -> Iterator[Row]:
     """Decoded images through the image encoder."""
-    encoder, clip, batch_size = data.encoder, baseline.copy_clip(data.encoder), data.store().at_once
+    encoder, clip, batch_size = data.encoder, baseline.copy_clip(data.encoder), data.store().batch_size
     count = min(256, len(data.files))
     pixels = preprocess_pixels(torch.randint(0, 256, (count, 3, encoder.size, encoder.size), dtype=torch.uint8))
     pixels = pixels.to(encoder.compute.device)
@@ -98,7 +98,7 @@ def bank_build(data: SyntheticData) -> Iterator[Row]:
 
     def build() -> Tensor:
         store.folder = data.new_folder()
-        return store.images(data.files).of(names)
+        return store.images(data.files).table.of(names)
 
     def baseline_build() -> Tensor:
         parts = baseline.batches(dataset, LOADER_BATCH)
@@ -109,7 +109,7 @@ def bank_build(data: SyntheticData) -> Iterator[Row]:
             pass
 
     def encode() -> None:
-        for part in pixels.split(store.at_once):
+        for part in pixels.split(store.batch_size):
             encoder.encode_images(preprocess_pixels(part.to(encoder.compute.device)))
 
     ours, theirs = Side(build), Side(baseline_build)

@@ -26,7 +26,7 @@ from mlcl_cli.bench.synthetic_data import Queries, SyntheticData, random_triplet
 from mlcl_cli.data.datasets import protocol_of
 from mlcl_cli.data.protocols import FASHIONIQ_ORIGINAL, Protocol
 from mlcl_cli.data.records import QuerySet, Split, Triplet
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.models.combiner import Architecture, Combiner
 from mlcl_cli.models.compute import choose_compute
 from mlcl_cli.openmp import VARIABLES, set_wait_policy
@@ -54,17 +54,17 @@ class RandomValidation:
     """A validation split with random features; each triplet has a caption and an image set of its own."""
 
     split: Split
-    images: Table
-    texts: Table
+    images: FeatureTable
+    texts: FeatureTable
 
     @classmethod
     def of(cls, dataset: str, sizes: Queries, feature_dim: int, device: torch.device) -> "RandomValidation":
         """Query sets of `sizes` under a data set's name."""
         draw = torch.Generator().manual_seed(0)
 
-        def table(names: Sequence[str]) -> Table:
+        def table(names: Sequence[str]) -> FeatureTable:
             features = torch.randn(len(names), feature_dim, generator=draw)
-            return Table({name: row for row, name in enumerate(names)}, features.to(device))
+            return FeatureTable({name: row for row, name in enumerate(names)}, features.to(device))
 
         sets = []
         for name, (queries, gallery) in sizes.items():

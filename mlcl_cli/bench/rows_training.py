@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +17,14 @@ from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.models.compute import Compute
 from mlcl_cli.models.encoder import IMAGE_TOWER, TOWERS, Encoder, Tower
 from mlcl_cli.models.losses import combiner_logits, combiner_losses, finetune_loss
-from mlcl_cli.training.feature_sources import CachedFeatures, ImageEncoderSource, TextEncoderSource, encoded
+from mlcl_cli.seeding import derive_seed
+from mlcl_cli.training.feature_sources import CachedFeatures, ImageEncoderSource, TextEncoderSource, encode_chunks
 from mlcl_cli.training.loop import Trainer, TrainingPlan
 from mlcl_cli.training.objectives import (
     BankedViews,
     CombinerObjective,
     FinetuneObjective,
     FreshViews,
-    Objective,
     Views,
     combiner_optimizer,
     finetune_optimizer,
@@ -40,7 +39,7 @@ COMBINER_RATE, FINETUNE_RATE = 2e-5, 2e-6  # METHOD.md, Sections 4.4 and 3.2
 def combiner_epochs(data: SyntheticData) -> Iterator[Row]:
     """An epoch of stage 2 with banked views, then with fresh ones, each against the same baseline epoch."""
     triplets, batch_size, store = data.triplets, data.sizes.combiner_batch_size, data.store()
-    images = CachedFeatures(store.images(data.files).of(triplets.images))
+    images = CachedFeatures(store.images(data.files).table.of(triplets.images))
     texts = CachedFeatures(store.texts(triplets.captions).of(triplets.captions))
     torch.manual_seed(0)
     combiner = Combiner(data.architecture).to(data.machine.compute.device)
@@ -96,8 +95,8 @@ class OriginalCombinerTraining:
         """How the features of a few triplets differ, or the losses that follow from them; None if they agree."""
         batch = next(baseline.batches(self.training.dataset, 32))
         text, image, _, goal = self._features(batch)
-        references, targets, captions, _ = _prepare(ours, batch)
-        features = (ours.texts.features(captions), *map(ours.images.features, (references, targets)))
+        prepared = ours.prepare(*_first(ours, batch), 1)
+        features = (prepared.captions(), prepared.references(), prepared.targets())
         for our, their in zip(features, (text, image, goal), strict=True):
             if problem := difference(our, their, _tolerance(self._compute), "features"):
                 return problem
@@ -114,7 +113,7 @@ def finetuning_epochs(data: SyntheticData) -> Iterator[Row]:
     triplets = TripletRows(rows.images, rows.captions, rows.references[part], rows.targets[part], rows.variants[part])
 
     encoder = Encoder(deepcopy(data.encoder.clip), data.machine.compute)
-    images = CachedFeatures(store.images(data.files).of(triplets.images))
+    images = CachedFeatures(store.images(data.files).table.of(triplets.images))
     texts = TextEncoderSource(encoder, store.tokens(triplets.captions))
     yield _finetuning(data, "text", FinetuneObjective(encoder, triplets, images, texts))
 
@@ -139,7 +138,7 @@ def _finetuning(data: SyntheticData, tower: Tower, objective: FinetuneObjective)
     dataset = baseline.Triplets(data.files, data.transform, objective.triplets)
     batch = next(baseline.batches(dataset, 8))
     with compute.autocast():
-        loss = total(objective.losses(_prepare(objective, batch)))
+        loss = total(objective.losses(objective.prepare(*_first(objective, batch), 1)))
     loss.backward()
     baseline_loss(batch).backward()
     problem = _gradients_differ(_gradients(network.parameters()), _gradients(trained), max(1e-3, _tolerance(compute)))
@@ -169,7 +168,7 @@ def gradient_caching(data: SyntheticData) -> Iterator[Row]:
         parts = [part for side in (references, targets) for part in side[rows].split(part_size or len(rows))]
         with compute.training():
             with compute.autocast():
-                reference, target = encoded(encode, parts, cached=part_size is not None).chunk(2)
+                reference, target = encode_chunks(encode, parts, cached=part_size is not None).chunk(2)
                 loss = finetune_loss(reference, texts[rows.to(compute.device)], target)
             loss.backward()
         return _gradients(encoder.clip.parameters())
@@ -193,7 +192,11 @@ def gradient_caching(data: SyntheticData) -> Iterator[Row]:
 
 
 def _epochs(
-    data: SyntheticData, objective: Objective, optimizer: torch.optim.Optimizer, batch_size: int, count: int = 1
+    data: SyntheticData,
+    objective: CombinerObjective | FinetuneObjective,
+    optimizer: torch.optim.Optimizer,
+    batch_size: int,
+    count: int = 1,
 ) -> Callable[[], None]:
     trainer = Trainer(objective, optimizer, TrainingPlan(1, batch_size, 1, 0), data.machine.compute)
 
@@ -205,16 +208,16 @@ def _epochs(
     return run
 
 
-def _prepare(objective: CombinerObjective | FinetuneObjective, batch: baseline.TripletImages) -> Any:
-    """The first triplets with the captions of the baseline's batch."""
+def _first(objective: CombinerObjective | FinetuneObjective, batch: baseline.TripletImages) -> tuple[Tensor, Tensor]:
+    """The first triplets, and the captions of the baseline's batch, as row numbers."""
     captions = torch.tensor([objective.triplets.captions.index(text) for text in batch.texts])
-    return objective.prepare(torch.arange(len(captions)), captions, 1)
+    return torch.arange(len(captions)), captions
 
 
 def _views_differ(fresh: FreshViews, dataset: baseline.Triplets) -> str | None:
     """Both sides draw their own views: compare the statistics of their pixels."""
     count = min(128, len(dataset))
-    ours = fresh.augment(*fresh.prepare(torch.arange(count), 1))
+    ours = fresh.augment(fresh.crops(torch.arange(count), 1), derive_seed(0, "augment", 1, 0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # else the baseline's few draws differ from ours by chance now and then
         theirs = next(baseline.batches(dataset, count)).augmented

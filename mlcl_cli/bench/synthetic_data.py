@@ -107,7 +107,14 @@ class SyntheticData:
 
     def store(self) -> FeatureStore:
         """A store without any bank."""
-        return FeatureStore(self.new_folder(), self.encoder, self.transform, self.workers, NoProgress(), "bench")
+        return FeatureStore(
+            folder=self.new_folder(),
+            encoder=self.encoder,
+            transform=self.transform,
+            workers=self.workers,
+            progress=NoProgress(),
+            dataset="bench",
+        )
 
     @cached_property
     def triplets(self) -> TripletRows:

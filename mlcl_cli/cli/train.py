@@ -1,7 +1,6 @@
 """`mlcl finetune` and `mlcl train-combiner`."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +10,7 @@ from mlcl_cli.cli.options import DryRunOption, EncoderName, ResumeOption, RunOpt
 from mlcl_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlcl_cli.config import Profile
-    from mlcl_cli.workflows.resume import Resume
+    from mlcl_cli.workflows.stages import Stage
 
 
 def finetune(
@@ -33,21 +31,24 @@ def finetune(
 ) -> None:
     """Stage 1: fine-tune CLIP's encoders on the element-wise sum."""
     profile = context.profile
-    if start is not None and (resume or run):
-        raise UsageError("cannot be combined with --resume", where="--from", remedy="A resumed run keeps its start")
+    if start is not None:
+        _reject_resume("--from", resume, run)
     from mlcl_cli.runs.description import Kind
     from mlcl_cli.workflows.run_names import checkpoint_named
+    from mlcl_cli.workflows.stages import fine_tuning
 
-    origin = start if start is None or start == "none" else checkpoint_named(profile, start, Kind.CLIP)
-    how = {"encoder": encoder or profile.finetune.encoder, "start": origin}
-    _train(context, "finetune", _resume(profile, "finetune", resume, run), dry_run=dry_run, **how)
+    checkpoint = start if start is None or start == "none" else checkpoint_named(profile, start, Kind.CLIP)
+    _train(context, fine_tuning(encoder or profile.finetune.encoder, checkpoint), resume, run, dry_run=dry_run)
 
 
 def train_combiner(
     context: CommandContext, resume: ResumeOption = None, run: RunOption = None, dry_run: DryRunOption = False
 ) -> None:
     """Stage 2: train the multi-level combiner on the best tuned CLIP."""
-    _train(context, "combiner", _resume(context.profile, "combiner", resume, run), dry_run=dry_run)
+    assert context.profile  # before torch is imported
+    from mlcl_cli.workflows.stages import COMBINER
+
+    _train(context, COMBINER, resume, run, dry_run=dry_run)
 
 
 def register(app: typer.Typer) -> None:
@@ -65,26 +66,26 @@ def _settings(section: str) -> dict[str, Setting]:
     return {name: Setting(f"{section}.{name}", option) for name, option in options.items()}
 
 
-def _train(context: CommandContext, stage: str, resume: "Resume", *, dry_run: bool, **how: Any) -> None:
-    if dry_run:
-        from mlcl_cli.workflows.dry_run import dry_run as rehearse
-
-        result = rehearse(context.profile, context.progress, stage, **how)
-        context.show(result.as_json() if context.json else result.in_words())
-    else:
-        from mlcl_cli.workflows import train
-
-        run = train.train_combiner if stage == "combiner" else train.finetune
-        context.show(run(context.profile, context.progress, resume=resume, **how).as_json())
-
-
-def _resume(profile: "Profile", stage: str, flag: bool | None, run: str | None) -> "Resume":
-    from mlcl_cli.runs.description import Kind
+def _train(context: CommandContext, stage: "Stage", resume: bool | None, run: str | None, *, dry_run: bool) -> None:
+    from mlcl_cli.workflows.dry_run import estimate
     from mlcl_cli.workflows.resume import Resume
     from mlcl_cli.workflows.run_names import run_named
+    from mlcl_cli.workflows.train import train
 
-    automatic = profile.resume == "auto" and flag is None
-    named: Path | None = (
-        None if run is None else run_named(profile, run, Kind.COMBINER if stage == "combiner" else Kind.CLIP)
-    )
-    return Resume(wanted=bool(flag) or automatic, optional=automatic, run=named)
+    profile = context.profile
+    if dry_run:
+        _reject_resume("--dry-run", resume, run)
+        result = estimate(profile, context.progress, stage)
+        context.show(result.as_json() if context.json else result.in_words())
+        return
+    automatic = profile.resume == "auto" and resume is None
+    named = None if run is None else run_named(profile, run, stage.kind)
+    how = Resume(wanted=bool(resume) or automatic, optional=automatic, run=named)
+    context.show(train(profile, context.progress, stage, resume=how).as_json())
+
+
+def _reject_resume(option: str, resume: bool | None, run: str | None) -> None:
+    """Raise UsageError if a run is to be resumed."""
+    if resume or run:
+        given = "--resume" if resume else "--run"
+        raise UsageError(f"cannot be combined with {given}", where=option, remedy=f"Leave out {option} or {given}")

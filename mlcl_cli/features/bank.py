@@ -26,7 +26,7 @@ OLDER_FORMATS = ("mlcl features 1", "mlcl features 2")
 
 
 @dataclass(frozen=True)
-class Table:
+class FeatureTable:
     """Raw features by name: `values` (N, d) fp32 on the device, `rows` the row of each name."""
 
     rows: Mapping[str, int]
@@ -85,7 +85,7 @@ class Bank:
             self._write(digests[start : start + count], features[start : start + count])
         self._merge()
 
-    def table(self, stamps: Mapping[str, str], device: torch.device) -> Table:
+    def table(self, stamps: Mapping[str, str], device: torch.device) -> FeatureTable:
         """The features of all names in `stamps`, row by row in that order, on `device`.
 
         Raises MachineError where rows disappeared, which can happen to a process that does not hold the lock.
@@ -100,7 +100,7 @@ class Bank:
             except (DamagedArtifactError, OSError):  # changed since it was located
                 self._load()
                 continue
-            return Table({name: row for row, name in enumerate(stamps)}, values.to(device))
+            return FeatureTable({name: row for row, name in enumerate(stamps)}, values.to(device))
         raise MachineError(
             "the feature bank changed while it was read", where=self.path, remedy="Run the command again"
         )

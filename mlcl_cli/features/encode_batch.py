@@ -12,26 +12,23 @@ logger = logging.getLogger(__name__)
 
 
 class EncodeBatch:
-    """Encodes at most `size` inputs at once, and fewer from when memory runs out."""
+    """Encodes at most `size` inputs at once, and fewer once memory has run out."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def encode(self, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """Features (N, d) of inputs (N, ...), N > 0.
-
-        Raises MachineError where there is not enough memory for a single input.
-        """
+        """Features (N, d) of inputs (N, ...), N > 0. Raises MachineError if a single input does not fit into memory."""
         features: list[Tensor] = []
         done = 0
         while done < len(inputs):
-            part = inputs[done : done + self.size]
-            encoded = _attempt(function, part)
+            batch = inputs[done : done + self.size]
+            encoded = _try_encode(function, batch)
             if encoded is None:
-                self._halve(len(part))
+                self._halve(len(batch))
             else:
                 features.append(encoded)
-                done += len(part)
+                done += len(batch)
         return features[0] if len(features) == 1 else torch.cat(features)
 
     def _halve(self, failed: int) -> None:
@@ -49,8 +46,8 @@ class EncodeBatch:
         )
 
 
-def _attempt(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor | None:
-    """None where memory runs out. By the time this returns, the traceback no longer holds what was allocated."""
+def _try_encode(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor | None:
+    """None if memory runs out. Catching it here frees the tensors that the traceback holds."""
     try:
         return function(inputs)
     except (RuntimeError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""Features of images and captions for one encoder: from the bank where they are frozen, computed where they are not."""
+"""Features of images and captions by one encoder: from the bank if the tower is frozen, else computed."""
 
 import logging
 import time
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from mlcl_cli.atomic_files import exclusive_lock
 from mlcl_cli.errors import some
-from mlcl_cli.features.bank import Bank, Table, older_banks
+from mlcl_cli.features.bank import Bank, FeatureTable, older_banks
 from mlcl_cli.features.encode_batch import EncodeBatch
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.augment import RECIPE, Augmentation, random_crop
-from mlcl_cli.images.decode import BadImage, open_image, read_files
+from mlcl_cli.images.decode import BadImage, BadImagesError, open_image, read_files
 from mlcl_cli.images.file_stamps import file_stamps
 from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
 from mlcl_cli.images.transforms import Transform, preprocess_pixels
@@ -30,7 +30,7 @@ from mlcl_cli.signals import defer_signals
 
 logger = logging.getLogger(__name__)
 
-VIEWS_AT_ONCE = 64  # whatever is encoded at once: the draws of an augmented view depend on its portion
+VIEWS_PER_BATCH = 64  # fixed, since the draws of an augmented view depend on its batch
 SECONDS_BETWEEN_SAVES = 60.0
 Convert = Callable[[Image.Image, str], Tensor]
 Opener = Callable[[Path], Image.Image]
@@ -38,13 +38,21 @@ Encode = Callable[[Tensor, Sequence[str]], Tensor]
 Files = Sequence[tuple[str, Path]]
 
 
-@dataclass
-class FeatureStore:
-    """Computes features with `encoder` and banks them under `folder`, if it `writes`.
+@dataclass(frozen=True)
+class EncodedImages:
+    """Features of the readable images, and the `bad` ones by name."""
 
-    `bad` collects the images that it could not read. Features are raw (not normalized), on the encoder's device, and
-    encoded in fp32 whatever the precision of training. `encode_batch` is how many are encoded at once. `stamps_of`
-    gives the state of image files by name, without those that cannot be read: features of another state are not used.
+    table: FeatureTable
+    bad: Mapping[str, BadImage]
+
+
+@dataclass(kw_only=True)
+class FeatureStore:
+    """Computes features with `encoder` and, if it `writes`, banks them under `folder`.
+
+    Features are raw (not normalized), on the encoder's device, and encoded in fp32 whatever the precision of training,
+    `encode_batch` at a time. `stamps_of` returns the stamps of image files by name, without those that cannot be
+    accessed; features with another stamp are not used.
     """
 
     folder: Path
@@ -56,39 +64,48 @@ class FeatureStore:
     writes: bool = True
     encode_batch: int | Literal["auto"] = "auto"
     stamps_of: Callable[[Mapping[str, Path]], Mapping[str, str]] = file_stamps
-    bad: dict[str, BadImage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Taken once: what a frozen tower has banked belongs to the weights as they are now.
+        # Taken once: the banked features of a frozen tower belong to the weights as they are before training.
         self.fingerprints = self.encoder.fingerprints()
         device = self.encoder.compute.device
-        self.at_once = choose_encode_batch(self.encode_batch, device, self.encoder.size)
-        self._batch = EncodeBatch(self.at_once)
+        self.batch_size = choose_encode_batch(self.encode_batch, device, self.encoder.size)
+        self._batch = EncodeBatch(self.batch_size)
         if older := [path.name for path in older_banks(self.folder)]:
-            what = "feature banks of an older version of mlcl, which are not used and safe to delete"
+            what = "feature banks of an older version of mlcl, which are not used and are safe to delete"
             logger.info(f"{self.folder} has {what}: {some(older)}")
 
-    def images(self, files: Files) -> Table:
-        """Features of pictures, each distinct one encoded once. Unreadable ones are left out and put in `bad`."""
-        return self._banked(files, _Recipe("images", self._plain, self._encode_plain, open_image, self.at_once))
+    def images(self, files: Files) -> EncodedImages:
+        """Features of images, each distinct one encoded once."""
+        recipe = _Recipe(
+            kind="images",
+            convert=lambda image, _name: self.transform(image),
+            encode=self._encode_pixels,
+            opener=open_image,
+            batch_size=self.batch_size,
+        )
+        return self._banked(files, recipe)
 
     @torch.no_grad()
-    def encode_images_now(self, pictures: ImageCache, names: Sequence[str]) -> Table:
-        """Features of pictures by the encoder as it is now; nothing is banked."""
-        encoded = []
+    def encode_images_now(self, cache: ImageCache, names: Sequence[str]) -> FeatureTable:
+        """Features of images by the encoder as it is now; nothing is banked."""
+        parts = []
         with self.progress.bar(f"Encoding {counted(len(names), 'image')}", len(names)) as advance:
-            for start in range(0, len(names), self.at_once):
-                part = names[start : start + self.at_once]
-                encoded.append((part, self._encode_plain(pictures.read(part), part)))
-                advance(len(part))
-        return _table(encoded, self.encoder)
+            for start in range(0, len(names), self.batch_size):
+                batch = names[start : start + self.batch_size]
+                parts.append(self._encode_pixels(cache.read(batch), batch))
+                advance(len(batch))
+        return self._table(names, parts)
 
     def views(self, files: Files, count: int, seed: int) -> Tensor:
-        """`count` augmented views of each readable picture, decoded once for all: (count, len(files), d)."""
+        """`count` augmented views of each image, decoded once for all: (count, len(files), d).
+
+        Raises BadImagesError if one cannot be read.
+        """
         opener = PaddedImageCache(self.transform)
         augment = Augmentation()
         device = self.encoder.compute.device
-        tables = []
+        views = []
         for view in range(count):
 
             def crop(image: Image.Image, name: str, view: int = view) -> Tensor:
@@ -98,17 +115,26 @@ class FeatureStore:
                 pixels = augment(crops.to(device), derive_seed(seed, "augment", view, names[0]))
                 return self._batch.encode(self.encoder.encode_images, pixels)
 
-            key = {"view": str(view), "seed": str(seed), "transform": repr(opener.transform), "recipe": RECIPE}
-            what = f"augmented views, set {view + 1} of {count}: "
-            recipe = _Recipe("views", crop, encode, opener, VIEWS_AT_ONCE, what, key)
-            tables.append(self._banked(files, recipe).of([name for name, _ in files]))
-        return torch.stack(tables)
+            recipe = _Recipe(
+                kind="views",
+                convert=crop,
+                encode=encode,
+                opener=opener,
+                batch_size=VIEWS_PER_BATCH,
+                label=f"augmented views, set {view + 1} of {count}: ",
+                key={"view": str(view), "seed": str(seed), "transform": repr(opener.transform), "recipe": RECIPE},
+            )
+            encoded = self._banked(files, recipe)
+            if encoded.bad:
+                raise BadImagesError(list(encoded.bad.values()), "Fix them, and run the command again")
+            views.append(encoded.table.of([name for name, _ in files]))
+        return torch.stack(views)
 
-    def texts(self, captions: Sequence[str], *, banked: bool = True) -> Table:
-        """Features of the distinct `captions`; each is encoded once, among captions of about its length."""
+    def texts(self, captions: Sequence[str], *, banked: bool = True) -> FeatureTable:
+        """Features of the distinct `captions`, each encoded once among captions of about its length."""
         distinct = list(dict.fromkeys(captions))
         if not banked:
-            return _table([(distinct, self.encode_tokens(self.tokens(distinct)))] if distinct else [], self.encoder)
+            return self._table(distinct, [self.encode_tokens(self.tokens(distinct))] if distinct else [])
         stamps = dict.fromkeys(distinct, "")
         with self._bank(self._key("texts", self.fingerprints.text, {})) as bank:
             if missing := bank.missing(stamps):
@@ -118,7 +144,7 @@ class FeatureStore:
             return bank.table(stamps, self.encoder.compute.device)
 
     def tokens(self, captions: Sequence[str]) -> Tokens:
-        """Tokens of `captions`; says how many were too long and are truncated."""
+        """Tokens of `captions`; warns how many were truncated."""
         tokens = tokenize(captions, self.encoder.context_length, self.encoder.compute.device)
         if tokens.truncated:
             limit = self.encoder.context_length
@@ -128,31 +154,34 @@ class FeatureStore:
     @torch.no_grad()
     def encode_tokens(self, tokens: Tokens) -> Tensor:
         """Features (N, d); each text is encoded among texts of about its length."""
-        device = self.encoder.compute.device
-        count = len(tokens.lengths)
+        device, count = self.encoder.compute.device, len(tokens.lengths)
         features = torch.empty(count, self.encoder.feature_dim, device=device)
         with self.progress.bar(f"Encoding {counted(count, 'caption')}", count) as advance:
-            for rows in tokens.by_length.split(self.at_once):
+            for rows in tokens.by_length.split(self.batch_size):
                 features[rows.to(device)] = self._batch.encode(self.encoder.encode_texts, tokens.batch(rows))
                 advance(len(rows))
         return features
 
-    def _banked(self, files: Files, recipe: "_Recipe") -> Table:
+    def _encode_pixels(self, pixels: Tensor, _names: Sequence[str]) -> Tensor:
+        device = self.encoder.compute.device
+        return self._batch.encode(lambda part: self.encoder.encode_images(preprocess_pixels(part.to(device))), pixels)
+
+    def _banked(self, files: Files, recipe: "_Recipe") -> EncodedImages:
         key = {"dataset": self.dataset, "transform": repr(self.transform), **recipe.key}
         stamps = self.stamps_of(dict(files))
         with self._bank(self._key(recipe.kind, self.fingerprints.image, key)) as bank:
             missing = set(bank.missing(stamps))
-            # Portions are those of all files, so that a build that was cut encodes the rest in the same company.
-            starts = range(0, len(files), recipe.portion)
-            portions = (files[start : start + recipe.portion] for start in starts)
-            wanted = ([(n, path) for n, path in part if n in missing or n not in stamps] for part in portions)
-            self._fill(bank, stamps, self._encode([part for part in wanted if part], recipe))
-            readable = {name: stamps[name] for name, _ in files if name not in self.bad}
-            return bank.table(readable, self.encoder.compute.device)
+            # Batches are those of all files, so that a build that was interrupted ends in the same features.
+            starts = range(0, len(files), recipe.batch_size)
+            batches = (files[start : start + recipe.batch_size] for start in starts)
+            needed = ([file for file in batch if file[0] in missing or file[0] not in stamps] for batch in batches)
+            bad = self._fill(bank, stamps, [batch for batch in needed if batch], recipe)
+            readable = {name: stamps[name] for name, _ in files if name not in bad}
+            return EncodedImages(bank.table(readable, self.encoder.compute.device), bad)
 
     @contextmanager
     def _bank(self, key: Mapping[str, str]) -> Iterator[Bank]:
-        """The bank for `key`, which one process fills at a time: one that comes second waits, and finds it full."""
+        """The bank for `key`. One process fills it at a time; the next one waits, and finds it full."""
 
         def wait() -> None:
             logger.info(f"Another process is filling {path}: waiting for it")
@@ -164,88 +193,77 @@ class FeatureStore:
         with exclusive_lock(path.with_name(f"{path.name}.lock"), wait):
             yield Bank(self.folder, key)
 
-    def _fill(self, bank: Bank, stamps: Mapping[str, str], parts: Iterator[tuple[list[str], Tensor]]) -> None:
-        """Adds `parts` as they come, and saves every minute and at the end, however that comes."""
-        fresh: list[tuple[list[str], Tensor]] = []
+    @torch.no_grad()
+    def _fill(
+        self, bank: Bank, stamps: Mapping[str, str], batches: Sequence[Files], recipe: "_Recipe"
+    ) -> dict[str, BadImage]:
+        """Encode `batches`, save every minute and at the end, even on an error, and return the bad images by name."""
+        if not batches:
+            return {}
+        count = sum(map(len, batches))
+        results = self._read(batches, recipe)
+        bad: dict[str, BadImage] = {}
+        unsaved: dict[str, Tensor] = {}
         saved = time.monotonic()
 
         def save() -> None:
-            names = [name for part, _ in fresh for name in part]
-            if names:
-                bank.add({name: stamps[name] for name in names}, torch.cat([features.cpu() for _, features in fresh]))
-                fresh.clear()
+            if unsaved:
+                bank.add({name: stamps[name] for name in unsaved}, torch.stack([*unsaved.values()]))
+                unsaved.clear()
 
         try:
-            for part in parts:
-                with defer_signals():
-                    fresh.append(part)
-                    if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                        save()
-                        saved = time.monotonic()
+            with self.progress.bar(f"Encoding {recipe.label}{counted(count, 'image')}", count) as advance:
+                for batch in batches:
+                    pixels = {}
+                    for (name, _path), result in zip(batch, results, strict=False):
+                        if isinstance(result, BadImage):
+                            bad[name] = result
+                        else:
+                            pixels[name] = result
+                    if pixels:
+                        features = recipe.encode(torch.stack([*pixels.values()]), [*pixels])
+                        with defer_signals():
+                            unsaved |= zip(pixels, features, strict=True)
+                            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                                save()
+                                saved = time.monotonic()
+                    advance(len(batch))
         finally:
             with defer_signals():
                 save()
+        return bad
 
-    @torch.no_grad()
-    def _encode(self, portions: Sequence[Files], recipe: "_Recipe") -> Iterator[tuple[list[str], Tensor]]:
-        count = sum(len(part) for part in portions)
-        if not count:
-            return
-        results = self._read(portions, recipe)
-        with self.progress.bar(f"Encoding {recipe.what}{counted(count, 'image')}", count) as advance:
-            for part in portions:
-                names, pixels = [], []
-                for (name, _path), result in zip(part, results, strict=False):
-                    if isinstance(result, BadImage):
-                        self.bad[name] = result
-                    else:
-                        names.append(name)
-                        pixels.append(result)
-                if names:
-                    yield names, recipe.encode(torch.stack(pixels), names)
-                advance(len(part))
-
-    def _read(self, portions: Sequence[Files], recipe: "_Recipe") -> Iterator[Tensor | BadImage]:
-        """A GPU encodes while the next portion is read; on a CPU the two would only wait for each other's threads."""
+    def _read(self, batches: Sequence[Files], recipe: "_Recipe") -> Iterator[Tensor | BadImage]:
+        """Read ahead while a GPU encodes; on a CPU, reading and encoding would only compete for its cores."""
         cpu = self.encoder.compute.device.type == "cpu"
-        for files in portions if cpu else [[file for part in portions for file in part]]:
+        for files in batches if cpu else [[file for batch in batches for file in batch]]:
 
             def read(path: Path, position: int, files: Files = files) -> Tensor:
                 return recipe.convert(recipe.opener(path), files[position][0])
 
-            results = read_files(files, read, self.workers, ahead=2 * recipe.portion)
+            results = read_files(files, read, self.workers, ahead=2 * recipe.batch_size)
             yield from list(results) if cpu else results
-
-    def _plain(self, image: Image.Image, _name: str) -> Tensor:
-        return self.transform(image)
-
-    def _encode_plain(self, pixels: Tensor, _names: Sequence[str]) -> Tensor:
-        device = self.encoder.compute.device
-        return self._batch.encode(lambda part: self.encoder.encode_images(preprocess_pixels(part.to(device))), pixels)
 
     def _key(self, kind: str, fingerprint: str, extra: Mapping[str, str]) -> dict[str, str]:
         return {"kind": kind, "encoder": fingerprint, "precision": "fp32", **extra}
 
+    def _table(self, names: Sequence[str], parts: Sequence[Tensor]) -> FeatureTable:
+        device = self.encoder.compute.device
+        values = torch.cat([part.to(device) for part in (*parts, torch.empty(0, self.encoder.feature_dim))])
+        return FeatureTable({name: row for row, name in enumerate(names)}, values)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class _Recipe:
-    """How features of a `kind` come from files: opened, converted one by one, encoded `portion` by portion.
+    """How features of a `kind` come from files: opened, converted one by one, encoded `batch_size` at a time.
 
-    `what` says in a progress bar what is made of the images; `key` is what the features depend on besides the encoder
-    and the transform.
+    `label` names them in a progress bar; `key` is what they depend on besides the encoder and the transform.
     """
 
     kind: str
     convert: Convert
     encode: Encode
     opener: Opener
-    portion: int
-    what: str = ""
+    batch_size: int
+    label: str = ""
     key: Mapping[str, str] = field(default_factory=dict)
-
-
-def _table(parts: Sequence[tuple[Sequence[str], Tensor]], encoder: Encoder) -> Table:
-    names = [name for part, _ in parts for name in part]
-    values = [features.to(encoder.compute.device) for _, features in parts]
-    joined = torch.cat(values) if values else torch.empty(0, encoder.feature_dim, device=encoder.compute.device)
-    return Table({name: row for row, name in enumerate(names)}, joined)

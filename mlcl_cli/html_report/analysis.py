@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlcl_cli.data.records import Triplet
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.html_report.change_kinds import kinds_of
 from mlcl_cli.retrieval.evaluation import Compose, Evaluation, Figures
 from mlcl_cli.retrieval.ranking import PAD_INDEX, UNRANKED
@@ -88,8 +88,8 @@ class Analysis:
 
 def analyze(
     evaluation: Evaluation,
-    images: Table,
-    texts: Table,
+    images: FeatureTable,
+    texts: FeatureTable,
     compose: Compose,
     parts: Mapping[str, Compose],
     *,
@@ -141,7 +141,7 @@ def _samples(queries: Sequence[QueryResult], count: int, seed: int) -> dict[str,
 
 
 def _tops(
-    evaluation: Evaluation, images: Table, texts: Table, compose: Compose, wanted: Collection[int]
+    evaluation: Evaluation, images: FeatureTable, texts: FeatureTable, compose: Compose, wanted: Collection[int]
 ) -> Iterator[tuple[int, list[RetrievedImage]]]:
     """The first TOP images of the queries `wanted`, which are numbered across all sets."""
     start = 0

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from mlcl_cli.data.protocols import Protocol, summarize
 from mlcl_cli.data.records import QuerySet, Split
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.models.combiner import Combiner, InferenceWeights, Level
 from mlcl_cli.retrieval.metrics import recalls
 from mlcl_cli.retrieval.ranking import PAD_INDEX, Ranks, TopRows, rank_targets, top_k
@@ -103,7 +103,9 @@ class Evaluation:
         self._rows: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
         self._sets: list[IndexedSet] = []
 
-    def __call__(self, images: Table, texts: Table, compose: Compose, advance: Advance = lambda _: None) -> Figures:
+    def __call__(
+        self, images: FeatureTable, texts: FeatureTable, compose: Compose, advance: Advance = lambda _: None
+    ) -> Figures:
         """Ranks every query and computes the protocol's metrics; `advance` is called as by `rank_targets`.
 
         Raises NotFiniteError where a score would not be finite.
@@ -120,13 +122,13 @@ class Evaluation:
         )
 
     def ranks(
-        self, images: Table, texts: Table, compose: Compose, advance: Advance = lambda _: None
+        self, images: FeatureTable, texts: FeatureTable, compose: Compose, advance: Advance = lambda _: None
     ) -> dict[str, Ranks]:
         """The targets' ranks of each query set, in the order of its triplets. Raises as a call does."""
         return {one.part.name: one.rank(advance) for one in self.compose(images, texts, compose)}
 
     @torch.no_grad()
-    def compose(self, images: Table, texts: Table, compose: Compose) -> Iterator[ComposedSet]:
+    def compose(self, images: FeatureTable, texts: FeatureTable, compose: Compose) -> Iterator[ComposedSet]:
         """The query sets, one at a time, with unit queries and galleries (METHOD.md, Equation 18)."""
         if (images.rows, texts.rows) != self._rows:
             self._rows = (images.rows, texts.rows)
@@ -140,7 +142,7 @@ class Evaluation:
             ]
             yield ComposedSet(part, rows, torch.cat(queries), gallery)
 
-    def _index(self, part: QuerySet, images: Table, texts: Table) -> IndexedSet:
+    def _index(self, part: QuerySet, images: FeatureTable, texts: FeatureTable) -> IndexedSet:
         device = images.values.device
         row = {name: number for number, name in enumerate(part.gallery)}
         targets = [row[triplet.target] for triplet in part.triplets if triplet.target is not None]

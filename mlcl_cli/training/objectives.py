@@ -1,12 +1,12 @@
-"""What a run minimises: fine-tuning and the combiner, behind one face. The loop never knows the names of losses."""
+"""What a run minimizes: one objective for fine-tuning, one for the combiner. The loop knows neither."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlcl_cli.images.augment import Augmentation, random_crop
 from mlcl_cli.images.decode import read_files
@@ -14,40 +14,49 @@ from mlcl_cli.images.image_cache import PaddedImageCache, readable
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.models.encoder import Encoder, Towers
 from mlcl_cli.models.losses import SsclTerm, combiner_logits, combiner_losses, finetune_loss
-from mlcl_cli.seeding import derive_seed
-from mlcl_cli.training.feature_sources import FeatureSource
+from mlcl_cli.seeding import derive_generator, derive_seed
+from mlcl_cli.training.feature_sources import Deferred, FeatureSource
 from mlcl_cli.training.triplet_rows import TripletRows
 
-VIEWS_AT_ONCE = 256
+VIEWS_PER_CHUNK = 256
+Batch = TypeVar("Batch")
 
 
-class Objective(Protocol):
-    """What the loop trains."""
+class Objective(Protocol[Batch]):
+    """What the loop trains; `Batch` is what `prepare` hands to `losses`."""
 
     triplets: TripletRows
 
     def train(self) -> None:
-        """Puts the network into training mode."""
+        """Put the network into training mode."""
 
-    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> Any:
-        """Reads a batch, in a thread ahead of the step: triplet `rows` (B,) and the caption row drawn for each."""
+    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> Batch:
+        """Read a batch, in a thread ahead of the step: triplet `rows` (B,) and the caption row drawn for each."""
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        """Named summands of the loss."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The summands of the loss by name."""
 
     def logging(self) -> dict[str, Tensor]:
-        """Figures of the network that are worth a curve."""
+        """Scalars of the network that are worth a curve."""
 
     def weights(self) -> dict[str, Tensor]:
         """What a checkpoint holds."""
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes back what `weights` gave."""
+        """Load what `weights` returned."""
+
+
+@dataclass(frozen=True)
+class FinetuneBatch:
+    """Images are the references, then the targets (2B,)."""
+
+    images: Deferred
+    captions: Deferred
 
 
 @dataclass
 class FinetuneObjective:
-    """Stage 1 (METHOD.md, Equation 3): the element-wise sum is the query. No augmented view is computed."""
+    """Stage 1 (METHOD.md, Equation 3): the element-wise sum is the query."""
 
     encoder: Encoder
     triplets: TripletRows
@@ -55,45 +64,38 @@ class FinetuneObjective:
     texts: FeatureSource
 
     def train(self) -> None:
-        """CLIP stays in eval mode."""
+        """Do nothing: CLIP stays in eval mode."""
 
-    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> Any:  # noqa: ARG002
-        """References and targets are read as one batch, so that a picture is encoded once however often it occurs."""
+    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> FinetuneBatch:  # noqa: ARG002
+        """Read references and targets as one batch, so that each image is encoded once however often it occurs."""
         both = torch.cat([self.triplets.references[rows], self.triplets.targets[rows]])
-        return self.images.prepare(both), self.texts.prepare(captions)
+        return FinetuneBatch(self.images.prepare(both), self.texts.prepare(captions))
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def losses(self, batch: FinetuneBatch) -> dict[str, Tensor]:
         """The contrastive loss of stage 1."""
-        pictures, captions = batch
-        reference, target = self.images.features(pictures).chunk(2)
-        return {"contrastive": finetune_loss(reference, self.texts.features(captions), target)}
+        reference, target = batch.images().chunk(2)
+        return {"contrastive": finetune_loss(reference, batch.captions(), target)}
 
     def logging(self) -> dict[str, Tensor]:
-        """Nothing: the temperature is fixed."""
         return {}
 
     def weights(self) -> dict[str, Tensor]:
-        """All of CLIP."""
         return dict(self.encoder.state())
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """All of CLIP."""
         self.encoder.clip.load_state_dict(dict(weights))
 
 
 class Views(Protocol):
-    """Augmented views of the references."""
+    """Augmented views of the references (METHOD.md, Section 7.2)."""
 
-    def prepare(self, rows: Tensor, epoch: int) -> Any:
-        """Reads what the views of triplets `rows` in `epoch` need."""
-
-    def features(self, batch: Any) -> Tensor:
-        """Raw features (B, d)."""
+    def prepare(self, rows: Tensor, epoch: int) -> Deferred:
+        """Read what the views of triplets `rows` (B,) in `epoch` need."""
 
 
 @dataclass(frozen=True)
 class FreshViews:
-    """Views drawn anew for each triplet in each epoch, through the frozen image encoder; `opener` keeps pictures."""
+    """Views drawn for each triplet in each epoch, through the frozen image encoder; `opener` keeps images in memory."""
 
     encoder: Encoder
     opener: PaddedImageCache
@@ -103,31 +105,30 @@ class FreshViews:
     seed: int
     augment: Augmentation
 
-    def prepare(self, rows: Tensor, epoch: int) -> tuple[Tensor, int]:
-        """Random crops, uint8 (B, 3, S, S), and the seed of all that follows."""
-        numbers = rows.tolist()
+    def prepare(self, rows: Tensor, epoch: int) -> Deferred:
+        """Crop the references; the step augments and encodes them in chunks."""
+        crops = self.crops(rows, epoch)
+        seed = derive_seed(self.seed, "augment", epoch, int(rows[0]))
+
+        @torch.no_grad()
+        def encode() -> Tensor:
+            chunks = (chunk.to(self.encoder.compute.device) for chunk in crops.split(VIEWS_PER_CHUNK))
+            views = (self.augment(chunk, derive_seed(seed, number)) for number, chunk in enumerate(chunks))
+            return torch.cat([self.encoder.encode_images(view) for view in views])
+
+        return encode
+
+    def crops(self, rows: Tensor, epoch: int) -> Tensor:
+        """Random crops of the references, uint8 (B, 3, S, S)."""
+        triplets = rows.tolist()
         files = [self.files[row] for row in self.references[rows].tolist()]
 
         def crop(path: Path, position: int) -> Tensor:
-            return random_crop(
-                self.opener(path), self.encoder.size, derive_seed(self.seed, "crop", epoch, numbers[position])
-            )
+            seed = derive_seed(self.seed, "crop", epoch, triplets[position])
+            return random_crop(self.opener(path), self.encoder.size, seed)
 
         results = read_files(files, crop, self.workers)
-        crops = torch.stack([readable(result) for result in results])
-        return crops, derive_seed(self.seed, "augment", epoch, numbers[0])
-
-    @torch.no_grad()
-    def features(self, batch: tuple[Tensor, int]) -> Tensor:
-        """Augments and encodes in chunks."""
-        crops, seed = batch
-        device = self.encoder.compute.device
-        return torch.cat(
-            [
-                self.encoder.encode_images(self.augment(part.to(device), derive_seed(seed, number)))
-                for number, part in enumerate(crops.split(VIEWS_AT_ONCE))
-            ]
-        )
+        return torch.stack([readable(result) for result in results])
 
 
 @dataclass(frozen=True)
@@ -138,16 +139,21 @@ class BankedViews:
     references: Tensor
     seed: int
 
-    def prepare(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Which view of which image."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "view", epoch, int(rows[0])))
-        drawn = torch.randint(len(self.values), (len(rows),), generator=generator)
-        device = self.values.device
-        return drawn.to(device), self.references[rows].to(device)
+    def prepare(self, rows: Tensor, epoch: int) -> Deferred:
+        generator = derive_generator(self.seed, "view", epoch, int(rows[0]))
+        views = torch.randint(len(self.values), (len(rows),), generator=generator).to(self.values.device)
+        images = self.references[rows].to(self.values.device)
+        return lambda: self.values[views, images]
 
-    def features(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """A gather."""
-        return self.values[batch]
+
+@dataclass(frozen=True)
+class CombinerBatch:
+    """`views` is None without SSCL."""
+
+    references: Deferred
+    targets: Deferred
+    captions: Deferred
+    views: Deferred | None
 
 
 @dataclass
@@ -162,41 +168,40 @@ class CombinerObjective:
     sscl: tuple[SsclTerm, ...]
 
     def train(self) -> None:
-        """Dropout is active in training only."""
         self.combiner.train()
 
-    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> Any:
-        """Rows of references, targets and captions, and what the views need."""
-        references, targets = self.triplets.references[rows], self.triplets.targets[rows]
-        views = self.views.prepare(rows, epoch) if self.views else None
-        return self.images.prepare(references), self.images.prepare(targets), self.texts.prepare(captions), views
+    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> CombinerBatch:
+        """Read the references, targets, captions and views."""
+        return CombinerBatch(
+            self.images.prepare(self.triplets.references[rows]),
+            self.images.prepare(self.triplets.targets[rows]),
+            self.texts.prepare(captions),
+            None if self.views is None else self.views.prepare(rows, epoch),
+        )
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def losses(self, batch: CombinerBatch) -> dict[str, Tensor]:
         """The weighted terms of METHOD.md, Equation 13, that are on."""
-        references, targets, captions, views = batch
-        images = self.images.features(references)[None]
-        if self.views:
-            images = torch.cat([images, self.views.features(views)[None]])
-        output = self.combiner(self.texts.features(captions), images)
-        terms = combiner_logits(self.combiner, output, self.images.features(targets), self.sscl)
-        return combiner_losses(self.combiner, terms)
+        images = batch.references()[None]
+        if batch.views is not None:
+            images = torch.cat([images, batch.views()[None]])
+        output = self.combiner(batch.captions(), images)
+        logits = combiner_logits(self.combiner, output, batch.targets(), self.sscl)
+        return combiner_losses(self.combiner, logits)
 
     def logging(self) -> dict[str, Tensor]:
-        """Temperatures and the level weight w, where they are learned."""
+        """Temperatures and the level weight w, if they are learned."""
         combiner = self.combiner
-        figures = {
+        scalars = {
             "temperature": combiner.temperature if combiner.logit_scale is not None else None,
             "temperature_sscl": combiner.sscl_temperature if combiner.logit_scale_sl is not None else None,
             "level_weight": combiner.weight,
         }
-        return {name: value.detach() for name, value in figures.items() if value is not None}
+        return {name: value.detach() for name, value in scalars.items() if value is not None}
 
     def weights(self) -> dict[str, Tensor]:
-        """The combiner's parameters, on its device."""
         return {name: tensor.detach() for name, tensor in self.combiner.state_dict().items()}
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """The combiner's parameters."""
         self.combiner.load_state_dict(dict(weights))
 
 
@@ -209,10 +214,15 @@ def finetune_optimizer(encoder: Encoder, towers: Towers, learning_rate: float) -
 
 
 def combiner_optimizer(combiner: Combiner, learning_rate: float) -> torch.optim.Optimizer:
-    """Adam with `learning_rate`, except 1e-3 for `loss_weight` (METHOD.md, Section 4.4)."""
-    level_weight = [combiner.loss_weight] if combiner.loss_weight is not None else []
-    rest: list[nn.Parameter] = [p for p in combiner.parameters() if p is not combiner.loss_weight]
-    groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]
-    if level_weight:
-        groups.append({"params": level_weight, "lr": 1e-3})
+    """Adam with `learning_rate`, except for `loss_weight`, whose rate is 1e-3 (METHOD.md, Section 4.4)."""
+    level_weight = combiner.loss_weight
+    rest = [parameter for parameter in combiner.parameters() if parameter is not level_weight]
+    groups: list[dict[str, object]] = [{"params": rest, "lr": learning_rate}]
+    if level_weight is not None:
+        groups.append({"params": [level_weight], "lr": 1e-3})
     return torch.optim.Adam(groups, fused=True)
+
+
+def cosine_restarts(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.CosineAnnealingWarmRestarts:
+    """Cosine annealing with warm restarts; T_0 counts epochs, and both numbers are METHOD.md, Section 4.5."""
+    return torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10, eta_min=1e-6)

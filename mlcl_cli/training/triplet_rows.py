@@ -1,6 +1,6 @@
 """Triplets as row numbers: what a training step indexes with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,10 @@ from mlcl_cli.seeding import derive_generator
 
 @dataclass(frozen=True)
 class TripletRows:
-    """N triplets as int64 rows on the CPU into `images` and `captions`, the distinct names and texts.
+    """N triplets as int64 rows, on the CPU, of the distinct `images` and `captions`.
 
-    `references`, `targets` (N,); `variants` (N, V): the captions that an epoch draws one of, equally likely.
+    `references` and `targets` are (N,). `variants` (N, V) are the captions that an epoch draws one of, all equally
+    likely.
     """
 
     images: tuple[str, ...]
@@ -26,15 +27,15 @@ class TripletRows:
     def __len__(self) -> int:
         return len(self.references)
 
-    def drawn(self, seed: int, epoch: int) -> Tensor:
-        """One caption row for each triplet, drawn for this epoch (N,)."""
+    def draw_captions(self, seed: int, epoch: int) -> Tensor:
+        """Draw this epoch's caption row for each triplet (N,)."""
         count = self.variants.shape[1]
         draw = torch.randint(count, (len(self), 1), generator=derive_generator(seed, "captions", epoch))
         return self.variants.gather(1, draw).squeeze(1)
 
 
-def rows_of(triplets: Sequence[Triplet], variants_of: Callable[[Triplet], Sequence[str]]) -> TripletRows:
-    """Numbers the images and captions of training triplets, each of which has a target."""
+def index_triplets(triplets: Sequence[Triplet]) -> TripletRows:
+    """Number the images and captions of training triplets, each of which has a target."""
     images: dict[str, int] = {}
     captions: dict[str, int] = {}
     references, targets, variants = [], [], []
@@ -42,7 +43,7 @@ def rows_of(triplets: Sequence[Triplet], variants_of: Callable[[Triplet], Sequen
         assert triplet.target is not None
         references.append(images.setdefault(triplet.reference, len(images)))
         targets.append(images.setdefault(triplet.target, len(images)))
-        variants.append([captions.setdefault(text, len(captions)) for text in variants_of(triplet)])
+        variants.append([captions.setdefault(text, len(captions)) for text in triplet.texts])
     return TripletRows(
         tuple(images), tuple(captions), torch.tensor(references), torch.tensor(targets), torch.tensor(variants)
     )

@@ -14,7 +14,7 @@ from mlcl_cli.bench.synthetic_data import SyntheticData, load_sizes
 from mlcl_cli.errors import UsageError
 from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.progress import Progress
-from mlcl_cli.workflows.run_context import versions
+from mlcl_cli.workflows.provenance import versions
 
 logger = logging.getLogger(__name__)
 

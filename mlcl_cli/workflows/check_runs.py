@@ -14,11 +14,7 @@ from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.check_scope import Scope
 from mlcl_cli.workflows.checkpoint_selection import require_base
 from mlcl_cli.workflows.findings import Findings, Looked, error, note, raised
-from mlcl_cli.workflows.train import plan_of
-
-COMBINER = "combiner"
-# The stage that each training command runs.
-STAGES = {"finetune": "finetune", "train-combiner": COMBINER}
+from mlcl_cli.workflows.stages import STAGES
 
 
 def check_batches(scope: Scope, splits: Sequence[Split], bad: Container[Path]) -> Findings:
@@ -32,13 +28,13 @@ def check_batches(scope: Scope, splits: Sequence[Split], bad: Container[Path]) -
                 what = f"nothing is left of {part.name} without its bad images"
                 commands = [command for command in scope.readers(split.name) if command != scope.submission]
                 yield error("images", split.name, what, "Download the images again", commands)
-        for command, stage in STAGES.items():
-            if split.name != "train" or command not in scope.reads:
+        for stage in STAGES:
+            if split.name != "train" or stage.command not in scope.reads:
                 continue
             try:
-                plan_of(scope.profile, stage).steps(len(split.triplets))
+                stage.plan(scope.profile).steps(len(split.triplets))
             except UsageError as problem:
-                yield error("batches", f"{stage}.batch_size", problem.what, problem.remedy, [command])
+                yield error("batches", f"{stage.name}.batch_size", problem.what, problem.remedy, [stage.command])
 
 
 def check_checkpoints(scope: Scope) -> Findings:
@@ -48,18 +44,21 @@ def check_checkpoints(scope: Scope) -> Findings:
     """
     profile = scope.profile
     # Every command can start from a tuned CLIP; a combiner is of no use in training.
-    users = {stage: [*scope.reads] for stage in STAGES.values()}
-    users[COMBINER] = [command for command in scope.reads if command not in STAGES]
-    paths = {path: users[stage] for stage in users for path in (profile.workspace / stage).glob(f"*/*{SUFFIX}")}
+    training = {stage.command for stage in STAGES}
+    users = {stage.kind: [*scope.reads] for stage in STAGES}
+    users[Kind.COMBINER] = [command for command in scope.reads if command not in training]
+    paths = {
+        path: users[stage.kind] for stage in STAGES for path in (profile.workspace / stage.name).glob(f"*/*{SUFFIX}")
+    }
     if isinstance(profile.clip.checkpoint, Path):
         paths[profile.clip.checkpoint] = [*scope.reads]
     runs = list_runs(profile.workspace)
-    usable = {run.stage for run in runs if run.problem is None}
+    usable = {run.kind for run in runs if run.problem is None}
     for run in runs:
-        if run.problem is not None and run.stage in usable:
+        if run.problem is not None and run.kind in usable:
             yield note("checkpoints", run.problem.where, run.problem.what, run.problem.remedy)
         elif run.problem is not None:
-            yield raised("checkpoints", run.problem, users[run.stage])
+            yield raised("checkpoints", run.problem, users[run.kind])
     for path, commands in sorted(paths.items()):
         try:
             _require_usable(profile, path)

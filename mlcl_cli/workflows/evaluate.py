@@ -13,8 +13,9 @@ from mlcl_cli.errors import UsageError
 from mlcl_cli.progress import Progress
 from mlcl_cli.retrieval.evaluation import Evaluation, Figures
 from mlcl_cli.retrieval.ranking import UNRANKED, Ranks
+from mlcl_cli.workflows.provenance import versions
 from mlcl_cli.workflows.retrieval_model import PreparedSplit, prepare_split
-from mlcl_cli.workflows.run_context import RunContext, versions
+from mlcl_cli.workflows.run_context import RunContext
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import UsageError
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import BadImagesError
@@ -28,7 +28,8 @@ from mlcl_cli.retrieval.ranking import Ranks
 from mlcl_cli.runs.checkpoints import Checkpoint
 from mlcl_cli.workflows.checkpoint_selection import LoadedClip, choose_clip, choose_combiner, load_encoder, named_clip
 from mlcl_cli.workflows.combiner_clip import clip_of, require_partner, warn_of_transfer
-from mlcl_cli.workflows.run_context import Circumstances, RunContext, data_digest, files_of, pruned_protocol
+from mlcl_cli.workflows.provenance import Circumstances, data_digest
+from mlcl_cli.workflows.run_context import RunContext, files_of, pruned_protocol
 
 BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "text": text_query}
 HALVES: dict[str, Compose] = {"image only": image_query, "text only": text_query}
@@ -61,8 +62,8 @@ class PreparedSplit:
     context: RunContext
     model: RetrievalModel
     evaluation: Evaluation
-    images: Table
-    texts: Table
+    images: FeatureTable
+    texts: FeatureTable
 
     @property
     def split(self) -> Split:
@@ -116,13 +117,13 @@ def prepare_split(
     model = load_retrieval_model(context, combining_function, checkpoint)
     store = model.store
     images = store.images(files_of([whole], whole.images()))
-    if complete and store.bad:
-        raise BadImagesError(list(store.bad.values()), "Fix them: the server expects an answer to every query")
-    split = context.without_bad(whole, store.bad.values())
+    if complete and images.bad:
+        raise BadImagesError(list(images.bad.values()), "Fix them: the server expects an answer to every query")
+    (split,) = context.without_bad([whole], images.bad.values())
     protocol = pruned_protocol(context.protocol, whole, split)
     evaluation = Evaluation(split, protocol)
     texts = store.texts([triplet.query_text for triplet in split.triplets])
-    return PreparedSplit(context, model, evaluation, images, texts)
+    return PreparedSplit(context, model, evaluation, images.table, texts)
 
 
 def load_retrieval_model(context: RunContext, combining_function: str, path: Path | None) -> RetrievalModel:

@@ -1,16 +1,15 @@
-"""What `mlcl finetune` and `mlcl train-combiner` leave."""
+"""What `mlcl finetune` and `mlcl train-combiner` return."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlcl_cli.runs.summary import BestCheckpoint
-from mlcl_cli.workflows.run_context import Circumstances
+from mlcl_cli.workflows.provenance import Circumstances
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a training command leaves."""
+    """The run that a training command leaves, and its best epoch."""
 
     command: str
     dataset: str
@@ -21,17 +20,16 @@ class TrainingResult:
     seconds: float
     circumstances: Circumstances
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The object that `--json` prints (README, "The five commands"; metrics: METHOD.md, Section 8.4)."""
         checkpoint = str(self.run / self.best.checkpoint)
-        best = {"epoch": self.best.epoch, "score": self.best.score, "checkpoint": checkpoint}
         return {
             "command": self.command,
             "dataset": self.dataset,
             "protocol": self.protocol,
             "run": str(self.run),
             "epochs": self.epochs,
-            "best": best,
+            "best": {"epoch": self.best.epoch, "score": self.best.score, "checkpoint": checkpoint},
             **self.circumstances.as_json(),
             "metrics": dict(self.best.metrics),
             "seconds": self.seconds,

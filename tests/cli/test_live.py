@@ -78,7 +78,7 @@ def test_no_color_is_respected(mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.usefixtures("prepared")
 def test_long_steps_have_a_bar_of_their_own(mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlcl_cli.cli.terminal_progress.LONG", 0.0)
-    monkeypatch.setattr("mlcl_cli.training.loop.SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("mlcl_cli.training.loop.SECONDS_BETWEEN_FIGURES", 0.0)
     on_a_terminal(monkeypatch, 80)
     outcome = mlcl("finetune", "--encoder", "both", "--batch-size", "4")
     assert re.search(r"Steps .* 3 of 3", ESCAPE.sub("", outcome.err))

@@ -1,4 +1,4 @@
-"""Mixed precision runs the same pipeline on a CPU, too, and changes training only."""
+"""Mixed precision runs the same pipeline, on a CPU too, and changes only training."""
 
 from pathlib import Path
 
@@ -11,7 +11,9 @@ from mlcl_cli.models.compute import Compute, choose_compute
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_the_pipeline_in_half_precision(mlcl: Mlcl, tmp_path: Path, precision: str) -> None:
+def test_evaluation_after_mixed_precision_training_equals_validation(
+    mlcl: Mlcl, tmp_path: Path, precision: str
+) -> None:
     world(tmp_path, "cirr")
     half = ("--set", f"precision={precision}", "--json")
     for encoder in ("text", "both"):
@@ -21,19 +23,19 @@ def test_the_pipeline_in_half_precision(mlcl: Mlcl, tmp_path: Path, precision: s
 
 
 @pytest.mark.parametrize("combining_function", ["sum", "image", "combiner"])
-def test_ranks_and_figures_are_those_of_fp32(mlcl: Mlcl, tmp_path: Path, combining_function: str) -> None:
+def test_ranks_and_metrics_do_not_depend_on_precision(mlcl: Mlcl, tmp_path: Path, combining_function: str) -> None:
     world(tmp_path, "fashioniq", triplets=30, images=30)
     if combining_function == "combiner":
         assert mlcl("train-combiner").code == 0
-    found = []
+    results = []
     for precision in ("fp32", "bf16", "fp16"):
         options = ("--set", f"precision={precision}", "--ranks", f"{precision}.csv", "--json")
         metrics = mlcl("evaluate", "--combining-function", combining_function, *options).json["metrics"]
-        found.append((metrics, (tmp_path / f"{precision}.csv").read_bytes()))
-    assert found[0] == found[1] == found[2]
+        results.append((metrics, (tmp_path / f"{precision}.csv").read_bytes()))
+    assert results[0] == results[1] == results[2]
 
 
-def test_validation_while_the_encoders_train_is_in_fp32(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_validation_of_a_training_encoder_is_in_fp32(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "fashioniq", triplets=30, images=30)
     half = ("--set", "precision=bf16", "--json")
     trained = mlcl("finetune", "--encoder", "both", "--epochs", "1", *half).json
@@ -41,7 +43,7 @@ def test_validation_while_the_encoders_train_is_in_fp32(mlcl: Mlcl, tmp_path: Pa
     assert trained["metrics"] == evaluated["metrics"]
 
 
-def test_a_bank_is_the_same_in_every_precision(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_every_precision_uses_the_same_bank(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     for precision in ("bf16", "fp32"):
         assert mlcl("evaluate", "--combining-function", "sum", "--set", f"precision={precision}").code == 0

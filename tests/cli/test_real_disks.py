@@ -130,7 +130,7 @@ def test_the_second_of_two_processes_on_one_run_is_refused(tmp_path: Path) -> No
         first.terminate()
         _, told = first.communicate(timeout=60)
     assert first.returncode == 75, told
-    assert "Go on with `mlcl train-combiner --epochs 5 " in told
+    assert "Resume with `mlcl train-combiner --epochs 5 " in told
     assert "--epochs 100000 --resume`" in told
 
 

@@ -1,4 +1,4 @@
-"""How many are encoded at once: as asked, by free memory, and fewer when memory runs out."""
+"""The encode batch: as configured, or by free memory, and smaller when memory runs out."""
 
 import shutil
 from collections import namedtuple
@@ -12,6 +12,8 @@ from world import picture, tiny_clip
 
 from mlcl_cli.errors import MachineError
 from mlcl_cli.features.store import FeatureStore
+from mlcl_cli.images.decode import BadImagesError
+from mlcl_cli.images.image_cache import ImageCache
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models import compute
 from mlcl_cli.models.compute import Compute, choose_encode_batch
@@ -20,7 +22,7 @@ from mlcl_cli.models.weights import load_clip
 from mlcl_cli.progress import NoProgress
 
 CPU = torch.device("cpu")
-MORE_THAN_THERE_IS = 2**50
+MORE_BYTES_THAN_ANY_MACHINE = 2**50
 
 
 class Hungry(Encoder):
@@ -30,12 +32,12 @@ class Hungry(Encoder):
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         if len(pixels) > self.limit:
-            torch.empty(MORE_THAN_THERE_IS)
+            torch.empty(MORE_BYTES_THAN_ANY_MACHINE)
         return super().encode_images(pixels)
 
     def encode_texts(self, tokens: Tensor) -> Tensor:
         if len(tokens) > self.limit:
-            torch.empty(MORE_THAN_THERE_IS)
+            torch.empty(MORE_BYTES_THAN_ANY_MACHINE)
         return super().encode_texts(tokens)
 
 
@@ -47,25 +49,33 @@ def files(tmp_path: Path) -> list[tuple[str, Path]]:
 def store(folder: Path, kind: type[Encoder], encode_batch: int | str = "auto") -> FeatureStore:
     encoder = kind(load_clip(tiny_clip(folder / "clip.pt")), Compute(CPU, None))
     transform = Transform("targetpad", 1.25, encoder.size)
-    return FeatureStore(folder / "features", encoder, transform, 2, NoProgress(), "cirr", encode_batch=encode_batch)
+    return FeatureStore(
+        folder=folder / "features",
+        encoder=encoder,
+        transform=transform,
+        workers=2,
+        progress=NoProgress(),
+        dataset="cirr",
+        encode_batch=encode_batch,
+    )
 
 
-def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
+def test_out_of_memory_halves_the_batch_with_a_warning(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
     plain = store(tmp_path / "plain", Encoder)
     messages = Messages()
     hungry = store(tmp_path / "hungry", Hungry)
-    texts = [f"is {color}" for color in ("red", "green", "blue", "grey", "black", "white", "pink")]
+    texts = [f"is {color}" for color in ("red", "green", "blue", "gray", "black", "white", "pink")]
     names = [name for name, _ in files]
-    for found, expected in (
-        (hungry.images(files), plain.images(files)),
+    for features, expected in (
+        (hungry.images(files).table, plain.images(files).table),
         (hungry.texts(texts), plain.texts(texts)),
         (
-            hungry.encode_images_now(_pictures(hungry, files), names),
-            plain.encode_images_now(_pictures(plain, files), names),
+            hungry.encode_images_now(_cache(hungry, files), names),
+            plain.encode_images_now(_cache(plain, files), names),
         ),
     ):
-        assert found.rows == expected.rows
-        torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-5)
+        assert features.rows == expected.rows
+        torch.testing.assert_close(features.values, expected.values, rtol=0, atol=1e-5)
     assert [line.split(".")[0] for line in messages.warnings] == [
         "Out of memory while encoding 64 at once: trying 32",
         "Out of memory while encoding 32 at once: trying 16",
@@ -75,13 +85,11 @@ def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path, files: list[
     assert "Set clip.encode_batch: 4" in messages.warnings[-1]
 
 
-def _pictures(features: FeatureStore, files: list[tuple[str, Path]]) -> object:
-    from mlcl_cli.images.image_cache import ImageCache
-
+def _cache(features: FeatureStore, files: list[tuple[str, Path]]) -> ImageCache:
     return ImageCache(files, features.transform, 2)
 
 
-def test_out_of_memory_for_one_image_is_an_error(
+def test_out_of_memory_for_a_single_image_is_an_error(
     tmp_path: Path, files: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Hungry, "limit", 0)
@@ -89,7 +97,7 @@ def test_out_of_memory_for_one_image_is_an_error(
         store(tmp_path, Hungry).images(files)
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
+def test_other_errors_do_not_halve_the_batch(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
     class Broken(Encoder):
         def encode_images(self, pixels: Tensor) -> Tensor:  # noqa: ARG002
             raise RuntimeError("shapes do not match")
@@ -101,11 +109,11 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path, files: 
 
 
 def test_views_do_not_depend_on_the_batch(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
-    few, many = (store(tmp_path / str(batch), Encoder, batch).views(files, 2, 0) for batch in (7, 128))
-    torch.testing.assert_close(few, many, rtol=0, atol=1e-5)
+    small, large = (store(tmp_path / str(batch), Encoder, batch).views(files, 2, 0) for batch in (7, 128))
+    torch.testing.assert_close(small, large, rtol=0, atol=1e-5)
 
 
-def test_a_batch_is_as_asked_or_fits_into_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_is_as_configured_or_fits_into_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_encode_batch(1000, CPU, 288) == 1000
     assert choose_encode_batch("auto", CPU, 32) == 64
     memory = namedtuple("memory", "available")
@@ -136,3 +144,15 @@ def test_banks_of_older_formats_are_named_once_and_left_alone(tmp_path: Path) ->
     assert (folder / "images-0.safetensors").exists()
     assert shard.exists()
     assert not messages.warnings
+
+
+def test_unreadable_images_are_returned_beside_the_features(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
+    files[3][1].write_bytes(b"")
+    files[5][1].unlink()
+    features = store(tmp_path, Encoder)
+    for _ in range(2):  # encoded, then from the bank
+        encoded = features.images(files)
+        assert {name: bad.reason for name, bad in encoded.bad.items()} == {"3": "empty file", "5": "missing"}
+        assert [*encoded.table.rows] == [name for name, _ in files if name not in encoded.bad]
+    with pytest.raises(BadImagesError, match="2 images missing or unreadable"):
+        features.views(files, 1, 0)

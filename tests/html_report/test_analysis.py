@@ -7,14 +7,16 @@ import torch
 
 from mlcl_cli.data.protocols import CIRR_VAL, FASHIONIQ_ORIGINAL, SHOES, Protocol
 from mlcl_cli.data.records import QuerySet, Split, Triplet
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.html_report.analysis import TOP, Analysis, analyze
 from mlcl_cli.retrieval.evaluation import Evaluation, image_query, sum_query, text_query
 
 CAPTIONS = ["is red", "has longer sleeves and is much shorter than before", "", "a dog of a different breed sits"]
 
 
-def random_split(protocol: Protocol, seed: int, images: int = 30, triplets: int = 25) -> tuple[Split, Table, Table]:
+def random_split(
+    protocol: Protocol, seed: int, images: int = 30, triplets: int = 25
+) -> tuple[Split, FeatureTable, FeatureTable]:
     """A split whose images come twice each, so that scores tie."""
     draw = torch.Generator().manual_seed(seed)
     names = [f"image{number:02}" for number in range(images)]
@@ -33,14 +35,14 @@ def random_split(protocol: Protocol, seed: int, images: int = 30, triplets: int 
     features = torch.randn(images // 2, 8, generator=draw).repeat(2, 1)
     texts = {caption: row for row, caption in enumerate(_captions(split))}
     values = torch.randn(len(texts), 8, generator=draw)
-    return split, Table({name: row for row, name in enumerate(names)}, features), Table(texts, values)
+    return split, FeatureTable({name: row for row, name in enumerate(names)}, features), FeatureTable(texts, values)
 
 
 def _captions(split: Split) -> list[str]:
     return list(dict.fromkeys(triplet.query_text for triplet in split.triplets))
 
 
-def analyzed(protocol: Protocol, seed: int, sample: int = 5) -> tuple[Split, Table, Table, Analysis]:
+def analyzed(protocol: Protocol, seed: int, sample: int = 5) -> tuple[Split, FeatureTable, FeatureTable, Analysis]:
     split, images, texts = random_split(protocol, seed)
     evaluation = Evaluation(split, protocol)
     parts = {"image only": image_query, "text only": text_query}
@@ -101,8 +103,8 @@ def test_an_excluded_reference_is_not_retrieved_and_an_own_target_is_unranked() 
     triplets = (Triplet("image0", "image1", ("a",)), Triplet("image2", "image2", ("a",)))
     split = Split("shoes", "val", (QuerySet("shoes", triplets, names),), {})
     images, texts = (
-        Table({name: row for row, name in enumerate(names)}, torch.eye(5)),
-        Table({"a": 0}, torch.eye(5)[:1]),
+        FeatureTable({name: row for row, name in enumerate(names)}, torch.eye(5)),
+        FeatureTable({"a": 0}, torch.eye(5)[:1]),
     )
     evaluation = Evaluation(split, SHOES)
     result = analyze(evaluation, images, texts, sum_query, {"image only": image_query}, sample=2)

@@ -31,7 +31,7 @@ def golden_case(folder: Path, dataset: str) -> tuple[dict, Tensor, Tensor]:  # t
     return case, torch.from_numpy(arrays["queries"]), gallery
 
 
-def rows_of(names: list[str], wanted: list[str]) -> Tensor:
+def index_triplets(names: list[str], wanted: list[str]) -> Tensor:
     return torch.tensor([names.index(name) for name in wanted])
 
 
@@ -41,17 +41,17 @@ def test_golden_recalls(golden: Path, dataset: str, max_scores: int) -> None:
     at, exclude, subset_at = CASES[dataset]
     case, queries, gallery = golden_case(golden, dataset)
     names = case["index_names"]
-    references = rows_of(names, case["reference_names"])
+    references = index_triplets(names, case["reference_names"])
     members = None
     if subset_at:
         distinct = [list(dict.fromkeys(group)) for group in case["groups"]]
         members = torch.full((len(distinct), 6), PAD_INDEX)
         for row, group in enumerate(distinct):
-            members[row, : len(group)] = rows_of(names, group)
+            members[row, : len(group)] = index_triplets(names, group)
     ranks = rank_targets(
         queries,
         gallery,
-        rows_of(names, case["target_names"]),
+        index_triplets(names, case["target_names"]),
         excluded=references if exclude else None,
         members=members,
         max_scores=max_scores,

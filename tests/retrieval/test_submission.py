@@ -12,7 +12,7 @@ from torch import Tensor
 from mlcl_cli.data.protocols import CIRR_VAL
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import DataError
-from mlcl_cli.features.bank import Table
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.retrieval.evaluation import ComposedSet, Evaluation, text_query
 from mlcl_cli.retrieval.submission import check, make_submissions
 
@@ -21,8 +21,8 @@ def composed(triplets: Sequence[Triplet], names: Sequence[str], queries: Tensor,
     """Given queries (Q, d) as a model's: the caption of each triplet is its pair, the query its text feature."""
     split = Split("cirr", "test1", (QuerySet("test1", tuple(triplets), tuple(names)),), {})
     evaluation = Evaluation(split, CIRR_VAL)
-    images = Table({name: row for row, name in enumerate(names)}, gallery)
-    texts = Table({str(triplet.pair_id): row for row, triplet in enumerate(triplets)}, queries)
+    images = FeatureTable({name: row for row, name in enumerate(names)}, gallery)
+    texts = FeatureTable({str(triplet.pair_id): row for row, triplet in enumerate(triplets)}, queries)
     (own,) = evaluation.compose(images, texts, text_query)
     return own
 

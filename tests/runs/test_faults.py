@@ -22,7 +22,8 @@ from mlcl_cli.runs.state_files import LAST
 from mlcl_cli.runs.training_state import load_state
 from mlcl_cli.training import loop
 from mlcl_cli.training.loop import Trainer
-from mlcl_cli.workflows import train
+from mlcl_cli.workflows.stages import COMBINER
+from mlcl_cli.workflows.train import train
 
 EPOCHS = "60"
 LONGER = ("--epochs", "180")  # so that a signal after the first epoch comes in time on a fast machine
@@ -54,7 +55,7 @@ PLACES: dict[str, tuple[object, str, int]] = {
     "the first log": (Logs, "_append", 3),
     "the second log": (Logs, "_append", 4),
     "the table": (Logs, "write_table", 1),
-    "display": (loop._Watch, "show", 2),
+    "display": (loop._Monitor, "show", 2),
     "saving by the clock": (Run, "save_if_due", 5),
 }
 
@@ -64,22 +65,22 @@ def test_run_that_fails_anywhere_is_saved_and_resumes_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     error = MemoryError() if place == "a step" else FaultError("boom")
-    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole", "combiner.augmented_views=1"), NoProgress())
+    whole = train(profile_of(tmp_path, "workspace=whole", "combiner.augmented_views=1"), NoProgress(), COMBINER)
     profile = profile_of(tmp_path, "workspace=cut", "combiner.augmented_views=1")
     owner, name, at = PLACES[place]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, failing(getattr(owner, name), at, error))
         with pytest.raises(type(error)):
-            train.train_combiner(profile, NoProgress())
+            train(profile, NoProgress(), COMBINER)
     (folder,) = (tmp_path / "cut/combiner").iterdir()
     state, _ = load_state(folder / LAST)
     assert (state.epoch, state.steps_done) >= (1, 3)
-    resumed = train.train_combiner(profile, NoProgress(), resume=RESUME)
+    resumed = train(profile, NoProgress(), COMBINER, resume=RESUME)
     assert contents(resumed.run) == contents(whole.run)
 
 
 def test_partial_update_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole"), NoProgress())
+    whole = train(profile_of(tmp_path, "workspace=whole"), NoProgress(), COMBINER)
     profile = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1")
     real = torch.optim.AdamW.step if issubclass(torch.optim.AdamW, torch.optim.Adam) else torch.optim.Adam.step
     calls = [0]
@@ -95,11 +96,11 @@ def test_partial_update_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for kind in (torch.optim.Adam, torch.optim.AdamW):
             patch.setattr(kind, "step", step)
         with pytest.raises(MemoryError):
-            train.train_combiner(profile, NoProgress())
+            train(profile, NoProgress(), COMBINER)
     assert calls[0] == 5
     (folder,) = (tmp_path / "cut/combiner").iterdir()
     assert (load_state(folder / LAST)[0].epoch, load_state(folder / LAST)[0].steps_done) == (2, 0)
-    assert contents(train.train_combiner(profile, NoProgress(), resume=RESUME).run) == contents(whole.run)
+    assert contents(train(profile, NoProgress(), COMBINER, resume=RESUME).run) == contents(whole.run)
 
 
 def test_failing_save_does_not_hide_the_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,13 +112,13 @@ def test_failing_save_does_not_hide_the_first_error(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Run, "_write_summary", failing(Run._write_summary, 2, OSError("full")))
     monkeypatch.setattr(Logs, "_append", failing(Logs._append, 4, FaultError("boom")))
     with pytest.raises(FaultError, match="boom"):
-        train.train_combiner(profile_of(tmp_path), NoProgress())
+        train(profile_of(tmp_path), NoProgress(), COMBINER)
 
 
 def test_diverged_run_keeps_the_last_finite_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "_validated", failing(loop._validated, 2, DivergedError("not finite")))
     with pytest.raises(DivergedError):
-        train.train_combiner(profile_of(tmp_path, "checkpoints.every_epochs=1"), NoProgress())
+        train(profile_of(tmp_path, "checkpoints.every_epochs=1"), NoProgress(), COMBINER)
     (folder,) = (tmp_path / "work/combiner").iterdir()
     assert load_state(folder / LAST)[0].epoch == 2
 

@@ -23,8 +23,9 @@ from mlcl_cli.runs.run import LAST, PREVIOUS
 from mlcl_cli.runs.training_state import TrainingState, load_state
 from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training.loop import Trainer
-from mlcl_cli.workflows import train
 from mlcl_cli.workflows.resume import Resume
+from mlcl_cli.workflows.stages import COMBINER
+from mlcl_cli.workflows.train import train
 
 OLDER = Path(__file__).parent / "older"
 CHECKPOINT, STATE = OLDER / "checkpoint-1.safetensors", OLDER / "training-state-1.safetensors"
@@ -90,7 +91,7 @@ def test_a_run_with_a_state_of_format_1_resumes(tmp_path: Path, monkeypatch: pyt
     world(tmp_path, "cirr", triplets=20)
     settings = ["combiner.epochs=3", "combiner.augmented_views=1", "combiner.schedule=cosine_restarts"]
     profiles = [load_profile(tmp_path / "mlcl.yaml", [*settings, f"workspace={tmp_path}/{name}"]) for name in "ab"]
-    whole = train.train_combiner(profiles[0], NoProgress())
+    whole = train(profiles[0], NoProgress(), COMBINER)
     step, steps = Trainer._step, iter(range(100))
 
     def interrupted_step(self: Trainer, batch: object) -> None:
@@ -100,14 +101,14 @@ def test_a_run_with_a_state_of_format_1_resumes(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Trainer, "_step", interrupted_step)
     with pytest.raises(Interrupted), interruptible():
-        train.train_combiner(profiles[1], NoProgress())
+        train(profiles[1], NoProgress(), COMBINER)
     (run,) = (tmp_path / "b/combiner").iterdir()
     state = write_format_1(run / LAST, spelling)
     again, _ = load_state(run / LAST)
     assert again.plain == state.plain
     assert all(torch.equal(again.optimizer[name], tensor) for name, tensor in state.optimizer.items())
     (run / PREVIOUS).unlink(missing_ok=True)
-    resumed = train.train_combiner(profiles[1], NoProgress(), resume=Resume(wanted=True))
+    resumed = train(profiles[1], NoProgress(), COMBINER, resume=Resume(wanted=True))
     assert resumed.run == run
     assert resumed.best == whole.best
     assert (run / "metrics.jsonl").read_text() == (whole.run / "metrics.jsonl").read_text()

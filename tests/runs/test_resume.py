@@ -25,18 +25,20 @@ from mlcl_cli.runs.summary import RunState
 from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training import loop
 from mlcl_cli.training.loop import Trainer
-from mlcl_cli.workflows import train
 from mlcl_cli.workflows.resume import NO_RESUME, Resume
+from mlcl_cli.workflows.stages import COMBINER, fine_tuning
+from mlcl_cli.workflows.train import train
+from mlcl_cli.workflows.training_result import TrainingResult
 
 SAME = ("metrics.jsonl", "metrics.csv", "best.safetensors", "last.safetensors")
 RESUME = Resume(wanted=True)
-Start = Callable[[Profile, Resume], train.TrainingResult]
+Start = Callable[[Profile, Resume], TrainingResult]
 
 STAGES: dict[str, tuple[Start, list[str]]] = {
-    "text": (lambda p, r: train.finetune(p, NoProgress(), encoder="text", resume=r), []),
-    "image": (lambda p, r: train.finetune(p, NoProgress(), encoder="image", resume=r), ["finetune.chunk_size=3"]),
-    "fresh": (lambda p, r: train.train_combiner(p, NoProgress(), resume=r), ["combiner.schedule=cosine_restarts"]),
-    "banked": (lambda p, r: train.train_combiner(p, NoProgress(), resume=r), ["combiner.augmented_views=2"]),
+    "text": (lambda p, r: train(p, NoProgress(), fine_tuning("text"), resume=r), []),
+    "image": (lambda p, r: train(p, NoProgress(), fine_tuning("image"), resume=r), ["finetune.chunk_size=3"]),
+    "fresh": (lambda p, r: train(p, NoProgress(), COMBINER, resume=r), ["combiner.schedule=cosine_restarts"]),
+    "banked": (lambda p, r: train(p, NoProgress(), COMBINER, resume=r), ["combiner.augmented_views=2"]),
 }
 
 
@@ -61,7 +63,7 @@ def resumable_runs(workspace: Path) -> list[StoredRun]:
 
 @pytest.fixture
 def cut_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Sends this process SIGTERM in the middle of the n-th step from now."""
+    """Send this process SIGTERM during the n-th step from now."""
     real = Trainer._step
     left = [-1]
 
@@ -100,7 +102,7 @@ def test_run_interrupted_twice_equals_an_uninterrupted_one(
 def test_interrupt_during_validation_repeats_only_the_validation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole"), NoProgress())
+    whole = train(profile_of(tmp_path, "workspace=whole"), NoProgress(), COMBINER)
     real, calls = loop._validated, [0]
 
     def cut(validate: object, epoch: int) -> object:
@@ -112,22 +114,22 @@ def test_interrupt_during_validation_repeats_only_the_validation(
     monkeypatch.setattr(loop, "_validated", cut)
     profile = profile_of(tmp_path, "workspace=cut")
     with pytest.raises(Interrupted), interruptible():
-        train.train_combiner(profile, NoProgress())
+        train(profile, NoProgress(), COMBINER)
     steps = []
     real_step = Trainer._step
     monkeypatch.setattr(Trainer, "_step", lambda self, batch: (steps.append(self.epoch), real_step(self, batch))[1])
-    resumed = train.train_combiner(profile, NoProgress(), resume=RESUME)
+    resumed = train(profile, NoProgress(), COMBINER, resume=RESUME)
     assert 2 not in steps
     assert contents(resumed.run) == contents(whole.run)
 
 
 @pytest.fixture
 def stopped(tmp_path: Path, cut_at: Callable[[int], None]) -> tuple[Profile, Path]:
-    """A run that was stopped in its third epoch, with a checkpoint after each."""
+    """A run that was stopped in its third epoch, with a saved state after each."""
     profile = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1")
     cut_at(8)
     with pytest.raises(Interrupted), interruptible():
-        train.train_combiner(profile, NoProgress())
+        train(profile, NoProgress(), COMBINER)
     (run,) = resumable_runs(tmp_path / "cut")
     return profile, run.folder
 
@@ -146,9 +148,9 @@ def test_resume_skips_a_damaged_state_with_a_warning(
     }
     path.write_bytes(damaged[damage])
     messages = Messages()
-    resumed = train.train_combiner(profile, NoProgress(), resume=RESUME)
+    resumed = train(profile, NoProgress(), COMBINER, resume=RESUME)
     assert [text for text in messages.warnings if LAST in text and "trying the state saved before it" in text]
-    whole = train.train_combiner(profile_of(tmp_path, "workspace=whole", "checkpoints.every_epochs=1"), NoProgress())
+    whole = train(profile_of(tmp_path, "workspace=whole", "checkpoints.every_epochs=1"), NoProgress(), COMBINER)
     assert contents(resumed.run) == contents(whole.run)
 
 
@@ -157,34 +159,34 @@ def test_resume_without_an_intact_state_is_an_error(stopped: tuple[Profile, Path
     for name in (LAST, PREVIOUS):
         (folder / name).write_bytes(b"no state")
     with pytest.raises(DataError, match="no intact training state"):
-        train.train_combiner(profile, NoProgress(), resume=RESUME)
+        train(profile, NoProgress(), COMBINER, resume=RESUME)
 
 
 def test_resume_takes_the_named_state_or_raises(stopped: tuple[Profile, Path]) -> None:
     profile, folder = stopped
     with pytest.raises(DataError, match="no unfinished run"):
-        train.train_combiner(profile, NoProgress(), resume=Resume(run=folder / "step-7.safetensors"))
+        train(profile, NoProgress(), COMBINER, resume=Resume(run=folder / "step-7.safetensors"))
     with pytest.raises(DataError, match="no unfinished run"):
-        train.train_combiner(profile, NoProgress(), resume=Resume(run=folder.with_name("none")))
-    result = train.train_combiner(profile, NoProgress(), resume=Resume(run=folder / PREVIOUS))
+        train(profile, NoProgress(), COMBINER, resume=Resume(run=folder.with_name("none")))
+    result = train(profile, NoProgress(), COMBINER, resume=Resume(run=folder / PREVIOUS))
     assert result.run == folder
 
 
 def test_resume_names_changed_settings_and_data(stopped: tuple[Profile, Path], tmp_path: Path) -> None:
     changed = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1", "combiner.batch_size=9", "seed=3")
     with pytest.raises(UsageError, match=r"seed was 0, is 3; combiner\.batch_size was 8, is 9"):
-        train.train_combiner(changed, NoProgress(), resume=RESUME)
+        train(changed, NoProgress(), COMBINER, resume=RESUME)
     profile, _ = stopped
     captions = tmp_path / "data/cirr/captions/cap.rc2.train.json"
     captions.write_text(captions.read_text().replace("bottles", "dogs", 1))
     with pytest.raises(UsageError, match=r"data\.train was \w+, is \w+"):
-        train.train_combiner(profile, NoProgress(), resume=RESUME)
+        train(profile, NoProgress(), COMBINER, resume=RESUME)
 
 
 def test_resume_refuses_a_run_that_another_process_trains(stopped: tuple[Profile, Path]) -> None:
     profile, folder = stopped
     with FileLock(folder / LOCK), pytest.raises(MachineError, match="another process"):
-        train.train_combiner(profile, NoProgress(), resume=RESUME)
+        train(profile, NoProgress(), COMBINER, resume=RESUME)
 
 
 def test_automatic_resume_starts_a_run_where_there_is_none(tmp_path: Path, cut_at: Callable[[int], None]) -> None:
@@ -192,8 +194,8 @@ def test_automatic_resume_starts_a_run_where_there_is_none(tmp_path: Path, cut_a
     profile = profile_of(tmp_path, "workspace=auto")
     cut_at(3)
     with pytest.raises(Interrupted), interruptible():
-        train.train_combiner(profile, NoProgress(), resume=automatic)
-    train.train_combiner(profile, NoProgress(), resume=automatic)
+        train(profile, NoProgress(), COMBINER, resume=automatic)
+    train(profile, NoProgress(), COMBINER, resume=automatic)
     (run,) = list_runs(tmp_path / "auto", Kind.COMBINER)
     assert run.state is RunState.FINISHED
 
@@ -216,7 +218,7 @@ def test_non_finite_gradient_changes_no_weight_and_is_named(tmp_path: Path, monk
     monkeypatch.setattr(Trainer, "_step", step)
     profile = profile_of(tmp_path, "checkpoints.every_epochs=1")
     with pytest.raises(DivergedError, match=r"epoch 2, step 2: the gradient is not finite"):
-        train.train_combiner(profile, NoProgress())
+        train(profile, NoProgress(), COMBINER)
     after = trainers[0].objective.weights()
     assert all(torch.equal(after[name], tensor) for name, tensor in before[0].items())
     (run,) = resumable_runs(tmp_path / "work")
@@ -230,17 +232,17 @@ def test_resume_refuses_images_whose_content_changed_and_accepts_copies(
     image = tmp_path / "data/dev/val-3-img0.png"
     original, status = image.read_bytes(), image.stat()
     changed = bytearray(original)
-    changed[-1] ^= 1  # the checksum of the end: Pillow ignores it, and the size stays
+    changed[-1] ^= 1  # the final checksum, which Pillow ignores; the size stays the same
     image.write_bytes(changed)
     os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(UsageError, match="1 image changed or disappeared since the run began: val-3-img0"):
-        train.train_combiner(profile, NoProgress(), resume=RESUME)
+        train(profile, NoProgress(), COMBINER, resume=RESUME)
     data = tmp_path / "data"
     image.write_bytes(original)
-    shutil.copytree(data, tmp_path / "copy")  # new inodes and times everywhere, same contents
+    shutil.copytree(data, tmp_path / "copy")  # new inodes and times, same contents
     shutil.rmtree(data)
     (tmp_path / "copy").rename(data)
-    train.train_combiner(profile, NoProgress(), resume=RESUME)
+    train(profile, NoProgress(), COMBINER, resume=RESUME)
 
 
 def test_resume_accepts_a_run_that_recorded_no_image_contents(stopped: tuple[Profile, Path]) -> None:
@@ -249,4 +251,4 @@ def test_resume_accepts_a_run_that_recorded_no_image_contents(stopped: tuple[Pro
     del summary["identity"]["images"]
     (folder / "run.json").write_text(json.dumps(summary))
     (folder / "images.json").unlink()
-    assert train.train_combiner(profile, NoProgress(), resume=RESUME).run == folder
+    assert train(profile, NoProgress(), COMBINER, resume=RESUME).run == folder

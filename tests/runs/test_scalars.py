@@ -11,8 +11,9 @@ from mlcl_cli.progress import NoProgress
 from mlcl_cli.runs import logs
 from mlcl_cli.signals import Interrupted
 from mlcl_cli.training.loop import Trainer
-from mlcl_cli.workflows import train
 from mlcl_cli.workflows.resume import Resume
+from mlcl_cli.workflows.stages import COMBINER
+from mlcl_cli.workflows.train import train
 
 pytest.importorskip("tensorboard")
 
@@ -44,7 +45,7 @@ def require_the_logs(run: Path) -> None:
 
 
 def test_scalars_equal_the_logs(tmp_path: Path) -> None:
-    require_the_logs(train.train_combiner(profile_of(tmp_path), NoProgress()).run)
+    require_the_logs(train(profile_of(tmp_path), NoProgress(), COMBINER).run)
 
 
 def test_resumed_run_has_each_epoch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,9 +59,9 @@ def test_resumed_run_has_each_epoch_once(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Trainer, "run_epoch", cut)
     with pytest.raises((SystemExit, Interrupted)):
-        train.train_combiner(profile, NoProgress())
+        train(profile, NoProgress(), COMBINER)
     monkeypatch.setattr(Trainer, "run_epoch", real)
-    require_the_logs(train.train_combiner(profile, NoProgress(), resume=Resume(wanted=True)).run)
+    require_the_logs(train(profile, NoProgress(), COMBINER, resume=Resume(wanted=True)).run)
 
 
 @pytest.mark.parametrize("how", ["not installed", "not wanted"])
@@ -68,6 +69,6 @@ def test_runs_without_tensorboard_write_their_logs(tmp_path: Path, monkeypatch: 
     if how == "not installed":
         monkeypatch.setattr(logs.importlib.util, "find_spec", lambda _: None)
     profile = profile_of(tmp_path, *(["tensorboard=none"] if how == "not wanted" else []))
-    run = train.train_combiner(profile, NoProgress()).run
+    run = train(profile, NoProgress(), COMBINER).run
     assert not list(run.glob("events.*"))
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 4

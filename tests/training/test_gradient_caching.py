@@ -1,4 +1,4 @@
-"""Encoding in chunks, or block by block again, changes the memory that a step takes and not its gradients."""
+"""Gradient caching and gradient checkpointing change the memory of a step, not its gradients."""
 
 from pathlib import Path
 
@@ -45,12 +45,12 @@ def step(
     }
 
 
-# The features of a ResNet without training nearly coincide, which makes much of the rounding of fp32.
+# The features of an untrained ResNet nearly coincide, which amplifies fp32 rounding.
 @pytest.mark.parametrize(("sizes", "tolerance"), [({}, 1e-5), (RESNET, 1e-3)], ids=["vit", "resnet"])
 @pytest.mark.parametrize(
     ("chunk_size", "checkpoint_blocks"), [(1, False), (5, False), (100, False), (None, True), (5, True)]
 )
-def test_gradients_are_those_of_one_batch(
+def test_gradients_equal_those_of_one_batch(
     tmp_path: Path, sizes: dict[str, object], tolerance: float, chunk_size: int | None, checkpoint_blocks: bool
 ) -> None:
     clip = tiny_clip(tmp_path / "clip.pt", **sizes)
@@ -59,12 +59,12 @@ def test_gradients_are_those_of_one_batch(
     torch.testing.assert_close(other, loss, rtol=1e-6, atol=0)
     assert gradients.keys() == expected.keys()
     assert len(gradients) > 20
-    nothing = 1e-7 * max(float(gradient.norm()) for gradient in expected.values())  # a key's bias has no gradient
+    negligible = 1e-7 * max(float(gradient.norm()) for gradient in expected.values())  # a key's bias has no gradient
     for name, gradient in expected.items():
-        assert (gradients[name] - gradient).norm() <= tolerance * gradient.norm() + nothing, name
+        assert (gradients[name] - gradient).norm() <= tolerance * gradient.norm() + negligible, name
 
 
-def test_what_is_kept_for_the_backward_pass_is_a_chunks_input(tmp_path: Path) -> None:
+def test_cached_forward_pass_keeps_only_the_tokens_for_the_backward_pass(tmp_path: Path) -> None:
     kept = {}
     for chunk_size in (None, 4):
         total = 0
@@ -78,6 +78,6 @@ def test_what_is_kept_for_the_backward_pass_is_a_chunks_input(tmp_path: Path) ->
         finetune_optimizer(encoder, ("text",), 1e-3)
         texts = TextEncoderSource(encoder, tokenize(CAPTIONS, encoder.context_length, torch.device("cpu")), chunk_size)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            texts.features(texts.prepare(torch.arange(32)))
+            texts.prepare(torch.arange(32))()
         kept[chunk_size] = total
     assert kept[4] < kept[None] / 20

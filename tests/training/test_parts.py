@@ -15,7 +15,7 @@ from mlcl_cli.models.weights import build_clip, fingerprint, load_clip, load_tun
 from mlcl_cli.runs.checkpoints import load_checkpoint, save_checkpoint
 from mlcl_cli.runs.description import Kind, TrainingDescription
 from mlcl_cli.runs.original_format import write_original
-from mlcl_cli.training.triplet_rows import rows_of
+from mlcl_cli.training.triplet_rows import index_triplets
 
 CPU = torch.device("cpu")
 
@@ -34,13 +34,13 @@ def test_tuned_weights_keep_their_full_precision(tmp_path: Path) -> None:
     assert fingerprint(loaded) == fingerprint(state)
 
 
-def test_a_resnet_clip_loads(tmp_path: Path) -> None:
+def test_resnet_clip_loads(tmp_path: Path) -> None:
     sizes = {"vision_layers": (1, 1, 1, 1), "vision_width": 8, "vision_patch_size": None}
     path = tiny_clip(tmp_path / "clip.pt", **sizes)
     assert load_clip(path).visual.input_resolution == SIZES["image_resolution"]
 
 
-def test_a_torchscript_archive_loads_as_openais_do(tmp_path: Path) -> None:
+def test_torchscript_archive_loads(tmp_path: Path) -> None:
     state = torch.load(tiny_clip(tmp_path / "clip.pt"), weights_only=True)
     network = build_clip(state, "here")
     pixels, tokens = torch.zeros(1, 3, 32, 32), torch.zeros(1, 77, dtype=torch.int64)
@@ -60,7 +60,7 @@ def test_tuned_weights_of_another_size_are_refused(tmp_path: Path) -> None:
         load_tuned(network, other, "b.pt")
 
 
-def test_texts_cut_to_the_longest_give_the_same_features(encoder: Encoder) -> None:
+def test_texts_truncated_to_the_longest_have_the_same_features(encoder: Encoder) -> None:
     texts = ["is red", "", "has longer sleeves and a much lower neckline than this one", "blue " * 200]
     tokens = tokenize(texts, encoder.context_length, CPU)
     assert tokens.truncated == 1
@@ -71,7 +71,7 @@ def test_texts_cut_to_the_longest_give_the_same_features(encoder: Encoder) -> No
     assert tokens.batch(torch.tensor([0, 1])).shape == (2, 4)
 
 
-def test_tokens_equal_clips_own() -> None:
+def test_tokens_equal_those_of_clip() -> None:
     import clip
 
     texts = ["is red", "", "blue " * 75, "blue " * 76, "blue " * 200]
@@ -116,7 +116,7 @@ class Harmful:
         return (Path.touch, (Path("harm-was-done"),))
 
 
-def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"epoch": 1, "CLIP": Harmful()}, tmp_path / "bad.pt")
     with pytest.raises(DataError, match="more than weights"):
@@ -126,18 +126,18 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: py
     assert not Path("harm-was-done").exists()
 
 
-def test_captions_are_drawn_evenly_and_anew_each_epoch() -> None:
+def test_captions_are_drawn_evenly_and_differently_each_epoch() -> None:
     triplets = [Triplet("a", "b", ("x", "y"))] * 4000
-    rows = rows_of(triplets, lambda _: ("one", "two", "three", "four"))
-    first, second = rows.drawn(0, 1), rows.drawn(0, 2)
-    assert torch.equal(first, rows.drawn(0, 1))
+    rows = index_triplets(triplets, lambda _: ("one", "two", "three", "four"))
+    first, second = rows.draw_captions(0, 1), rows.draw_captions(0, 2)
+    assert torch.equal(first, rows.draw_captions(0, 1))
     assert not torch.equal(first, second)
     assert all(900 < int((first == row).sum()) < 1100 for row in range(4))
     assert rows.captions == ("one", "two", "three", "four")
     assert (rows.images, len(rows)) == (("a", "b"), 4000)
 
 
-def test_checkpoints_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+def test_checkpoint_permissions_follow_the_umask(tmp_path: Path) -> None:
     plain, path = tmp_path / "plain", tmp_path / "best.safetensors"
     plain.touch()
     save_checkpoint(path, Kind.CLIP, {"a": torch.ones(4)}, TrainingDescription(), epoch=1)

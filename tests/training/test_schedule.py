@@ -1,4 +1,4 @@
-"""`schedule: cosine_restarts` restarts every ten epochs, stepped with the fractional epoch, as the original does."""
+"""`schedule: cosine_restarts` restarts every ten epochs and is stepped with the fractional epoch, like the original."""
 
 import os
 import signal
@@ -13,13 +13,14 @@ from mlcl_cli.progress import NoProgress
 from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training.loop import Trainer
 from mlcl_cli.workflows.resume import Resume
-from mlcl_cli.workflows.train import train_combiner
+from mlcl_cli.workflows.stages import COMBINER
+from mlcl_cli.workflows.train import train
 
 RATE, EPOCHS, TRIPLETS = 1e-3, 3, 16
 
 
 def expected_rates(steps: int) -> list[float]:
-    """The rate of each step where torch's scheduler is called the way the original calls it."""
+    """The rate of each step if torch's scheduler is called the way the original calls it."""
     optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=RATE)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10, eta_min=1e-6)
     rates = []
@@ -34,15 +35,15 @@ def expected_rates(steps: int) -> list[float]:
 @pytest.fixture
 def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The rate of each step that is taken."""
-    found: list[float] = []
+    rates: list[float] = []
     real = Trainer._step
 
     def step(self: Trainer, batch: object) -> None:
-        found.append(self.optimizer.param_groups[0]["lr"])
+        rates.append(self.optimizer.param_groups[0]["lr"])
         real(self, batch)
 
     monkeypatch.setattr(Trainer, "_step", step)
-    return found
+    return rates
 
 
 def profile_of(folder: Path, steps: int) -> Profile:
@@ -52,8 +53,8 @@ def profile_of(folder: Path, steps: int) -> Profile:
 
 
 @pytest.mark.parametrize("steps", [4, 8])
-def test_rates_are_those_of_the_original(tmp_path: Path, rates: list[float], steps: int) -> None:
-    train_combiner(profile_of(tmp_path, steps), NoProgress())
+def test_rates_equal_those_of_the_original(tmp_path: Path, rates: list[float], steps: int) -> None:
+    train(profile_of(tmp_path, steps), NoProgress(), COMBINER)
     assert rates == expected_rates(steps)
 
 
@@ -70,7 +71,7 @@ def test_resume_within_an_epoch_keeps_the_rates(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_step", step)
         with pytest.raises(Interrupted), interruptible():
-            train_combiner(profile, NoProgress())
+            train(profile, NoProgress(), COMBINER)
     assert len(rates) == 6
-    train_combiner(profile, NoProgress(), resume=Resume(wanted=True))
+    train(profile, NoProgress(), COMBINER, resume=Resume(wanted=True))
     assert rates == expected_rates(4)
