@@ -248,7 +248,7 @@ def demo(
     def run(arguments: Sequence[str]) -> dict[str, object]:
         return _run_command(arguments, quiet=context.quiet)
 
-    result = run_demo(output.resolve(), dataset or (), context.progress, run)
+    result = run_demo(output.resolve(), [str(name) for name in dataset or ()], context.progress, run)
     if context.json:
         show_json(result.as_json())
     else:

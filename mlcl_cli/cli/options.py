@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:  # The choices follow from the data sets: a type checker canno
     DatasetName: TypeAlias = str
     GalleryName: TypeAlias = str
 else:
-    DatasetName = Literal[tuple(DATASETS)]
+    DatasetName = StrEnum("DatasetName", {name: name for name in DATASETS})  # typer takes no list of literals
     GalleryName = Literal[GALLERIES]
 
 FIRST_DATASET = next(iter(DATASETS))

@@ -8,21 +8,25 @@ from mlcl_cli.html_report.analysis import Analysis, QueryResult
 from mlcl_cli.html_report.page import Comparison, EmbeddedImages, Move, ReportedRun, headlines
 from mlcl_cli.html_report.thumbnails import Thumbnail
 from mlcl_cli.retrieval.evaluation import Figures
-from mlcl_cli.runs.listing import ListedRun
-from mlcl_cli.runs.summary import BestSummary, ClipSummary, ImageSummary, RunSummary
+from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
+from mlcl_cli.runs.listing import StoredRun
+from mlcl_cli.runs.summary import BestCheckpoint, RunState, RunSummary
 
+METRICS = {"recall@1": 40.0}
 SUMMARY = RunSummary(
-    kind="combiner",
+    kind=Kind.COMBINER,
     command="train-combiner",
     created="2026-01-31T12:00:00+00:00",
-    state="finished",
+    state=RunState.FINISHED,
     epochs=3,
     epoch=3,
-    bests={"recall_mean": BestSummary(epoch=2, score=40.0, checkpoint="best.safetensors", metrics={"recall@1": 40.0})},
+    bests={
+        "recall_mean": BestCheckpoint(epoch=2, score=40.0, checkpoint="best.safetensors", metrics={"recall@1": 40.0})
+    },
     dataset="shoes",
     protocol="shoes",
-    clip=ClipSummary(model="RN50x4", checkpoint=None, fingerprint="0" * 16),
-    image=ImageSummary(transform="targetpad", target_ratio=1.25),
+    clip=ClipRecord(model="RN50x4", checkpoint=None, fingerprint="0" * 16),
+    image=ImageRecord(transform="targetpad", target_ratio=1.25),
     seed=0,
     device="cpu",
     versions={},
@@ -43,8 +47,8 @@ def reported(
     return ReportedRun(number, listed(number), SUMMARY, analysis=analysis)
 
 
-def listed(number: int) -> ListedRun:
-    return ListedRun(Path(f"missing/shoes-{number}"), "combiner", "finished", 0, {})
+def listed(number: int) -> StoredRun:
+    return StoredRun(Path(f"missing/shoes-{number}"), Kind.COMBINER, SUMMARY)
 
 
 def ranks_of(moves: Sequence[Move]) -> list[tuple[int, int]]:

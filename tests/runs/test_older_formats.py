@@ -19,7 +19,7 @@ from mlcl_cli.models.weights import fingerprint
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.runs.checkpoints import load_checkpoint, stored_fingerprint
 from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
-from mlcl_cli.runs.run import LAST, PREVIOUS
+from mlcl_cli.runs.state_files import LAST, PREVIOUS
 from mlcl_cli.runs.training_state import TrainingState, load_state
 from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training.loop import Trainer

@@ -127,8 +127,8 @@ def test_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pyte
 
 
 def test_captions_are_drawn_evenly_and_differently_each_epoch() -> None:
-    triplets = [Triplet("a", "b", ("x", "y"))] * 4000
-    rows = index_triplets(triplets, lambda _: ("one", "two", "three", "four"))
+    texts = ("one", "two", "three", "four")
+    rows = index_triplets([Triplet("a", "b", ("x", "y"), texts=texts)] * 4000)
     first, second = rows.draw_captions(0, 1), rows.draw_captions(0, 2)
     assert torch.equal(first, rows.draw_captions(0, 1))
     assert not torch.equal(first, second)
