@@ -13,7 +13,6 @@ from mlcl_cli.images.decode import set_limits
 from mlcl_cli.models.compute import choose_compute, choose_workers
 from mlcl_cli.progress import Progress
 from mlcl_cli.workflows import check_data, check_machine
-from mlcl_cli.workflows.check_images import check_images
 from mlcl_cli.workflows.content_digests import Contents
 from mlcl_cli.workflows.findings import CheckReport
 from mlcl_cli.workflows.run_context import read_split
@@ -48,7 +47,7 @@ def check(profile: Profile, progress: Progress, *, splits: Sequence[str] = (), c
     check_data.check_leakage(report, loaded)
     check_data.check_names(report, loaded)
     clip = check_machine.check_clip(report)
-    bad = check_images(report, loaded, clip.resolution if clip else None)
+    bad = check_data.check_images(report, loaded, clip.resolution if clip else None)
     if content:
         check_data.check_contents(report, loaded, contents)
     check_data.check_galleries(report, loaded, contents)

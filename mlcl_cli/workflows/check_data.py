@@ -1,22 +1,29 @@
-"""What `mlcl check` finds in a data set as a whole: captions, counts, names, leakage, galleries, changed contents."""
+"""What `mlcl check` finds in a data set: captions, counts, leakage, names, images, galleries, changed contents."""
 
 import filecmp
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from mlcl_cli.data.definition import Published
 from mlcl_cli.data.records import Split, Triplet
-from mlcl_cli.errors import some
+from mlcl_cli.errors import MachineError, some
 from mlcl_cli.formatting import counted
-from mlcl_cli.images.file_stamps import file_stamps
+from mlcl_cli.images.decode import BadImage, open_image, read_files
+from mlcl_cli.images.file_stamps import file_stamp, file_stamps
+from mlcl_cli.images.transforms import Transform
+from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.models.encoder import tokenize
-from mlcl_cli.workflows.check_images import users_of
-from mlcl_cli.workflows.content_digests import Content, Contents
+from mlcl_cli.workflows.content_digests import Content, Contents, read_note, write_note
 from mlcl_cli.workflows.findings import CheckReport
 
 CONTEXT_LENGTH = 77  # tokens: METHOD.md, Section 6
+MORE_THAN_8_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+MAX_8_BIT = 255
+LARGEST_INPUT = 448  # pixels: RN50x64, the largest of OpenAI's
 
 
 def check_captions(report: CheckReport, splits: Sequence[Split]) -> None:
@@ -97,6 +104,59 @@ def check_names(report: CheckReport, splits: Sequence[Split]) -> None:
                     report.add("names", f"image {name!r}", what, "Delete the wrong one")
 
 
+def check_images(report: CheckReport, splits: Sequence[Split], resolution: int | None) -> set[Path]:
+    """Decode the images that the workspace does not record as decoded; return those that cannot be used.
+
+    `resolution` is the width of CLIP's input in pixels, if known.
+    """
+    profile = report.profile
+    transform = Transform(profile.image.transform, profile.image.target_ratio, resolution or LARGEST_INPUT)
+    memory = profile.workspace / "features" / "checked.json"
+    limits = f"{profile.image.max_megapixels:g}, {transform}"
+    known = read_note(memory, dict[str, str]) or {}
+    users = _users_of(splits)
+    stamps = {path: f"{stamp}, {limits}" for path in users if (stamp := file_stamp(path)) is not None}
+    verified = {str(path): stamp for path, stamp in stamps.items() if known.get(str(path)) == stamp}
+    bad: set[Path] = set()
+    for split in splits:
+        images = {split.paths[name] for name in split.images()}
+        if images and images.isdisjoint(stamps):
+            bad |= images
+            commands = report.readers(split.name)
+            folder = os.path.commonpath([path.parent for path in images])
+            what = f"none of the {len(images):,} images of {split.name} exists"
+            remedy = f"Download them to run {' or '.join(commands)}"
+            is_error = bool(commands) and (report.named or split.name == "val")
+            report.add("images", folder, what, remedy, commands, is_error=is_error)
+    pending = [(str(path), path) for path in users if str(path) not in verified and path not in bad]
+    report.looked_at["images"] = f"{len(users):,}, {len(verified):,} of them verified before"
+    values = read_files(
+        pending, lambda path, _: _largest_value(open_image(path), transform), choose_workers(profile.workers)
+    )
+    drop = profile.bad_images == "drop"
+    with report.progress.bar(f"Decoding {counted(len(pending), 'image')}", len(pending)) as advance:
+        for (name, path), value in zip(pending, values, strict=True):
+            if isinstance(value, BadImage):
+                bad.add(path)
+                readers = report.readers(*users[path])
+                commands = [command for command in readers if not drop or command == report.submission]
+                remedy = "Replace the image" if drop else "Replace the image, or set bad_images: drop"
+                report.add("images", path, value.reason, remedy, commands, is_error=bool(commands))
+            elif value > MAX_8_BIT:
+                what = f"16-bit: values above {MAX_8_BIT} become white, and it has up to {value:,.0f}"
+                report.add("images", path, what, "Convert it to 8 bits per channel")
+            elif path in stamps:
+                verified[name] = stamps[path]
+            advance(1)
+    if pending and profile.workspace.is_dir():
+        try:
+            write_note(memory, verified)
+        except MachineError as error:
+            what = f"{error.what}: the next check decodes these images again, and training would fail"
+            report.add("workspace", profile.workspace, what)
+    return bad
+
+
 def check_galleries(report: CheckReport, splits: Sequence[Split], contents: Contents) -> None:
     """Find gallery names that share one file or one content. Only files of equal size are hashed."""
     size = 0
@@ -105,20 +165,17 @@ def check_galleries(report: CheckReport, splits: Sequence[Split], contents: Cont
             where = f"{split.name}, {part.name}"
             size += len(part.gallery)
             stamps = file_stamps({name: split.paths[name] for name in part.gallery})
-            by_file = _groups(stamps)  # a stamp holds the inode
-            for names in by_file:
-                if len(names) > 1:
-                    what = (
-                        f"{len(names):,} gallery names are one file, {split.paths[names[0]].resolve()}: {some(names)}"
-                    )
-                    report.add("gallery", where, what)
-            by_size = _groups({names[0]: stamps[names[0]].partition("-")[0] for names in by_file})
-            suspects = {name: split.paths[name] for names in by_size if len(names) > 1 for name in names}
+            links: set[str] = set()
+            for names in _repeated(stamps):  # a stamp holds the inode
+                links.update(names[1:])
+                file = split.paths[names[0]].resolve()
+                report.add("gallery", where, f"{len(names):,} gallery names are one file, {file}: {some(names)}")
+            sizes = {name: stamp.partition("-")[0] for name, stamp in stamps.items() if name not in links}
+            suspects = {name: split.paths[name] for names in _repeated(sizes) for name in names}
             digests = contents.digests(suspects)
-            for names in _groups({name: digests[name] for name in suspects if name in digests}):
-                if len(names) > 1:
-                    what = f"{len(names):,} gallery names are copies of one image: {some(names)}"
-                    report.add("gallery", where, what)
+            for names in _repeated({name: digests[name] for name in suspects if name in digests}):
+                what = f"{len(names):,} gallery names are copies of one image: {some(names)}"
+                report.add("gallery", where, what)
     report.looked_at["gallery"] = f"{size:,} names"
 
 
@@ -127,10 +184,10 @@ def check_contents(report: CheckReport, splits: Sequence[Split], contents: Conte
 
     A file whose content differs under the recorded stamp was damaged on the disk, and its record stays.
     """
-    users = {str(path): names for path, names in users_of(splits).items()}
+    users = {str(path): names for path, names in _users_of(splits).items()}
     recorded = len(users.keys() & contents.recorded.keys())
     stamps = file_stamps({path: Path(path) for path in users})
-    digests = contents.hashed([(path, Path(path)) for path in stamps])
+    digests = contents.hashed({path: Path(path) for path in stamps})
     for path, digest in digests.items():
         content = Content(stamps[path], digest)
         old = contents.recorded.get(path, content)
@@ -145,6 +202,15 @@ def check_contents(report: CheckReport, splits: Sequence[Split], contents: Conte
         else:
             report.add("content", path, "the content changed since it was last recorded")
     report.looked_at["content"] = f"{len(digests):,} hashed, {recorded:,} recorded before"
+
+
+def _users_of(splits: Sequence[Split]) -> Mapping[Path, list[str]]:
+    """The names of the splits that use each image file."""
+    users: dict[Path, list[str]] = {}
+    for split in splits:
+        for name in split.images():
+            users.setdefault(split.paths[name], []).append(split.name)
+    return users
 
 
 def _differ(one: Path, other: Path) -> bool:
@@ -163,9 +229,20 @@ def _label(triplet: Triplet, number: int) -> str:
     return f"triplet {number}" if triplet.pair_id is None else f"pair {triplet.pair_id}"
 
 
-def _groups(keys: Mapping[str, Hashable]) -> list[list[str]]:
-    """Names by equal key, in order of first mention."""
-    groups: dict[Hashable, list[str]] = {}
-    for name, key in keys.items():
-        groups.setdefault(key, []).append(name)
-    return list(groups.values())
+def _repeated(values: Mapping[str, str]) -> list[list[str]]:
+    """The names of each value that several have, in order of first mention."""
+    groups: dict[str, list[str]] = {}
+    for name, value in values.items():
+        groups.setdefault(value, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _largest_value(image: Image.Image, transform: Transform) -> float:
+    """The largest value of an image with more than 8 bits per channel, which conversion to RGB clips; else 0.
+
+    Raises ValueError if the image is too large for `transform`.
+    """
+    transform.require_size(image.size)
+    if image.mode not in MORE_THAN_8_BITS:
+        return 0
+    return float(image.getextrema()[1])  # type: ignore[arg-type]  # one band: (lowest, highest)

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Container, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from mlcl_cli.models.foreign_layouts import UNKNOWN_ACTIVATION
 from mlcl_cli.models.weights import is_official, load_clip, load_tuned, needs_download
 from mlcl_cli.runs.checkpoints import SUFFIX, load_checkpoint, require_probe
 from mlcl_cli.runs.description import Kind
-from mlcl_cli.runs.listing import list_runs
+from mlcl_cli.runs.listing import folder_size, list_runs
 from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.checkpoint_selection import require_base
 from mlcl_cli.workflows.findings import CheckReport
@@ -129,7 +128,7 @@ def check_room(report: CheckReport, splits: Sequence[Split], clip: ClipSizes | N
     report.looked_at["memory"] = f"{available / 2**30:,.1f} GiB available"
     if clip is None:
         return
-    combiner, stored = report.profile.combiner, _size_of(workspace / "features")
+    combiner, stored = report.profile.combiner, folder_size(workspace / "features")
     p, h, d = combiner.projection_dim, combiner.hidden_dim, clip.features
     weights = {"finetune": clip.parameters, "train-combiner": 2 * d * p + 4 * p * h + 2 * h * d}
     views = {"train-combiner": combiner.augmented_views if isinstance(combiner.augmented_views, int) else 0}
@@ -147,11 +146,3 @@ def check_room(report: CheckReport, splits: Sequence[Split], clip: ClipSizes | N
         if failing := [command for command, size in needed.items() if size > limit]:
             what = f"{max(needed.values()) / 2**30:,.1f} GiB needed, {limit / 2**30:,.1f} GiB available"
             report.add(check, where, what, remedy, failing, is_error=True)
-
-
-def _size_of(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # another process may be replacing it
-            total += path.lstat().st_size
-    return total

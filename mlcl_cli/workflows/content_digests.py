@@ -1,7 +1,7 @@
 """What the image files of a workspace hold: a digest per file, hashed once and remembered by the file's stamp."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -48,19 +48,19 @@ class Contents:
             for name, stamp in stamps.items()
             if (content := self.recorded.get(str(files[name]))) and content.stamp == stamp
         }
-        fresh = self.hashed([(name, files[name]) for name in stamps if name not in known])
+        fresh = self.hashed({name: files[name] for name in stamps if name not in known})
         for name, digest in fresh.items():
             self.record(str(files[name]), Content(stamps[name], digest))
         return known | fresh
 
-    def hashed(self, files: Sequence[tuple[str, Path]]) -> dict[str, str]:
+    def hashed(self, files: Mapping[str, Path]) -> dict[str, str]:
         """The digest of each file as it is on disk, whatever the record says; without those that cannot be read."""
         if not files:
             return {}
         hashed = {}
-        digests = read_files(files, lambda path, _: content_digest(path), self._workers)
+        digests = read_files([*files.items()], lambda path, _: content_digest(path), self._workers)
         with self._progress.bar(f"Hashing {len(files):,} images", len(files)) as advance:
-            for (name, _), digest in zip(files, digests, strict=True):
+            for name, digest in zip(files, digests, strict=True):
                 if not isinstance(digest, BadImage):
                     hashed[name] = digest
                 advance(1)
