@@ -28,7 +28,7 @@ def check(profile: Profile, progress: Progress, *, splits: Sequence[str] = (), c
     dataset = DATASETS[profile.dataset]
     for split in splits:
         require_split(dataset, split)
-    report = CheckReport(profile, progress, tuple(splits) or dataset.splits, bool(splits))
+    report = CheckReport(profile, dataset, progress, tuple(splits) or dataset.splits, bool(splits))
     set_limits(profile.image.max_megapixels, profile.image.read_seconds)
     contents = Contents(profile.workspace, choose_workers(profile.workers), progress)
     try:
@@ -78,7 +78,7 @@ def _read_splits(report: CheckReport) -> list[Split]:
             _add_defect(report, name, defect)
         elif commands := report.readers(name):
             remedy = f"Download them to run {' or '.join(commands)}"
-            report.add("annotations", defect.where, f"there are no annotations of {name}", remedy, commands)
+            report.add("annotations", defect.where, f"no annotations for {name}", remedy, commands)
     report.looked_at["annotations"] = counted(sum(len(split.triplets) for split in loaded), "triplet")
     return loaded
 

@@ -54,17 +54,15 @@ def check_counts(report: CheckReport, splits: Sequence[Split]) -> None:
     for split in splits:
         published = report.dataset.published.get(split.name, Published(0))
         images = sum(len(part.gallery) for part in split.sets)
-        for noun, number, expected in (
-            ("triplet", len(split.triplets), published.triplets),
-            ("gallery image", images, published.images),
-        ):
+        counts = {"triplet": (len(split.triplets), published.triplets), "gallery image": (images, published.images)}
+        for noun, (number, expected) in counts.items():
             if expected and number != expected:
-                report.add("counts", split.name, f"{counted(number, noun)}, published are {expected:,}")
+                report.add("counts", split.name, f"expected {counted(expected, noun)} as published, got {number:,}")
     report.looked_at["counts"] = ", ".join(split.name for split in splits)
 
 
 def check_leakage(report: CheckReport, splits: Sequence[Split]) -> None:
-    """Find validation triplets that are in the training split, too: same reference, target and captions."""
+    """Find validation triplets that are also in the training split: same reference, target and captions."""
     by_name = {split.name: split for split in splits}
     if not {"train", "val"} <= by_name.keys():
         return
@@ -77,10 +75,10 @@ def check_leakage(report: CheckReport, splits: Sequence[Split]) -> None:
             continue
         where = f"val, {part.name}, {_label(part.triplets[leaked[0] - 1], leaked[0])}"
         if is_error := len(leaked) == len(part.triplets):
-            what = f"this and every other triplet of {part.name} is in train, too: metrics would mean nothing"
+            what = f"this and every other triplet of {part.name} is also in train: metrics would be meaningless"
         else:
             count = f"{len(leaked):,} of {len(part.triplets):,} triplets of {part.name}"
-            what = f"{count} are in train, too; this is the first"
+            what = f"{count} are also in train; this is the first"
         commands = report.readers("val") if is_error else ()
         report.add("leakage", where, what, "Download the validation annotations again", commands, is_error=is_error)
     report.looked_at["leakage"] = f"{shared:,} val triplets are in train"

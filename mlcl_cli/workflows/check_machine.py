@@ -39,7 +39,7 @@ def check_clip(report: CheckReport) -> ClipSizes | None:
     """The sizes of the profile's CLIP, if its file exists and is valid."""
     model = report.profile.clip.model
     if needs_download(model):
-        report.add("clip", "clip.model", f"{model} is not downloaded yet: the first run will")
+        report.add("clip", "clip.model", f"{model} is not downloaded yet: the first run downloads it")
         return None
     try:
         network = load_clip(model)

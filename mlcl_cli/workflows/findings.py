@@ -10,7 +10,6 @@ from typing import Literal, TypeAlias
 
 from mlcl_cli.atomic_files import require_replaceable, to_json, write_file
 from mlcl_cli.config import Profile
-from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.definition import DataSet, Preparation
 from mlcl_cli.errors import MlclError
 from mlcl_cli.progress import Progress
@@ -41,24 +40,20 @@ class Finding:
 COLUMNS = tuple(field.name for field in fields(Finding))
 
 
-@dataclass(frozen=True)
+@dataclass
 class CheckReport:
-    """The `splits` to look at, what each check looked at, and what was found.
+    """The `splits` of a profile's data set to look at, what each check looked at, and what was found.
 
     `named` says that the user named the splits, so that a missing one is an error.
     """
 
     profile: Profile
+    dataset: DataSet
     progress: Progress
     splits: Sequence[str]
     named: bool
     looked_at: dict[str, str] = field(default_factory=dict)
     _findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
-
-    @property
-    def dataset(self) -> DataSet:
-        """The profile's data set."""
-        return DATASETS[self.profile.dataset]
 
     @cached_property
     def preparation(self) -> Preparation | None:
@@ -125,8 +120,8 @@ class CheckReport:
     def _verdicts(self) -> dict[str, Verdict]:
         """A command that reads more than the checked splits is left out, unless it would fail."""
         verdicts: dict[str, Verdict] = {}
-        prepares: dict[str, Sequence[str]] = {self.preparation.command: ()} if self.preparation else {}
-        for command, read in (prepares | {**self.reads}).items():
+        reads = {self.preparation.command: (), **self.reads} if self.preparation else self.reads
+        for command, read in reads.items():
             checks = {finding.check for finding in self._findings.values() if command in finding.commands}
             if checks:
                 verdicts[command] = "would fail" if checks - MISLEADING else "wrong figures"
