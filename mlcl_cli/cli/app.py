@@ -119,15 +119,15 @@ def check(
     profile = context.profile
     from mlcl_cli.cli.render import show_check, show_json
     from mlcl_cli.workflows.check import check as run
-    from mlcl_cli.workflows.findings import require_writable, write_findings
+    from mlcl_cli.workflows.findings import require_writable
 
     if output is not None:
         require_writable(output)
     result = run(profile, context.progress, splits=split or (), content=content)
     if output is not None:
-        write_findings(result, output)
+        result.write(output)
     (show_json if context.json else show_check)(result.as_json())
-    if not result.sound:
+    if not result.is_sound:
         raise typer.Exit(DataError.exit_code)
 
 
@@ -226,7 +226,7 @@ def export(
         from mlcl_cli.workflows.run_names import checkpoint_named
 
         source = checkpoint_named(context.profile, checkpoint)
-    context.show(export_checkpoint(source, output, force=force).as_json())
+    context.show(export_checkpoint(source, output, force=force))
 
 
 @command(app, "demo", "mlcl demo --dataset cirr", shared=WITHOUT_PROFILE)

@@ -1,10 +1,8 @@
 """What identifies the state of an image file: its metadata for a quick check, its bytes for certainty."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-
-from mlcl_cli.images.decode import BadImage, read_files
 
 
 def file_stamp(path: Path) -> str | None:
@@ -22,11 +20,6 @@ def file_stamp(path: Path) -> str | None:
 def file_stamps(files: Mapping[str, Path]) -> dict[str, str]:
     """The stamp of each file by name, except those that cannot be accessed."""
     return {name: stamp for name, path in files.items() if (stamp := file_stamp(path)) is not None}
-
-
-def content_digests(files: Sequence[tuple[str, Path]], workers: int) -> Iterator[str | BadImage]:
-    """`content_digest` of each file, as `read_files` reads them."""
-    return read_files(files, lambda path, _: content_digest(path), workers)
 
 
 def content_digest(path: Path) -> str:

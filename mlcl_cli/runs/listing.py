@@ -77,12 +77,7 @@ class StoredRun:
     @property
     def size(self) -> int:
         """Bytes in the folder."""
-        size = 0
-        with suppress(OSError):  # files come and go during training
-            for file in self.folder.rglob("*"):
-                with suppress(OSError):
-                    size += file.lstat().st_size
-        return size
+        return folder_size(self.folder)
 
     def as_json(self) -> dict[str, JsonValue]:
         """What `mlcl runs` shows of it."""
@@ -100,6 +95,16 @@ class StoredRun:
             "created": self.created,
             "bytes": self.size,
         }
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes in a folder and its subfolders."""
+    size = 0
+    with suppress(OSError):  # files come and go during training
+        for file in folder.rglob("*"):
+            with suppress(OSError):
+                size += file.lstat().st_size
+    return size
 
 
 def list_runs(workspace: Path, *kinds: Kind) -> list[StoredRun]:

@@ -1,72 +1,68 @@
-"""What `mlcl check` finds in a data set as a whole: captions, counts, names, leakage, galleries, changed contents."""
+"""What `mlcl check` finds in a data set: captions, counts, leakage, names, images, galleries, changed contents."""
 
 import filecmp
 import os
-import stat
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+from PIL import Image
+
 from mlcl_cli.data.definition import Published
 from mlcl_cli.data.records import Split, Triplet
-from mlcl_cli.errors import some
+from mlcl_cli.errors import MachineError, some
 from mlcl_cli.formatting import counted
-from mlcl_cli.images.file_stamps import file_stamps
+from mlcl_cli.images.decode import BadImage, open_image, read_files
+from mlcl_cli.images.file_stamps import file_stamp, file_stamps
+from mlcl_cli.images.transforms import Transform
+from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.models.encoder import tokenize
-from mlcl_cli.workflows.check_images import users_of
-from mlcl_cli.workflows.check_scope import Scope
-from mlcl_cli.workflows.content_digests import Content, Contents
-from mlcl_cli.workflows.findings import Findings, Looked, error, note
+from mlcl_cli.workflows.content_digests import Content, Contents, read_note, write_note
+from mlcl_cli.workflows.findings import CheckReport
 
 CONTEXT_LENGTH = 77  # tokens: METHOD.md, Section 6
+MORE_THAN_8_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+MAX_8_BIT = 255
+LARGEST_INPUT = 448  # pixels: RN50x64, the largest of OpenAI's
 
 
-def check_captions(splits: Sequence[Split]) -> Findings:
-    """Blank and truncated captions, targets that are their own reference, repeated triplets."""
+def check_captions(report: CheckReport, splits: Sequence[Split]) -> None:
+    """Find blank and truncated captions, targets that are their own reference, repeated triplets."""
     long_texts: dict[str, str] = {}
     for split in splits:
-        seen: dict[Hashable, str] = {}
+        first_places: dict[Hashable, str] = {}
         for number, triplet in enumerate(split.triplets, 1):
             where = f"{split.name}, {_label(triplet, number)}"
             if any(not caption.strip(" .") for caption in triplet.captions):
-                yield note("captions", where, "a caption is blank")
+                report.add("captions", where, "a caption is blank")
             if triplet.target == triplet.reference:
-                yield note("captions", where, "the target is the reference: a miss if references are excluded")
-            if (first := seen.setdefault((triplet.pair_id, _content(triplet)), where)) != where:
-                yield note("captions", where, f"repeats {first}")
+                report.add("captions", where, "the target is the reference: a miss if references are excluded")
+            if (first := first_places.setdefault((triplet.pair_id, _content(triplet)), where)) != where:
+                report.add("captions", where, f"repeats {first}")
             # A token is a letter at least: shorter texts cannot be too long.
             long_texts |= {text: where for text in triplet.texts if len(text) > CONTEXT_LENGTH}
-    for where in _truncated(long_texts):
-        yield note("captions", where, f"is longer than {CONTEXT_LENGTH} tokens and will be truncated")
-    yield Looked("captions", f"{sum(len(t.captions) for split in splits for t in split.triplets):,}")
+    if long_texts:
+        lengths = tokenize([*long_texts], 4 * CONTEXT_LENGTH, torch.device("cpu")).lengths.tolist()
+        for where, length in zip(long_texts.values(), lengths, strict=True):
+            if length > CONTEXT_LENGTH:
+                report.add("captions", where, f"is longer than {CONTEXT_LENGTH} tokens and will be truncated")
+    report.looked_at["captions"] = f"{sum(len(t.captions) for split in splits for t in split.triplets):,}"
 
 
-def _truncated(texts: Mapping[str, str]) -> list[str]:
-    """The values of those `texts` that do not fit into CLIP's context."""
-    if not texts:
-        return []
-    import torch
-
-    tokens = tokenize(list(texts), 4 * CONTEXT_LENGTH, torch.device("cpu"))
-    fits = (tokens.lengths <= CONTEXT_LENGTH).tolist()
-    return [where for where, fit in zip(texts.values(), fits, strict=True) if not fit]
-
-
-def check_counts(scope: Scope, splits: Sequence[Split]) -> Findings:
-    """Triplets and gallery images against the published counts, if the data set has any."""
+def check_counts(report: CheckReport, splits: Sequence[Split]) -> None:
+    """Compare triplets and gallery images with the published counts, if the data set has any."""
     for split in splits:
-        published = scope.dataset.published.get(split.name, Published(0))
+        published = report.dataset.published.get(split.name, Published(0))
         images = sum(len(part.gallery) for part in split.sets)
-        for noun, number, expected in (
-            ("triplet", len(split.triplets), published.triplets),
-            ("gallery image", images, published.images),
-        ):
+        counts = {"triplet": (len(split.triplets), published.triplets), "gallery image": (images, published.images)}
+        for noun, (number, expected) in counts.items():
             if expected and number != expected:
-                yield note("counts", split.name, f"{counted(number, noun)}, published are {expected:,}")
-    yield Looked("counts", ", ".join(split.name for split in splits))
+                report.add("counts", split.name, f"expected {counted(expected, noun)} as published, got {number:,}")
+    report.looked_at["counts"] = ", ".join(split.name for split in splits)
 
 
-def check_leakage(scope: Scope, splits: Sequence[Split]) -> Findings:
-    """Validation triplets that are in the training split, too: same reference, target and captions."""
+def check_leakage(report: CheckReport, splits: Sequence[Split]) -> None:
+    """Find validation triplets that are also in the training split: same reference, target and captions."""
     by_name = {split.name: split for split in splits}
     if not {"train", "val"} <= by_name.keys():
         return
@@ -78,81 +74,141 @@ def check_leakage(scope: Scope, splits: Sequence[Split]) -> Findings:
         if not leaked:
             continue
         where = f"val, {part.name}, {_label(part.triplets[leaked[0] - 1], leaked[0])}"
-        remedy = "Download the validation annotations again"
-        if len(leaked) == len(part.triplets):
-            what = f"this and every other triplet of {part.name} is in train, too: metrics would mean nothing"
-            yield error("leakage", where, what, remedy, scope.readers("val"))
+        if is_error := len(leaked) == len(part.triplets):
+            what = f"this and every other triplet of {part.name} is also in train: metrics would be meaningless"
         else:
             count = f"{len(leaked):,} of {len(part.triplets):,} triplets of {part.name}"
-            yield note("leakage", where, f"{count} are in train, too; this is the first", remedy)
-    yield Looked("leakage", f"{shared:,} val triplets are in train")
+            what = f"{count} are also in train; this is the first"
+        commands = report.readers("val") if is_error else ()
+        report.add("leakage", where, what, "Download the validation annotations again", commands, is_error=is_error)
+    report.looked_at["leakage"] = f"{shared:,} val triplets are in train"
 
 
-def check_names(scope: Scope, splits: Sequence[Split]) -> Findings:
-    """Names that stand for two files with different contents, in two splits or in one image folder."""
+def check_names(report: CheckReport, splits: Sequence[Split]) -> None:
+    """Find names that stand for two files with different contents, in two splits or in one image folder."""
     first: dict[str, Split] = {}
     for split in splits:
         for name, path in split.paths.items():
             other = first.setdefault(name, split)
             if _differ(other.paths[name], path):
-                commands = [command for command, read in scope.reads.items() if {other.name, split.name} <= {*read}]
+                commands = [command for command, read in report.reads.items() if {other.name, split.name} <= {*read}]
                 where = f"{other.name} and {split.name}, image {name!r}"
                 what = f"stands for two different files, {other.paths[name]} and {path}"
                 remedy = "Rename one of them: features are stored by name"
-                yield (error if commands else note)("names", where, what, remedy, commands)
+                report.add("names", where, what, remedy, commands, is_error=bool(commands))
             for spare in split.others.get(name, ()):
                 if _differ(path, spare):
                     what = f"has two different files; {path} is used, {spare} is not"
-                    yield note("names", f"image {name!r}", what, "Delete the wrong one")
+                    report.add("names", f"image {name!r}", what, "Delete the wrong one")
 
 
-def check_galleries(splits: Sequence[Split], contents: Contents) -> Findings:
-    """Gallery names that share one file or one content. Only files of equal size are hashed."""
-    galleries = {
-        f"{split.name}, {part.name}": {name: split.paths[name] for name in part.gallery}
-        for split in splits
-        for part in split.sets
-        if part.gallery
-    }
-    suspects: dict[str, dict[str, Path]] = {}
-    for where, files in galleries.items():
-        stats = {name: status for name, path in files.items() if (status := _status(path)) is not None}
-        by_file = _groups({name: (status.st_dev, status.st_ino) for name, status in stats.items()})
-        for names in by_file:
-            if len(names) > 1:
-                what = f"{len(names):,} gallery names are one file, {files[names[0]].resolve()}: {some(names)}"
-                yield note("gallery", where, what)
-        by_size = _groups({names[0]: stats[names[0]].st_size for names in by_file})
-        suspects[where] = {name: files[name] for names in by_size if len(names) > 1 for name in names}
-    digests = contents.digests({str(path): path for files in suspects.values() for path in files.values()})
-    for where, files in suspects.items():
-        for names in _groups({name: digests[str(path)] for name, path in files.items() if str(path) in digests}):
-            if len(names) > 1:
-                yield note("gallery", where, f"{len(names):,} gallery names are copies of one image: {some(names)}")
-    yield Looked("gallery", f"{sum(map(len, galleries.values())):,} names")
+def check_images(report: CheckReport, splits: Sequence[Split], resolution: int | None) -> set[Path]:
+    """Decode the images that the workspace does not record as decoded; return those that cannot be used.
+
+    `resolution` is the width of CLIP's input in pixels, if known.
+    """
+    profile = report.profile
+    transform = Transform(profile.image.transform, profile.image.target_ratio, resolution or LARGEST_INPUT)
+    memory = profile.workspace / "features" / "checked.json"
+    limits = f"{profile.image.max_megapixels:g}, {transform}"
+    known = read_note(memory, dict[str, str]) or {}
+    users = _users_of(splits)
+    stamps = {path: f"{stamp}, {limits}" for path in users if (stamp := file_stamp(path)) is not None}
+    verified = {str(path): stamp for path, stamp in stamps.items() if known.get(str(path)) == stamp}
+    bad: set[Path] = set()
+    for split in splits:
+        images = {split.paths[name] for name in split.images()}
+        if images and images.isdisjoint(stamps):
+            bad |= images
+            commands = report.readers(split.name)
+            folder = os.path.commonpath([path.parent for path in images])
+            what = f"none of the {len(images):,} images of {split.name} exists"
+            remedy = f"Download them to run {' or '.join(commands)}"
+            is_error = bool(commands) and (report.named or split.name == "val")
+            report.add("images", folder, what, remedy, commands, is_error=is_error)
+    pending = [(str(path), path) for path in users if str(path) not in verified and path not in bad]
+    report.looked_at["images"] = f"{len(users):,}, {len(verified):,} of them verified before"
+    values = read_files(
+        pending, lambda path, _: _largest_value(open_image(path), transform), choose_workers(profile.workers)
+    )
+    drop = profile.bad_images == "drop"
+    with report.progress.bar(f"Decoding {counted(len(pending), 'image')}", len(pending)) as advance:
+        for (name, path), value in zip(pending, values, strict=True):
+            if isinstance(value, BadImage):
+                bad.add(path)
+                readers = report.readers(*users[path])
+                commands = [command for command in readers if not drop or command == report.submission]
+                remedy = "Replace the image" if drop else "Replace the image, or set bad_images: drop"
+                report.add("images", path, value.reason, remedy, commands, is_error=bool(commands))
+            elif value > MAX_8_BIT:
+                what = f"16-bit: values above {MAX_8_BIT} become white, and it has up to {value:,.0f}"
+                report.add("images", path, what, "Convert it to 8 bits per channel")
+            elif path in stamps:
+                verified[name] = stamps[path]
+            advance(1)
+    if pending and profile.workspace.is_dir():
+        try:
+            write_note(memory, verified)
+        except MachineError as error:
+            what = f"{error.what}: the next check decodes these images again, and training would fail"
+            report.add("workspace", profile.workspace, what)
+    return bad
 
 
-def check_contents(scope: Scope, splits: Sequence[Split], contents: Contents) -> Findings:
-    """Hashes every image and compares it with the record, which then takes what is new or has a new stamp.
+def check_galleries(report: CheckReport, splits: Sequence[Split], contents: Contents) -> None:
+    """Find gallery names that share one file or one content. Only files of equal size are hashed."""
+    size = 0
+    for split in splits:
+        for part in split.sets:
+            where = f"{split.name}, {part.name}"
+            size += len(part.gallery)
+            stamps = file_stamps({name: split.paths[name] for name in part.gallery})
+            links: set[str] = set()
+            for names in _repeated(stamps):  # a stamp holds the inode
+                links.update(names[1:])
+                file = split.paths[names[0]].resolve()
+                report.add("gallery", where, f"{len(names):,} gallery names are one file, {file}: {some(names)}")
+            sizes = {name: stamp.partition("-")[0] for name, stamp in stamps.items() if name not in links}
+            suspects = {name: split.paths[name] for names in _repeated(sizes) for name in names}
+            digests = contents.digests(suspects)
+            for names in _repeated({name: digests[name] for name in suspects if name in digests}):
+                what = f"{len(names):,} gallery names are copies of one image: {some(names)}"
+                report.add("gallery", where, what)
+    report.looked_at["gallery"] = f"{size:,} names"
+
+
+def check_contents(report: CheckReport, splits: Sequence[Split], contents: Contents) -> None:
+    """Hash every image and compare it with the record, to which new files and new stamps are added.
 
     A file whose content differs under the recorded stamp was damaged on the disk, and its record stays.
     """
-    users = {str(path): names for path, names in users_of(splits).items()}
+    users = {str(path): names for path, names in _users_of(splits).items()}
+    recorded = len(users.keys() & contents.recorded.keys())
     stamps = file_stamps({path: Path(path) for path in users})
-    digests = contents.hashed([(path, Path(path)) for path in stamps])
-    recorded = {path: contents.recorded[path] for path in users if path in contents.recorded}
+    digests = contents.hashed({path: Path(path) for path in stamps})
     for path, digest in digests.items():
-        old = recorded.get(path, Content("", digest))
-        if old.stamp != stamps[path]:
-            contents.record(path, Content(stamps[path], digest))
+        content = Content(stamps[path], digest)
+        old = contents.recorded.get(path, content)
+        if old.stamp != content.stamp or path not in contents.recorded:
+            contents.record(path, content)
         if old.digest == digest:
             continue
-        if old.stamp == stamps[path]:
+        if old.stamp == content.stamp:
             what = "the content changed, but size, times and inode did not: the disk may be failing"
-            yield error("content", path, what, "Restore the file from a backup", scope.readers(*users[path]))
+            readers = report.readers(*users[path])
+            report.add("content", path, what, "Restore the file from a backup", readers, is_error=True)
         else:
-            yield note("content", path, "the content changed since it was last recorded")
-    yield Looked("content", f"{len(digests):,} hashed, {len(recorded):,} recorded before")
+            report.add("content", path, "the content changed since it was last recorded")
+    report.looked_at["content"] = f"{len(digests):,} hashed, {recorded:,} recorded before"
+
+
+def _users_of(splits: Sequence[Split]) -> Mapping[Path, list[str]]:
+    """The names of the splits that use each image file."""
+    users: dict[Path, list[str]] = {}
+    for split in splits:
+        for name in split.images():
+            users.setdefault(split.paths[name], []).append(split.name)
+    return users
 
 
 def _differ(one: Path, other: Path) -> bool:
@@ -160,7 +216,7 @@ def _differ(one: Path, other: Path) -> bool:
     try:
         return one != other and not filecmp.cmp(one, other, shallow=False)
     except OSError:
-        return False  # missing or unreadable: the check of the images reports it
+        return False  # missing or unreadable: `check_images` reports it
 
 
 def _content(triplet: Triplet) -> Hashable:
@@ -171,18 +227,20 @@ def _label(triplet: Triplet, number: int) -> str:
     return f"triplet {number}" if triplet.pair_id is None else f"pair {triplet.pair_id}"
 
 
-def _groups(keys: Mapping[str, Hashable]) -> list[list[str]]:
-    """Names by equal key, in order of first mention."""
-    groups: dict[Hashable, list[str]] = {}
-    for name, key in keys.items():
-        groups.setdefault(key, []).append(name)
-    return list(groups.values())
+def _repeated(values: Mapping[str, str]) -> list[list[str]]:
+    """The names of each value that several have, in order of first mention."""
+    groups: dict[str, list[str]] = {}
+    for name, value in values.items():
+        groups.setdefault(value, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
-def _status(path: Path) -> os.stat_result | None:
-    """The status of a regular file, or None."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status if stat.S_ISREG(status.st_mode) else None
+def _largest_value(image: Image.Image, transform: Transform) -> float:
+    """The largest value of an image with more than 8 bits per channel, which conversion to RGB clips; else 0.
+
+    Raises ValueError if the image is too large for `transform`.
+    """
+    transform.require_size(image.size)
+    if image.mode not in MORE_THAN_8_BITS:
+        return 0
+    return float(image.getextrema()[1])  # type: ignore[arg-type]  # one band: (lowest, highest)

@@ -1,19 +1,21 @@
 """What the image files of a workspace hold: a digest per file, hashed once and remembered by the file's stamp."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
 
 from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.errors import MachineError
-from mlcl_cli.images.decode import BadImage
-from mlcl_cli.images.file_stamps import content_digests, file_stamps
+from mlcl_cli.images.decode import BadImage, read_files
+from mlcl_cli.images.file_stamps import content_digest, file_stamps
 from mlcl_cli.progress import Progress
 from mlcl_cli.safe_reading import open_regular
+
+Note = TypeVar("Note")
 
 
 class Content(NamedTuple):
@@ -23,65 +25,61 @@ class Content(NamedTuple):
     digest: str
 
 
-Record = dict[str, Content]
-Note = TypeVar("Note")
-
-
-@dataclass
 class Contents:
-    """The record `features/contents.json`, by path. A file is hashed again only where its stamp differs.
+    """The record `features/contents.json` of a workspace, by path. A file is hashed again if its stamp differs.
 
-    An unreadable record counts as empty, and one that cannot be written stays as it is: the files are hashed again
-    next time.
+    An unreadable record counts as empty. If it cannot be written, the files are hashed again next time.
     """
 
-    path: Path
-    workers: int
-    progress: Progress
-    recorded: dict[str, Content] = field(default_factory=dict)
-    _new: dict[str, Content] = field(default_factory=dict)
+    def __init__(self, workspace: Path, workers: int, progress: Progress) -> None:
+        self._path = workspace / "features" / "contents.json"
+        self._workers, self._progress = workers, progress
+        self.recorded = self._read()
+        self._new: dict[str, Content] = {}
 
-    @classmethod
-    def open(cls, workspace: Path, workers: int, progress: Progress) -> Self:
-        """The record of `workspace`."""
-        path = workspace / "features" / "contents.json"
-        return cls(path, workers, progress, read_note(path, Record) or {})
+    def _read(self) -> dict[str, Content]:
+        return read_note(self._path, dict[str, Content]) or {}
 
     def digests(self, files: Mapping[str, Path]) -> dict[str, str]:
         """The digest of each file, by the names of `files`; without those that cannot be read."""
         stamps = file_stamps(files)
-        recorded = {name: self.recorded.get(str(files[name]), Content("", "")) for name in stamps}
-        known = {name: content.digest for name, content in recorded.items() if content.stamp == stamps[name]}
-        fresh = self.hashed([(name, files[name]) for name in stamps if name not in known])
+        known = {
+            name: content.digest
+            for name, stamp in stamps.items()
+            if (content := self.recorded.get(str(files[name]))) and content.stamp == stamp
+        }
+        fresh = self.hashed({name: files[name] for name in stamps if name not in known})
         for name, digest in fresh.items():
             self.record(str(files[name]), Content(stamps[name], digest))
         return known | fresh
 
-    def hashed(self, files: Sequence[tuple[str, Path]]) -> dict[str, str]:
+    def hashed(self, files: Mapping[str, Path]) -> dict[str, str]:
         """The digest of each file as it is on disk, whatever the record says; without those that cannot be read."""
         if not files:
             return {}
         hashed = {}
-        with self.progress.bar(f"Hashing {len(files):,} images", len(files)) as advance:
-            for (name, _), digest in zip(files, content_digests(files, self.workers), strict=True):
+        digests = read_files([*files.items()], lambda path, _: content_digest(path), self._workers)
+        with self._progress.bar(f"Hashing {len(files):,} images", len(files)) as advance:
+            for name, digest in zip(files, digests, strict=True):
                 if not isinstance(digest, BadImage):
                     hashed[name] = digest
                 advance(1)
         return hashed
 
     def record(self, path: str, content: Content) -> None:
-        """Replaces what is recorded for `path`."""
+        """Replace what is recorded for `path`."""
         self.recorded[path] = self._new[path] = content
 
     def save(self) -> None:
-        """Adds what is new to the record on disk, where it can be written."""
+        """Add what is new to the record on disk, if it can be written."""
         if self._new:
-            write_note(self.path, (read_note(self.path, Record) or {}) | self._new)
+            with suppress(MachineError):
+                write_note(self._path, self._read() | self._new)
             self._new.clear()
 
 
 def read_note(path: Path, kind: type[Note]) -> Note | None:
-    """What mlcl remembers in a file of the workspace; None if it is missing, unreadable or something else."""
+    """What mlcl remembers in a file of the workspace; None if it is missing, unreadable or invalid."""
     try:
         with open_regular(path) as file:
             return TypeAdapter(kind).validate_json(file.read())
@@ -89,18 +87,14 @@ def read_note(path: Path, kind: type[Note]) -> Note | None:
         return None
 
 
-def write_note(path: Path, content: object) -> MachineError | None:
-    """Replaces what mlcl remembers in the workspace; returns the error if it cannot be written.
+def write_note(path: Path, content: object) -> None:
+    """Replace what mlcl remembers in the workspace.
 
-    Anything but a regular file stays as it is: a link may lead to a file of the user's.
+    Raises MachineError if it cannot be written, and for a link, which may lead to a file of the user's.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        return MachineError("is not a regular file", where=path, remedy="Delete it")
-    try:
-        write_file(path, to_json(content))
-    except MachineError as error:  # a read-only workspace
-        return error
-    return None
+        raise MachineError("is not a regular file", where=path, remedy="Delete it")
+    write_file(path, to_json(content))
 
 
 def combined(digests: Mapping[str, str]) -> str:

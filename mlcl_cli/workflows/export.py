@@ -1,7 +1,6 @@
 """`mlcl export`: checkpoints in the original code's format."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlcl_cli.atomic_files import require_replaceable
@@ -9,31 +8,14 @@ from mlcl_cli.errors import UsageError
 from mlcl_cli.runs.checkpoints import load_checkpoint
 from mlcl_cli.runs.original_format import FORMAT, description_path, write_original
 
-SUFFIXES = (".pt", ".pth")
 
+def export_checkpoint(source: Path, output: Path, *, force: bool) -> Mapping[str, object]:
+    """Write `source`, a tuned CLIP or a combiner, in the original format, and its description beside it.
 
-@dataclass(frozen=True)
-class ExportResult:
-    """What was written, and what the original code cannot take over from it."""
-
-    kind: str
-    tensors: int
-    files: tuple[Path, ...]
-    warnings: Sequence[str]
-
-    def as_json(self) -> dict[str, object]:
-        """The object that `--json` prints."""
-        result = {"command": "export", "kind": self.kind, "tensors": self.tensors, "files": list(map(str, self.files))}
-        return {**result, "warnings": list(self.warnings)} if self.warnings else result
-
-
-def export_checkpoint(source: Path, output: Path, *, force: bool) -> ExportResult:
-    """Writes `source`, a tuned CLIP or a combiner, in the original format, and its description beside it.
-
-    Raises UsageError for an output that is not a new .pt or .pth file; `force` replaces an existing one, but never
-    `source` itself.
+    Returns the object that `--json` prints. Raises UsageError for an output that is not a new .pt or .pth file;
+    `force` replaces an existing one, but never `source` itself.
     """
-    if output.suffix.lower() not in SUFFIXES:
+    if output.suffix.lower() not in (".pt", ".pth"):
         raise UsageError("expected a name that ends in .pt or .pth", where=output, remedy="Only that format is written")
     description = description_path(output)
     for path in (output, description):
@@ -46,4 +28,6 @@ def export_checkpoint(source: Path, output: Path, *, force: bool) -> ExportResul
     require_replaceable(description, f'"format": "{FORMAT}"', "the description of an export")
     checkpoint = load_checkpoint(source)
     export = write_original(output, checkpoint.state, checkpoint.about)
-    return ExportResult(checkpoint.kind, len(checkpoint.state), export.files, export.warnings)
+    files = [str(path) for path in export.files]
+    result = {"command": "export", "kind": checkpoint.kind, "tensors": len(checkpoint.state), "files": files}
+    return {**result, "warnings": [*export.warnings]} if export.warnings else result

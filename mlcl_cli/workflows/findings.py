@@ -1,144 +1,149 @@
-"""What `mlcl check` finds, and what that means for each command."""
+"""What `mlcl check` looks at and finds, and what that means for each command."""
 
 import csv
 import io
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from enum import StrEnum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 from mlcl_cli.atomic_files import require_replaceable, to_json, write_file
+from mlcl_cli.config import Profile
+from mlcl_cli.data.definition import DataSet, Preparation
 from mlcl_cli.errors import MlclError
+from mlcl_cli.progress import Progress
 
+# The splits that each command reads, on every data set that has them.
+COMMANDS = {"finetune": ("train", "val"), "train-combiner": ("train", "val"), "evaluate": ("val",)}
+# What a command would do.
+Verdict: TypeAlias = Literal["ok", "would fail", "wrong figures"]
 # An error of these checks does not stop a command: it makes its metrics meaningless.
 MISLEADING = {"names", "leakage", "content"}
 
 
-class Severity(StrEnum):
-    """An error makes commands fail, or their metrics wrong; a note is worth knowing."""
-
-    ERROR = "error"
-    NOTE = "note"
-
-
-class Verdict(StrEnum):
-    """What a command would do."""
-
-    OK = "ok"
-    WOULD_FAIL = "would fail"
-    WRONG_FIGURES = "wrong figures"
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One defect. A note with `commands` says what they lack in a data set that is complete for others."""
+    """One defect. An error makes `commands` fail, or their metrics wrong.
+
+    A note with `commands` says what they lack in a data set that is complete for others.
+    """
 
     check: str
-    severity: Severity
+    severity: Literal["error", "note"]
     where: str
     what: str
-    remedy: str = ""
-    commands: tuple[str, ...] = ()
+    remedy: str
+    commands: tuple[str, ...]
 
 
 COLUMNS = tuple(field.name for field in fields(Finding))
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """What a check looked at."""
+@dataclass
+class CheckReport:
+    """The `splits` of a profile's data set to look at, what each check looked at, and what was found.
 
-    check: str
-    summary: str
+    `named` says that the user named the splits, so that a missing one is an error.
+    """
 
+    profile: Profile
+    dataset: DataSet
+    progress: Progress
+    splits: Sequence[str]
+    named: bool
+    looked_at: dict[str, str] = field(default_factory=dict)
+    _findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
 
-Result = TypeVar("Result")
-# A check yields what it looked at and found; some return a result that later checks need.
-Findings: TypeAlias = Generator[Finding | Looked, None, None]
-FindingsAnd: TypeAlias = Generator[Finding | Looked, None, Result]
+    @cached_property
+    def preparation(self) -> Preparation | None:
+        """The data set's preparation, unless its files exist."""
+        preparation = self.dataset.preparation
+        done = preparation is None or all((self.profile.root / file).exists() for file in preparation.files)
+        return None if done else preparation
 
-
-def error(check: str, where: object, what: str, remedy: str | None = None, commands: Iterable[str] = ()) -> Finding:
-    """An error for `commands`."""
-    return Finding(check, Severity.ERROR, str(where), what, remedy or "", tuple(commands))
-
-
-def note(check: str, where: object, what: str, remedy: str | None = None, commands: Iterable[str] = ()) -> Finding:
-    """A note."""
-    return Finding(check, Severity.NOTE, str(where), what, remedy or "", tuple(commands))
-
-
-def raised(check: str, problem: MlclError, commands: Iterable[str]) -> Finding:
-    """An exception as an error for `commands`."""
-    return error(check, check if problem.where is None else problem.where, problem.what, problem.remedy, commands)
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """What was looked at, by check, what was found, and what each command would do."""
-
-    dataset: str
-    looked_at: Mapping[str, str]
-    findings: Sequence[Finding]
-    verdicts: Mapping[str, Verdict]
+    @cached_property
+    def reads(self) -> Mapping[str, Sequence[str]]:
+        """The data set's commands, and the splits that each reads."""
+        submission = self.dataset.submission
+        known = COMMANDS | ({submission.command: (submission.split,)} if submission else {})
+        return {command: splits for command, splits in known.items() if {*splits} <= {*self.dataset.splits}}
 
     @property
-    def sound(self) -> bool:
+    def submission(self) -> str | None:
+        """The command that answers every query, whatever `bad_images` says."""
+        return self.dataset.submission.command if self.dataset.submission else None
+
+    def readers(self, *splits: str) -> list[str]:
+        """The commands that read any of `splits`."""
+        return [command for command, read in self.reads.items() if {*splits} & {*read}]
+
+    def add(
+        self,
+        check: str,
+        where: object,
+        what: str,
+        remedy: str | None = None,
+        commands: Iterable[str] = (),
+        *,
+        is_error: bool = False,
+    ) -> None:
+        """Add a note or an error. One that repeats another adds its commands, and an error outweighs a note."""
+        key = check, str(where), what
+        finding = Finding(check, "error" if is_error else "note", str(where), what, remedy or "", tuple(commands))
+        if first := self._findings.get(key):
+            merged = tuple(dict.fromkeys([*first.commands, *finding.commands]))
+            finding = replace(first, severity="error" if is_error else first.severity, commands=merged)
+        self._findings[key] = finding
+
+    def add_error(self, check: str, error: MlclError, commands: Iterable[str], *, is_error: bool = True) -> None:
+        """Add an exception as an error for `commands`, or as a note."""
+        where = check if error.where is None else error.where
+        self.add(check, where, error.what, error.remedy, commands, is_error=is_error)
+
+    @property
+    def is_sound(self) -> bool:
         """Whether there is no error."""
-        return not any(finding.severity is Severity.ERROR for finding in self.findings)
+        return not any(finding.severity == "error" for finding in self._findings.values())
 
     def as_json(self) -> dict[str, object]:
-        """One plain object."""
+        """The object that `--json` prints."""
         return {
             "command": "check",
-            "dataset": self.dataset,
-            "verdict": "sound" if self.sound else "a run would fail",
-            "verdicts": self.verdicts,
+            "dataset": self.dataset.name,
+            "verdict": "sound" if self.is_sound else "a run would fail",
+            "verdicts": self._verdicts(),
             "looked_at": self.looked_at,
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [asdict(finding) for finding in self._findings.values()],
         }
 
+    def _verdicts(self) -> dict[str, Verdict]:
+        """A command that reads more than the checked splits is left out, unless it would fail."""
+        verdicts: dict[str, Verdict] = {}
+        reads = {self.preparation.command: (), **self.reads} if self.preparation else self.reads
+        for command, read in reads.items():
+            checks = {finding.check for finding in self._findings.values() if command in finding.commands}
+            if checks:
+                verdicts[command] = "would fail" if checks - MISLEADING else "wrong figures"
+            elif {*read} <= {*self.splits}:
+                verdicts[command] = "ok"
+        return verdicts
 
-def merge(findings: Iterable[Finding]) -> list[Finding]:
-    """The distinct findings in order; repeated ones share their commands and the graver severity."""
-    merged: dict[tuple[str, str, str], Finding] = {}
-    for finding in findings:
-        key = finding.check, finding.where, finding.what
-        first = merged.setdefault(key, finding)
-        severity = first.severity if first.severity is Severity.ERROR else finding.severity
-        commands = tuple(dict.fromkeys([*first.commands, *finding.commands]))
-        merged[key] = replace(first, severity=severity, commands=commands)
-    return list(merged.values())
-
-
-def judge(findings: Sequence[Finding], reads: Mapping[str, Sequence[str]], splits: Sequence[str]) -> dict[str, Verdict]:
-    """What each command would do; one that `reads` more than the checked `splits` is left out, unless it would fail."""
-    verdicts = {}
-    for command, read in reads.items():
-        checks = {finding.check for finding in findings if command in finding.commands}
-        if checks:
-            verdicts[command] = Verdict.WOULD_FAIL if checks - MISLEADING else Verdict.WRONG_FIGURES
-        elif {*read} <= {*splits}:
-            verdicts[command] = Verdict.OK
-    return verdicts
+    def write(self, path: Path) -> None:
+        """Write the findings as CSV if the file's name ends so, else as JSON."""
+        if not _is_csv(path):
+            write_file(path, to_json(self.as_json(), indent=2))
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(found) | {"commands": " ".join(found.commands)} for found in self._findings.values())
+        write_file(path, text.getvalue().encode())
 
 
 def require_writable(path: Path) -> None:
-    """Raises UsageError if findings would replace a file that holds something else."""
+    """Raise UsageError if findings would replace a file that holds something else."""
     require_replaceable(path, ",".join(COLUMNS[:4]) if _is_csv(path) else '"command": "check"', "findings")
-
-
-def write_findings(result: CheckResult, path: Path) -> None:
-    """Writes the findings as CSV if the file's name ends so, else as JSON."""
-    if not _is_csv(path):
-        write_file(path, to_json(result.as_json(), indent=2))
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(finding) | {"commands": " ".join(finding.commands)} for finding in result.findings)
-    write_file(path, text.getvalue().encode())
 
 
 def _is_csv(path: Path) -> bool:

@@ -9,7 +9,7 @@ from mlcl_cli.progress import Progress
 
 
 def prepare(profile: Profile, dataset: str, preparation: Preparation, progress: Progress) -> Mapping[str, object]:
-    """Writes all files of the preparation or none; returns what `--json` prints (README, "The five commands").
+    """Write all files of the preparation or none; return the object that `--json` prints.
 
     Raises DataError if the download is incomplete or damaged, MachineError if the files cannot be written.
     """

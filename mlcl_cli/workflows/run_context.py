@@ -125,7 +125,7 @@ class RunContext:
 
     def content_digests(self, files: Mapping[str, Path]) -> dict[str, str]:
         """A digest of each readable image file by name; remembered in the workspace."""
-        contents = Contents.open(self.profile.workspace, self.workers, self.progress)
+        contents = Contents(self.profile.workspace, self.workers, self.progress)
         digests = contents.digests(files)
         if self.writes:
             contents.save()

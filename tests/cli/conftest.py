@@ -25,6 +25,10 @@ class Outcome:
         assert self.code == 0, self.err
         return json.loads(self.out)
 
+    def findings(self, check: str) -> list[dict[str, Any]]:
+        """What `mlcl check --json` found in that check, errors or not."""
+        return [finding for finding in json.loads(self.out)["findings"] if finding["check"] == check]
+
 
 Mlcl = Callable[..., Outcome]
 

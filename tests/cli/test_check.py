@@ -1,4 +1,4 @@
-"""`mlcl check` finds what is wrong, all of it, and nothing else; it touches nothing of the user's."""
+"""`mlcl check` finds every defect and nothing else, and changes none of the user's files."""
 
 import csv
 import fcntl
@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Mlcl
+from conftest import Mlcl, Outcome
 from world import world
 
 VAL = "data/cirr/captions/cap.rc2.val.json"
 
 
-def test_a_sound_data_set_has_no_errors(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_sound_data_set_has_no_errors(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
-    found = mlcl("check", "--json").json
-    blank = [finding for finding in found["findings"] if finding["check"] not in ("counts", "clip")]
-    assert [(finding["check"], finding["what"]) for finding in blank] == [("captions", "a caption is blank")]
-    assert found["verdict"] == "sound"
+    result = mlcl("check", "--json").json
+    others = [finding for finding in result["findings"] if finding["check"] not in ("counts", "clip")]
+    assert [(finding["check"], finding["what"]) for finding in others] == [("captions", "a caption is blank")]
+    assert result["verdict"] == "sound"
     assert "looked at" in mlcl("check").out
 
 
 def huge_png(path: Path) -> None:
-    """A few bytes that claim 60,000 by 60,000 pixels."""
+    """A few bytes that claim to be 60,000 by 60,000 pixels."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
     body = b"".join(
@@ -39,7 +39,7 @@ def huge_png(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
-def edit(folder: Path, change: Callable[[list[Any]], object]) -> None:
+def edit(folder: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
     path = folder / VAL
     records = json.loads(path.read_text())
     change(records)
@@ -47,13 +47,12 @@ def edit(folder: Path, change: Callable[[list[Any]], object]) -> None:
 
 
 def record(number: int, **fields: Any) -> Callable[[Path], None]:
+    """Sets fields of a record; None deletes one."""
+
     def plant(folder: Path) -> None:
-        def change(records: list[Any]) -> None:
-            for key, value in fields.items():
-                if value is None:
-                    del records[number][key]
-                else:
-                    records[number][key] = value
+        def change(records: list[dict[str, Any]]) -> None:
+            changed = records[number] | fields
+            records[number] = {key: value for key, value in changed.items() if value is not None}
 
         edit(folder, change)
 
@@ -76,7 +75,7 @@ def truncated(number: int) -> Callable[[Path], None]:
     return plant
 
 
-def a_folder_for_an_image(folder: Path) -> None:
+def folder_for_an_image(folder: Path) -> None:
     path = folder / "data/dev/val-5-img0.png"
     path.unlink()
     path.mkdir()
@@ -124,14 +123,15 @@ DEFECTS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
         "val-4-img0.png: larger than 64 megapixels",
         lambda f: huge_png(f / "data/dev/val-4-img0.png"),
     ),
-    "image a folder": ("images", "val-5-img0.png: Is a directory", a_folder_for_an_image),
+    "image a folder": ("images", "val-5-img0.png: Is a directory", folder_for_an_image),
     "checkpoint": ("checkpoints", "best.safetensors", damaged_checkpoint),
 }
 
 
-def findings(outcome: Any) -> dict[tuple[str, str], None]:
-    told = json.loads(outcome.out)["findings"]
-    return {(f["check"], f"{f['where']}: {f['what']}"): None for f in told if f["check"] != "counts"}
+def findings(outcome: Outcome) -> list[tuple[str, str]]:
+    """The check and the text of each finding, except counts."""
+    found = json.loads(outcome.out)["findings"]
+    return [(f["check"], f"{f['where']}: {f['what']}") for f in found if f["check"] != "counts"]
 
 
 def test_twenty_planted_defects_are_found_and_no_others(mlcl: Mlcl, tmp_path: Path) -> None:
@@ -145,14 +145,14 @@ def test_twenty_planted_defects_are_found_and_no_others(mlcl: Mlcl, tmp_path: Pa
     after = findings(outcome)
     new = [finding for finding in after if finding not in before]
     for name, (check, part, _) in DEFECTS.items():
-        assert [told for kind, told in new if kind == check and part in told], (name, new)
+        assert [text for kind, text in new if kind == check and part in text], (name, new)
     assert len(new) == len(DEFECTS) == 20, new
     rows = list(csv.DictReader((tmp_path / "found.csv").read_text().splitlines()))
     assert len(rows) >= 20
     assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == files
 
 
-def test_what_was_verified_is_remembered_until_it_changes(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_verified_images_are_skipped_until_they_change(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "shoes")
     mlcl("prepare-shoes")
     (tmp_path / "work").mkdir()
@@ -174,7 +174,7 @@ def test_dropped_images_are_not_errors(mlcl: Mlcl, tmp_path: Path) -> None:
     assert mlcl("check", "--set", "bad_images=drop").code == 0
 
 
-def test_a_missing_root_or_damaged_clip_is_reported(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_missing_root_and_damaged_clip_are_reported(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     (tmp_path / "clip.pt").write_bytes(b"no clip")
     outcome = mlcl("check", "--json", "--set", "roots.cirr=elsewhere")
@@ -184,7 +184,7 @@ def test_a_missing_root_or_damaged_clip_is_reported(mlcl: Mlcl, tmp_path: Path) 
     assert mlcl("check", "--split", "night").code == 2
 
 
-def test_a_read_that_hangs_ends_in_time_and_names_the_image(tmp_path: Path) -> None:
+def test_read_that_hangs_times_out_and_names_the_image(tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     path = tmp_path / "data/dev/val-3-img0.png"
     held = os.open(path, os.O_RDWR)
@@ -202,12 +202,12 @@ def test_a_read_that_hangs_ends_in_time_and_names_the_image(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_a_disk_that_is_too_small_is_named(mlcl: Mlcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_is_too_small_is_an_error(mlcl: Mlcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world(tmp_path, "cirr")
     nearly_full = type("Usage", (), {"free": 100})()
     monkeypatch.setattr("mlcl_cli.workflows.check_machine.shutil.disk_usage", lambda _: nearly_full)
     outcome = mlcl("check", "--json")
     assert outcome.code == 3
-    (finding,) = [one for one in json.loads(outcome.out)["findings"] if one["check"] == "disk"]
+    (finding,) = outcome.findings("disk")
     assert finding["where"] == str(tmp_path / "work")
     assert finding["what"].endswith("GiB available")

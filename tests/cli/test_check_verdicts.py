@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Mlcl, Outcome
+from conftest import Mlcl
 from PIL import Image
 from world import picture, world
 
@@ -20,21 +20,17 @@ def verdicts(*failing: str, of: tuple[str, ...] = ALL) -> dict[str, str]:
     return {command: "would fail" if command in failing else "ok" for command in of}
 
 
-def found(outcome: Outcome, check: str) -> list[dict[str, Any]]:
-    return [finding for finding in json.loads(outcome.out)["findings"] if finding["check"] == check]
-
-
 @pytest.fixture
 def cirr(tmp_path: Path) -> Path:
     return world(tmp_path, "cirr")
 
 
-def test_a_download_for_evaluation_only_is_not_an_error(mlcl: Mlcl, cirr: Path) -> None:
+def test_missing_training_split_is_a_note(mlcl: Mlcl, cirr: Path) -> None:
     (cirr / TRAIN).unlink()
     outcome = mlcl("check", "--json")
     assert outcome.json["verdicts"] == verdicts("finetune", "train-combiner")
     assert outcome.json["verdict"] == "sound"
-    (finding,) = found(outcome, "annotations")
+    (finding,) = outcome.findings("annotations")
     assert finding["where"] == str(cirr / TRAIN)
     assert (finding["severity"], finding["commands"]) == ("note", ["finetune", "train-combiner"])
     text = mlcl("check").out
@@ -42,19 +38,19 @@ def test_a_download_for_evaluation_only_is_not_an_error(mlcl: Mlcl, cirr: Path) 
     assert mlcl("check", "--split", "train").code == 3
 
 
-def test_images_of_a_split_that_are_all_missing_are_one_finding(mlcl: Mlcl, cirr: Path) -> None:
+def test_split_without_images_is_one_finding(mlcl: Mlcl, cirr: Path) -> None:
     shutil.rmtree(cirr / "data/train")
     outcome = mlcl("check", "--json")
     assert outcome.json["verdicts"] == verdicts("finetune", "train-combiner")
-    (finding,) = found(outcome, "images")
+    (finding,) = outcome.findings("images")
     assert finding["where"] == str(cirr / "data/train/7")
     shutil.rmtree(cirr / "data/dev")
     outcome = mlcl("check", "--json")
     assert outcome.code == 3
-    assert len(found(outcome, "images")) == 2
+    assert len(outcome.findings("images")) == 2
 
 
-def test_a_half_downloaded_training_split_is_an_error(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_half_downloaded_training_split_is_an_error(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "fashioniq")
     (tmp_path / "data/captions/cap.shirt.train.json").unlink()
     outcome = mlcl("check", "--json")
@@ -62,17 +58,17 @@ def test_a_half_downloaded_training_split_is_an_error(mlcl: Mlcl, tmp_path: Path
     assert json.loads(outcome.out)["verdicts"] == verdicts("finetune", "train-combiner", of=ALL[:3])
 
 
-def test_a_missing_folder_is_reported_once_with_the_remedy_of_evaluate(mlcl: Mlcl, cirr: Path) -> None:
+def test_missing_folder_is_reported_once_with_the_remedy_of_evaluate(mlcl: Mlcl, cirr: Path) -> None:
     wrong = ("--set", "roots.cirr=elsewhere")
     outcome = mlcl("check", "--json", *wrong)
-    (finding,) = found(outcome, "annotations")
+    (finding,) = outcome.findings("annotations")
     assert finding["commands"] == list(ALL)
-    told = mlcl("evaluate", "--combining-function", "sum", "--quiet", *wrong).err
-    assert f"{finding['where']}: {finding['what']}. {finding['remedy']}\n" in told
+    stderr = mlcl("evaluate", "--combining-function", "sum", "--quiet", *wrong).err
+    assert f"{finding['where']}: {finding['what']}. {finding['remedy']}\n" in stderr
     assert mlcl("check", *wrong).out.count(str(cirr / "elsewhere")) == 1
 
 
-def test_a_damaged_validation_split_stops_all_but_the_submission(mlcl: Mlcl, cirr: Path) -> None:
+def test_damaged_validation_split_stops_all_but_the_submission(mlcl: Mlcl, cirr: Path) -> None:
     (cirr / "data/cirr/captions/cap.rc2.val.json").write_text("[")
     outcome = mlcl("check", "--json")
     assert outcome.code == 3
@@ -86,7 +82,7 @@ def test_dropped_images_still_stop_the_submission(mlcl: Mlcl, cirr: Path) -> Non
     assert json.loads(outcome.out)["verdicts"] == verdicts("submit-cirr")
 
 
-def test_shoes_that_are_not_prepared_can_be(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_raw_shoes_can_be_prepared_but_not_trained_on(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "shoes")
     outcome = mlcl("check", "--json")
     assert outcome.code == 3
@@ -106,16 +102,16 @@ def edit(path: Path, change: Callable[[Any], object]) -> None:
     path.write_text(json.dumps(value))
 
 
-def test_one_name_with_two_files_is_found(mlcl: Mlcl, cirr: Path) -> None:
+def test_name_with_different_files_in_two_splits_gives_wrong_figures(mlcl: Mlcl, cirr: Path) -> None:
     listing = cirr / "data/cirr/image_splits/split.rc2.train.json"
     edit(listing, lambda places: places.update({"val-1-img0": "./train/7/train-1-img0.png"}))
     edit(cirr / TRAIN, lambda records: records[0].update(reference="val-1-img0"))
     shutil.copy(cirr / "data/dev/val-1-img0.png", cirr / "data/train/7/train-1-img0.png")
-    assert found(mlcl("check", "--json"), "names") == []  # a copy
+    assert mlcl("check", "--json").findings("names") == []  # a copy
     picture(cirr / "data/train/7/train-1-img0.png", 77)
     outcome = mlcl("check", "--json")
     assert outcome.code == 3
-    (finding,) = found(outcome, "names")
+    (finding,) = outcome.findings("names")
     assert finding["where"] == "train and val, image 'val-1-img0'"
     expected = verdicts() | {"finetune": "wrong figures", "train-combiner": "wrong figures"}
     assert json.loads(outcome.out)["verdicts"] == expected
@@ -123,19 +119,19 @@ def test_one_name_with_two_files_is_found(mlcl: Mlcl, cirr: Path) -> None:
 
 
 @pytest.mark.parametrize("second", ["dress/dval00.jpg", "dval00.png"])
-def test_two_files_of_one_fashioniq_name_are_found(mlcl: Mlcl, tmp_path: Path, second: str) -> None:
+def test_unused_file_of_a_fashioniq_name_is_found(mlcl: Mlcl, tmp_path: Path, second: str) -> None:
     world(tmp_path, "fashioniq")
     images = tmp_path / "data/images"
     (images / second).parent.mkdir(exist_ok=True)
     shutil.copy(images / "dval00.jpg", images / second)
-    assert found(mlcl("check", "--json"), "names") == []
+    assert mlcl("check", "--json").findings("names") == []
     picture(images / second, 99)
-    (finding,) = found(mlcl("check", "--json"), "names")
+    (finding,) = mlcl("check", "--json").findings("names")
     assert finding["where"] == "image 'dval00'"
     assert f"{images / 'dval00.jpg'} is used, {images / second} is not" in finding["what"]
 
 
-def test_validation_triplets_that_are_trained_on_are_found(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_validation_triplets_in_the_training_split_are_found(mlcl: Mlcl, tmp_path: Path) -> None:
     captions = world(tmp_path, "fashioniq") / "data/captions"
     train = json.loads((captions / "cap.dress.train.json").read_text())
     names = tmp_path / "data/image_splits"
@@ -144,62 +140,62 @@ def test_validation_triplets_that_are_trained_on_are_found(mlcl: Mlcl, tmp_path:
     edit(captions / "cap.dress.val.json", lambda records: records.insert(4, train[2]))
     outcome = mlcl("check", "--json")
     assert outcome.code == 0
-    (finding,) = found(outcome, "leakage")
+    (finding,) = outcome.findings("leakage")
     assert (finding["severity"], finding["where"]) == ("note", "val, dress, triplet 5")
     assert finding["what"].startswith("1 of 11 triplets of dress")
     shutil.copy(captions / "cap.dress.train.json", captions / "cap.dress.val.json")
     outcome = mlcl("check", "--json")
     assert outcome.code == 3
-    (finding,) = found(outcome, "leakage")
+    (finding,) = outcome.findings("leakage")
     assert (finding["severity"], finding["where"]) == ("error", "val, dress, triplet 1")
 
 
-def test_many_gallery_names_on_one_image_are_found(mlcl: Mlcl, cirr: Path) -> None:
+def test_gallery_names_that_share_a_file_or_content_are_found(mlcl: Mlcl, cirr: Path) -> None:
     dev = cirr / "data/dev"
     for number in range(1, 50):
         (dev / f"val-{number}-img0.png").unlink()
         (dev / f"val-{number}-img0.png").symlink_to(dev / "val-0-img0.png")
     shutil.copy(dev / "val-55-img0.png", dev / "val-56-img0.png")
-    reports = [(finding["where"], finding["what"]) for finding in found(mlcl("check", "--json"), "gallery")]
+    reports = [(finding["where"], finding["what"]) for finding in mlcl("check", "--json").findings("gallery")]
     assert [where for where, _ in reports] == ["val, cirr", "val, cirr"]
     assert reports[0][1].startswith(f"50 gallery names are one file, {dev / 'val-0-img0.png'}: val-0-img0, val-1-img0")
     assert reports[1][1] == "2 gallery names are copies of one image: val-55-img0, val-56-img0"
 
 
-def test_16_bit_images_that_turn_white_are_found_every_time(mlcl: Mlcl, cirr: Path) -> None:
+def test_16_bit_image_that_turns_white_is_found_every_time(mlcl: Mlcl, cirr: Path) -> None:
     Image.new("I;16", (40, 30), 3000).save(cirr / "data/dev/val-2-img0.png")
     Image.new("I;16", (40, 30), 200).save(cirr / "data/dev/val-4-img0.png")
     (cirr / "work").mkdir()
     for _ in range(2):
-        (finding,) = found(mlcl("check", "--json"), "images")
+        (finding,) = mlcl("check", "--json").findings("images")
         assert finding["where"] == str(cirr / "data/dev/val-2-img0.png")
         assert "white" in finding["what"]
 
 
-def test_content_is_compared_with_what_was_recorded(mlcl: Mlcl, cirr: Path) -> None:
+def test_content_is_compared_with_the_record(mlcl: Mlcl, cirr: Path) -> None:
     (cirr / "work").mkdir()
     assert mlcl("check", "--content", "--json").json["looked_at"]["content"] == "140 hashed, 0 recorded before"
-    copied, changed, rotten = (cirr / f"data/dev/val-{number}-img0.png" for number in range(3))
+    copied, changed, decayed = (cirr / f"data/dev/val-{number}-img0.png" for number in range(3))
     content = copied.read_bytes()
     copied.unlink()
     copied.write_bytes(content)
     status = changed.stat()
     changed.write_bytes(changed.read_bytes()[:-1] + b"x")
     os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
-    # No program can change bytes and keep the ctime; a disk can. What is recorded stands for the bytes as they were.
-    edit(cirr / "work/features/contents.json", lambda record: record[str(rotten)].__setitem__(1, "0" * 32))
+    # No program can change bytes and keep the ctime; a disk can. So the record is changed instead.
+    edit(cirr / "work/features/contents.json", lambda record: record[str(decayed)].__setitem__(1, "0" * 32))
     outcome = mlcl("check", "--content", "--json")
     assert outcome.code == 3
-    severities = {finding["where"]: finding["severity"] for finding in found(outcome, "content")}
-    assert severities == {str(changed): "note", str(rotten): "error"}
+    severities = {finding["where"]: finding["severity"] for finding in outcome.findings("content")}
+    assert severities == {str(changed): "note", str(decayed): "error"}
     assert json.loads(outcome.out)["verdicts"]["evaluate"] == "wrong figures"
-    again = {finding["where"] for finding in found(mlcl("check", "--content", "--json"), "content")}
-    assert again == {str(rotten)}
+    again = {finding["where"] for finding in mlcl("check", "--content", "--json").findings("content")}
+    assert again == {str(decayed)}
 
 
-def test_a_record_that_cannot_be_written_is_not_an_error(mlcl: Mlcl, cirr: Path) -> None:
+def test_unwritable_or_invalid_record_is_not_an_error(mlcl: Mlcl, cirr: Path) -> None:
     (cirr / "work").mkdir()
-    (cirr / "work/features").write_text("in the way, whoever runs this test")
+    (cirr / "work/features").write_text("a file where a folder is expected")
     assert mlcl("check", "--content").code == 0
     (cirr / "work/features").unlink()
     (cirr / "work/features").mkdir()

@@ -1,12 +1,11 @@
 """Weights that are not OpenAI's, on the command line: none runs code, none ranks wrongly without a message."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Mlcl, Outcome
+from conftest import Mlcl
 from torch import Tensor, nn
 from world import SIZES, world
 
@@ -101,13 +100,9 @@ def test_open_clip_layouts_are_rejected_with_a_remedy(mlcl: Mlcl, tmp_path: Path
     assert word in outcome.err
 
 
-def findings(outcome: Outcome, check: str) -> list[dict[str, str]]:
-    return [finding for finding in json.loads(outcome.out)["findings"] if finding["check"] == check]
-
-
 def test_check_notes_that_the_activation_is_assumed(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
-    (note,) = findings(mlcl("check", "--json"), "clip")
+    (note,) = mlcl("check", "--json").findings("clip")
     assert note["severity"] == "note"
     assert "quick GELU is assumed" in note["what"]
 
@@ -121,10 +116,10 @@ def test_check_recomputes_the_probe_of_a_tuned_clip(
     assert checkpoint.about.probe is not None
     assert len(checkpoint.about.probe.image) == 16
     require_probe(checkpoint)
-    assert findings(mlcl("check", "--json"), "checkpoints") == []
+    assert mlcl("check", "--json").findings("checkpoints") == []
     model = import_clip().model
     monkeypatch.setattr(model.QuickGELU, "forward", lambda _self, x: nn.functional.gelu(x))
-    errors = findings(mlcl("check", "--json"), "checkpoints")
+    errors = mlcl("check", "--json").findings("checkpoints")
     assert str(tuned) in {error["where"] for error in errors}
     assert all(error["severity"] == "error" for error in errors)
     assert all("encodes its probe differently" in error["what"] for error in errors)
