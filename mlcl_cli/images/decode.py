@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,8 +14,10 @@ from mlcl_cli.errors import DataError, StuckError, some
 from mlcl_cli.formatting import counted
 from mlcl_cli.safe_reading import open_regular
 
-# Not all that Pillow reads: it starts Ghostscript for PostScript, whatever the file is called.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+Image.init()
+# Only some of the formats that Pillow reads: for PostScript it starts Ghostscript, whatever the file's name.
+ALLOWED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+FORMATS = tuple(name for name in ALLOWED_FORMATS if name in Image.OPEN)  # this build of Pillow may lack some
 NOT_AN_IMAGE = "not an image in JPEG, PNG, WebP, BMP, GIF, TIFF, PPM or AVIF"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,13 +55,6 @@ def set_limits(megapixels: float, seconds: float) -> None:
     _ReadTimeout.seconds = seconds
 
 
-@cache
-def known_formats() -> tuple[str, ...]:
-    """The formats among `FORMATS` that this build of Pillow reads."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
 def open_image(path: Path) -> Image.Image:
     """The decoded image in its file's mode; EXIF orientation is ignored.
 
@@ -71,7 +65,7 @@ def open_image(path: Path) -> Image.Image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning)
         try:
-            with open_regular(path) as file, Image.open(file, formats=known_formats()) as image:
+            with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
                 if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                     raise Image.DecompressionBombError
                 image.load()

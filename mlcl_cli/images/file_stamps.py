@@ -1,14 +1,15 @@
-"""What identifies the state of an image file: its metadata for a quick check, its bytes for certainty."""
+"""The state of an image file: its metadata for a quick check, its bytes for certainty."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlcl_cli.images.decode import BadImage, read_files
+from mlcl_cli.safe_reading import open_regular
 
 
 def file_stamp(path: Path) -> str | None:
-    """Size, mtime and ctime (ns) and inode of a file, or None if it is missing or cannot be accessed.
+    """Size, mtime and ctime (ns) and inode of a file; None if it cannot be accessed.
 
     Size and mtime may survive an overwrite (`cp -p`, `rsync --times`); ctime and inode do not.
     """
@@ -25,13 +26,10 @@ def file_stamps(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def content_digests(files: Sequence[tuple[str, Path]], workers: int) -> Iterator[str | BadImage]:
-    """`content_digest` of each file, as `read_files` reads them."""
-    return read_files(files, lambda path, _: content_digest(path), workers)
+    """SHA-256 of each regular file's bytes, cut to 128 bits, in hex."""
 
+    def digest(path: Path, _position: int) -> str:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
-def content_digest(path: Path) -> str:
-    """SHA-256 of the file's bytes, cut to 128 bits, in hex. Raises OSError if it is not a regular file."""
-    if not path.is_file():  # opening a named pipe would block
-        raise OSError("not a regular file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    return read_files(files, digest, workers)
