@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlcl_cli.images.decode import BadImage, read_files
-from mlcl_cli.safe_reading import open_regular
 
 
 def file_stamp(path: Path) -> str | None:
@@ -29,7 +28,9 @@ def content_digests(files: Sequence[tuple[str, Path]], workers: int) -> Iterator
     """SHA-256 of each regular file's bytes, cut to 128 bits, in hex."""
 
     def digest(path: Path, _position: int) -> str:
-        with open_regular(path) as file:
+        if not path.is_file():  # opening a named pipe would block
+            raise OSError("not a regular file")
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
     return read_files(files, digest, workers)

@@ -45,10 +45,17 @@ class CombinerOutput:
     mid: Tensor | None
     high: Tensor | None
 
+    @property
+    def levels(self) -> dict[Level, Tensor]:
+        """The level vectors (B, d) of the first view, high level first."""
+        vectors: dict[Level, Tensor | None] = {"hybrid": None if self.high is None else self.high[0]}
+        vectors |= {"cat": self.mid, "sum": self.low}
+        return {level: vector for level, vector in vectors.items() if vector is not None}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """What a combiner is built from: sizes d, p, h and which parts exist."""
+    """What a combiner is built from: sizes d, p, h and the parts that exist."""
 
     feature_dim: int
     projection_dim: int
@@ -99,15 +106,8 @@ class Combiner(nn.Module):
         if levels is None:
             mid, high = "combiner_proj.weight" in state, "output_layer.weight" in state
             levels = tuple(level for level, exists in zip(LEVELS, (mid, mid, high), strict=True) if exists)
-        architecture = Architecture(
-            feature_dim=d,
-            projection_dim=p,
-            hidden_dim=h,
-            levels=levels,
-            learned_temperature="logit_scale" in state,
-            self_supervised="logit_scale_sl" in state,
-        )
-        combiner = cls(architecture)
+        scales = {"learned_temperature": "logit_scale" in state, "self_supervised": "logit_scale_sl" in state}
+        combiner = cls(Architecture(feature_dim=d, projection_dim=p, hidden_dim=h, levels=levels, **scales))
         if mismatches := shape_mismatches(combiner.state_dict(), state):
             names = ", ".join(mismatches[:4])
             raise DataError(f"combiner weights do not fit together: {names}", remedy="Use another file")
@@ -131,8 +131,7 @@ class Combiner(nn.Module):
 
     def level_weights(self, weights: InferenceWeights = MATCHED) -> Mapping[str, Tensor]:
         """2w and 2 − 2w for the high and mid levels (METHOD.md, Equation 13), or swapped; without an entry it is 1."""
-        weight = self.weight
-        if weight is None:
+        if (weight := self.weight) is None:
             return {}
         high, mid = 2 * weight, 2 - 2 * weight
         return {"hybrid": high, "cat": mid} if weights is MATCHED else {"hybrid": mid, "cat": high}
@@ -169,10 +168,8 @@ class Combiner(nn.Module):
     def query_parts(self, text: Tensor, images: Tensor, weights: InferenceWeights = RELEASED) -> dict[Level, Tensor]:
         """The weighted level vectors (B, d) whose normalized sum is the query. Call in eval mode."""
         output: CombinerOutput = self(text, images[None])
-        high = None if output.high is None else output.high[0]
-        levels: dict[Level, Tensor | None] = {"sum": output.low, "cat": output.mid, "hybrid": high}
-        factors = self.level_weights(weights)
-        return {level: factors.get(level, 1.0) * vector for level, vector in levels.items() if vector is not None}
+        factors, vectors = self.level_weights(weights), output.levels
+        return {level: factors.get(level, 1.0) * vectors[level] for level in LEVELS if level in vectors}
 
     def _drop(self, x: Tensor) -> Tensor:
         """Dropout with probability 0.5 (METHOD.md, Section 4.1)."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
+from itertools import chain
 from typing import Any, Literal, Self
 
 import torch
@@ -31,14 +32,13 @@ class Fingerprints:
     @classmethod
     def of(cls, state: State) -> Self:
         """Fingerprints of a state dict."""
-        image = [name for name in state if _is_visual(name)]
-        text = [name for name in state if not _is_visual(name)]
-        return cls(fingerprint(state, text), fingerprint(state, image), fingerprint(state))
+        image = {name for name in state if _is_visual(name)}
+        return cls(fingerprint(state, state.keys() - image), fingerprint(state, image), fingerprint(state))
 
     def changed_towers(self, base: "Fingerprints") -> list[Tower]:
         """The towers whose weights differ from `base`, text first."""
-        changed: dict[Tower, bool] = {"text": self.text != base.text, "image": self.image != base.image}
-        return [tower for tower, differs in changed.items() if differs]
+        towers: tuple[Tower, Tower] = ("text", "image")
+        return [tower for tower in towers if getattr(self, tower) != getattr(base, tower)]
 
 
 class Encoder:
@@ -59,17 +59,15 @@ class Encoder:
 
     def parameters(self, towers: Towers) -> list[nn.Parameter]:
         """Parameters of `towers`, text first: the image tower is `visual`, the text tower everything else."""
-        named = list(self.clip.named_parameters())
-        text = [parameter for name, parameter in named if not _is_visual(name)]
-        image = [parameter for name, parameter in named if _is_visual(name)]
-        return (text if "text" in towers else []) + (image if "image" in towers else [])
+        named = sorted(self.clip.named_parameters(), key=lambda item: _is_visual(item[0]))
+        return [parameter for name, parameter in named if ("image" if _is_visual(name) else "text") in towers]
 
     def checkpoint_blocks(self) -> None:
         """Use activation checkpointing: each block of both towers keeps its input and is recomputed in backward."""
         visual = self.clip.visual
-        stages = [visual.layer1, visual.layer2, visual.layer3, visual.layer4] if hasattr(visual, "layer1") else []
-        stages += [visual.transformer.resblocks] if hasattr(visual, "transformer") else []
-        for block in (block for stage in [*stages, self.clip.transformer.resblocks] for block in stage):
+        stages = [getattr(visual, f"layer{number}") for number in range(1, 5) if hasattr(visual, f"layer{number}")]
+        stages += [network.transformer.resblocks for network in (visual, self.clip) if hasattr(network, "transformer")]
+        for block in chain.from_iterable(stages):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -111,11 +109,6 @@ class Tokens:
         """Tokens of `rows` (on the CPU), cut after the longest text: exact, since the text encoder is causal."""
         longest = int(self.lengths[rows].max())
         return self.values[:, :longest].index_select(0, rows.to(self.values.device))
-
-    @cached_property
-    def by_length(self) -> Tensor:
-        """Rows from the shortest to the longest text."""
-        return self.lengths.argsort(stable=True)
 
 
 def tokenize(texts: Sequence[str], context_length: int, device: torch.device) -> Tokens:

@@ -40,13 +40,7 @@ def combiner_logits(
     METHOD.md, Equations 11 and 12. `target` is raw (B, d). SSCL terms need a second view in `output`.
     """
     goal, scale, sscl_scale = normalize(target.float(), dim=-1), combiner.temperature, combiner.sscl_temperature
-    terms: dict[str, Tensor] = {}
-    if output.high is not None:
-        terms["hybrid"] = logits(output.high[0], goal, scale)
-    if output.mid is not None:
-        terms["cat"] = logits(output.mid, goal, scale)
-    if output.low is not None:
-        terms["sum"] = logits(output.low, goal, scale)
+    terms: dict[str, Tensor] = {level: logits(vector, goal, scale) for level, vector in output.levels.items()}
     if "mid" in sscl:
         joint = torch.cat([output.text.expand_as(output.images), output.images], dim=-1)
         plain, augmented = normalize(joint.float(), dim=-1)

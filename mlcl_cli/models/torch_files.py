@@ -5,9 +5,10 @@ Both `torch.save` and TorchScript write a zip archive: a pickle (`data.pkl`) who
 """
 
 import pickle
+import re
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BufferedIOBase
 from pathlib import Path
 from typing import cast
@@ -16,13 +17,20 @@ import torch
 from torch import Tensor
 
 from mlcl_cli.errors import DataError
-from mlcl_cli.models.torchscript import script_state
 from mlcl_cli.models.weights_unpickler import NotWeightsError, ScriptObject, WeightsUnpickler
 
 MAX_PICKLE = 4 * 2**20  # ten times a CLIP with its optimizer's state; read in a second or two
 MAX_SOURCE = 4 * 2**20
 CONVERT = "Only plain weights are read. If you trust the file, save its state dict alone"
 CONVERT_SCRIPT = "If you trust the file, convert it: torch.save(torch.jit.load(FILE).state_dict(), NEW)"
+MAX_ATTRIBUTES = 1_000_000
+MAX_NAME = 1000
+CLASS = re.compile(
+    r"^class (\w+)\(Module\):\n"
+    r"  __parameters__ = \[([^\]\n]*)\]\n"
+    r"  __buffers__ = \[([^\]\n]*)\]$",
+    re.MULTILINE,
+)
 LEGACY_HEAD = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 
 
@@ -69,7 +77,7 @@ class _Archive:
         try:
             content = WeightsUnpickler(self._read("data.pkl", MAX_PICKLE), self._storage).load()
             if isinstance(content, ScriptObject):
-                return script_state(content, self._sources(), self._path)
+                return _script_state(content, self._sources(), self._path)
             return content
         except NotWeightsError as error:
             remedy = CONVERT_SCRIPT if self._has("constants.pkl") else CONVERT
@@ -110,3 +118,32 @@ class _Archive:
             if cast("BufferedIOBase", file).readinto(content) != len(content) or file.read(1):
                 raise ValueError(f"{name} is truncated")
         return content
+
+
+def _script_state(root: ScriptObject, sources: Iterable[tuple[str, str]], path: Path) -> dict[str, Tensor]:
+    """Parameters and buffers of a scripted or traced module by their state-dict names.
+
+    `sources`, the code of its classes by module, lists which attributes those are. Raises NotWeightsError if modules
+    contain one another in a circle, and DataError if the code computes plain GELU, which OpenAI's CLIP does not use.
+    """
+    tensor_names: dict[tuple[str, str], list[str]] = {}
+    for module, source in sources:
+        if "torch.gelu(" in source:
+            what = "computes plain GELU, but OpenAI's CLIP uses quick GELU: results would be wrong"
+            raise DataError(what, where=path, remedy="Use a model with quick GELU")
+        for name, parameters, buffers in CLASS.findall(source):
+            tensor_names[module, name] = re.findall(r'"([^"]+)"', parameters + buffers)
+    state: dict[str, Tensor] = {}
+    pending, count = [("", root)], 0
+    while pending:
+        prefix, owner = pending.pop()
+        count += 1 + len(owner.attributes)
+        if count > MAX_ATTRIBUTES or len(prefix) > MAX_NAME:
+            raise NotWeightsError("too many modules")
+        for name in tensor_names.get(owner.kind, ()):
+            if isinstance(tensor := owner.attributes.get(name), Tensor):
+                state[prefix + name] = tensor
+        for name, child in owner.attributes.items():
+            if isinstance(child, ScriptObject) and child.kind in tensor_names:
+                pending.append((f"{prefix}{name}.", child))
+    return state

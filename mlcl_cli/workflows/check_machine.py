@@ -11,8 +11,7 @@ import psutil
 from mlcl_cli.atomic_files import nearest_existing_parent
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import MlclError
-from mlcl_cli.models.foreign_layouts import UNKNOWN_ACTIVATION
-from mlcl_cli.models.weights import is_official, load_clip, needs_download
+from mlcl_cli.models.weights import UNKNOWN_ACTIVATION, is_official, load_clip, needs_download
 from mlcl_cli.workflows.check_scope import Scope
 from mlcl_cli.workflows.findings import Findings, FindingsAnd, Looked, error, note, raised
 
