@@ -244,12 +244,9 @@ class FeatureStore:
         try:
             with self.progress.bar(f"Encoding {recipe.label}{counted(count, 'image')}", count) as advance:
                 for batch in batches:
-                    pixels = {}
-                    for (name, _path), result in zip(batch, results, strict=False):
-                        if isinstance(result, BadImage):
-                            bad[name] = result
-                        else:
-                            pixels[name] = result
+                    read = dict(zip((name for name, _ in batch), results, strict=False))
+                    bad |= {name: result for name, result in read.items() if isinstance(result, BadImage)}
+                    pixels = {name: result for name, result in read.items() if isinstance(result, Tensor)}
                     if pixels:
                         features = recipe.encode(torch.stack([*pixels.values()]), [*pixels])
                         with defer_signals():

@@ -19,6 +19,7 @@ Image.init()
 ALLOWED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 FORMATS = tuple(name for name in ALLOWED_FORMATS if name in Image.OPEN)  # this build of Pillow may lack some
 NOT_AN_IMAGE = "not an image in JPEG, PNG, WebP, BMP, GIF, TIFF, PPM or AVIF"
+_read_seconds = 120.0
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -43,16 +44,10 @@ class BadImagesError(DataError):
         super().__init__(f"{counted(len(bad), 'image')} missing or unreadable: {some(bad)}", remedy=remedy)
 
 
-class _ReadTimeout:
-    """Seconds that reading a file may take: a setting of the whole process, like Pillow's MAX_IMAGE_PIXELS."""
-
-    seconds = 120.0
-
-
 def set_limits(megapixels: float, seconds: float) -> None:
     """Set limits for the process: larger images are rejected, and a file that takes longer ends the command."""
-    Image.MAX_IMAGE_PIXELS = int(megapixels * 1_000_000)
-    _ReadTimeout.seconds = seconds
+    global _read_seconds
+    Image.MAX_IMAGE_PIXELS, _read_seconds = int(megapixels * 1_000_000), seconds
 
 
 def open_image(path: Path) -> Image.Image:
@@ -99,8 +94,7 @@ def read_files(
         except (OSError, ValueError) as error:
             return BadImage(name, path, str(error))
 
-    seconds = _ReadTimeout.seconds
-    results = threaded_map(attempt, range(len(files)), workers, ahead, seconds)
+    results = threaded_map(attempt, range(len(files)), workers, ahead, seconds := _read_seconds)
     for name, path in files:
         try:
             yield next(results)

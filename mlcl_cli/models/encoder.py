@@ -15,10 +15,9 @@ from mlcl_cli.models.weights import State, fingerprint, import_clip
 
 Tower = Literal["text", "image"]
 Towers = frozenset[Tower]
-TEXT_TOWER: Towers = frozenset({"text"})
 IMAGE_TOWER: Towers = frozenset({"image"})
-BOTH_TOWERS: Towers = TEXT_TOWER | IMAGE_TOWER
-TOWERS: Mapping[str, Towers] = {"text": TEXT_TOWER, "image": IMAGE_TOWER, "both": BOTH_TOWERS}
+BOTH_TOWERS: Towers = frozenset({"text", "image"})
+TOWERS: Mapping[str, Towers] = {"text": BOTH_TOWERS - IMAGE_TOWER, "image": IMAGE_TOWER, "both": BOTH_TOWERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +71,13 @@ class Encoder:
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Raw features (B, d) in fp32 of normalized images (B, 3, S, S)."""
-        features: Tensor = self.clip.encode_image(pixels.contiguous(memory_format=torch.channels_last))
-        return features.float()
+        features: Tensor = self.clip.encode_image(pixels.contiguous(memory_format=torch.channels_last)).float()
+        return features
 
     def encode_texts(self, tokens: Tensor) -> Tensor:
         """Raw features (B, d) in fp32 of tokens (B, L); L may be cut to the longest text."""
-        features: Tensor = self.clip.encode_text(tokens)
-        return features.float()
+        features: Tensor = self.clip.encode_text(tokens).float()
+        return features
 
     def state(self) -> State:
         """The weights, on the CPU."""
@@ -95,10 +94,9 @@ def _is_visual(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokenized texts.
+    """Texts as int32 `values` (N, context length), on the encoder's device.
 
-    `values` is int32 (N, context length) on the encoder's device; `lengths`, on the CPU, include the start and end
-    tokens; `truncated` is how many texts were too long.
+    `lengths`, on the CPU, include the start and end tokens; `truncated` is how many texts were too long.
     """
 
     values: Tensor
@@ -118,5 +116,4 @@ def tokenize(texts: Sequence[str], context_length: int, device: torch.device) ->
     end = tokens.max(dim=1).values
     tokens = tokens[:, :context_length].int()
     tokens[too_long, -1] = end[too_long].int()
-    lengths = tokens.argmax(dim=1) + 1
-    return Tokens(tokens.to(device), lengths, int(too_long.sum()))
+    return Tokens(tokens.to(device), tokens.argmax(dim=1) + 1, int(too_long.sum()))
