@@ -93,7 +93,6 @@ class Index:
 
     def __init__(self, parts: Sequence[Shard | MemoryRows] = ()) -> None:
         self.parts = parts
-        # Ends with the total, so that parts without rows own nothing.
         self._starts = np.cumsum([0, *(len(part.digests) for part in parts)], dtype=np.int64)
         digests = np.concatenate([np.empty(0, "S16"), *(part.digests for part in parts)])
         self._order = np.argsort(digests)
@@ -174,9 +173,8 @@ class Bank:
                 self._load()
                 continue
             return FeatureTable({name: row for row, name in enumerate(stamps)}, values.to(device))
-        raise MachineError(
-            "the feature bank changed while it was read", where=self.path, remedy="Run the command again"
-        )
+        what = "the feature bank changed while it was read"
+        raise MachineError(what, where=self.path, remedy="Run the command again")
 
     def _locate(self, digests: Digests) -> tuple[Rows, Rows]:
         """What `Index.find` finds, in undamaged parts only."""

@@ -9,10 +9,10 @@ import pickle
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ CONVERT = "Only plain weights are read. If you trust the file, save its state di
 CONVERT_SCRIPT = "If you trust the file, convert it: torch.save(torch.jit.load(FILE).state_dict(), NEW)"
 MAX_ATTRIBUTES = 1_000_000
 MAX_NAME = 1000
+Kind: TypeAlias = tuple[str, str]  # module and name of a TorchScript class
 CLASS = re.compile(
     r"^class (\w+)\(Module\):\n"
     r"  __parameters__ = \[([^\]\n]*)\]\n"
@@ -77,7 +78,7 @@ class _Archive:
         try:
             content = WeightsUnpickler(self._read("data.pkl", MAX_PICKLE), self._storage).load()
             if isinstance(content, ScriptObject):
-                return _script_state(content, self._sources(), self._path)
+                return _script_state(content, self._tensor_names())
             return content
         except NotWeightsError as error:
             remedy = CONVERT_SCRIPT if self._has("constants.pkl") else CONVERT
@@ -92,17 +93,26 @@ class _Archive:
             raise ValueError(f"storage {key} is shorter than declared")
         return torch.frombuffer(content, dtype=dtype, count=numel) if numel else torch.empty(0, dtype=dtype)
 
-    def _sources(self) -> Iterator[tuple[str, str]]:
-        """TorchScript's modules and their source code."""
+    def _tensor_names(self) -> dict[Kind, list[str]]:
+        """Parameters and buffers of each TorchScript class, as its source code lists them.
+
+        Raises DataError if the code computes plain GELU, which OpenAI's CLIP does not use.
+        """
+        names: dict[Kind, list[str]] = {}
         remaining, folder = MAX_SOURCE, f"{self._root}code/"
-        for name, entry in self._entries.items():
-            if name.startswith(folder) and name.endswith(".py"):
-                with self._file.open(entry) as file:
-                    content = file.read(remaining + 1)
-                remaining -= len(content)
-                if remaining < 0:
-                    raise ValueError("too much source code")
-                yield name.removeprefix(folder).removesuffix(".py").replace("/", "."), content.decode()
+        for path in (path for path in self._entries if path.startswith(folder) and path.endswith(".py")):
+            with self._file.open(path) as file:
+                content = file.read(remaining + 1)
+            remaining -= len(content)
+            if remaining < 0:
+                raise ValueError("too much source code")
+            source, module = content.decode(), path.removeprefix(folder).removesuffix(".py").replace("/", ".")
+            if "torch.gelu(" in source:
+                what = "computes plain GELU, but OpenAI's CLIP uses quick GELU: results would be wrong"
+                raise DataError(what, where=self._path, remedy="Use a model with quick GELU")
+            for name, parameters, buffers in CLASS.findall(source):
+                names[module, name] = re.findall(r'"([^"]+)"', parameters + buffers)
+        return names
 
     def _has(self, name: str) -> bool:
         return self._root + name in self._entries
@@ -136,9 +146,9 @@ class NotWeightsError(Exception):
 
 @dataclass(slots=True, eq=False)
 class ScriptObject:
-    """An object of a TorchScript class, `kind` = (module, name): its attributes, without its code."""
+    """The attributes of an object of a TorchScript class, without its code."""
 
-    kind: tuple[str, str]
+    kind: Kind
     attributes: dict[str, object] = field(default_factory=dict)
 
 
@@ -146,7 +156,7 @@ class WeightsUnpickler(pickle._Unpickler):
     """A restricted unpickler; `storage` returns a flat tensor for a key, a dtype and a number of elements.
 
     `torch.load(weights_only=True)` refuses TorchScript, allocates what a file declares and hashes keys of any depth.
-    Only `find_class` puts callables on the stack, so a pickle can call nothing but this module's own functions. `load`
+    Only `find_class` puts callables on the stack, so a pickle can call only functions of this module. `load`
     raises NotWeightsError for objects of other types, and anything else for a damaged file.
     """
 
@@ -240,19 +250,11 @@ GLOBALS: dict[tuple[str, str], object] = {
 }
 
 
-def _script_state(root: ScriptObject, sources: Iterable[tuple[str, str]], path: Path) -> dict[str, Tensor]:
+def _script_state(root: ScriptObject, tensor_names: Mapping[Kind, list[str]]) -> dict[str, Tensor]:
     """Parameters and buffers of a scripted or traced module by their state-dict names.
 
-    `sources`, the code of its classes by module, lists which attributes those are. Raises NotWeightsError if modules
-    contain one another in a circle, and DataError if the code computes plain GELU, which OpenAI's CLIP does not use.
+    Raises NotWeightsError if modules contain one another in a circle.
     """
-    tensor_names: dict[tuple[str, str], list[str]] = {}
-    for module, source in sources:
-        if "torch.gelu(" in source:
-            what = "computes plain GELU, but OpenAI's CLIP uses quick GELU: results would be wrong"
-            raise DataError(what, where=path, remedy="Use a model with quick GELU")
-        for name, parameters, buffers in CLASS.findall(source):
-            tensor_names[module, name] = re.findall(r'"([^"]+)"', parameters + buffers)
     state: dict[str, Tensor] = {}
     pending, count = [("", root)], 0
     while pending:

@@ -23,7 +23,7 @@ MAX_SHARING = 8  # names per tensor, on average
 DOWNLOADS = Path("~/.cache/clip")
 CONVERT = 'torch.save({k.removeprefix("module."): v for k, v in torch.load(FILE)["state_dict"].items()}, NEW)'
 OPEN_CLIP = "Only if its open_clip config says quick_gelu: true (or it was tuned from OpenAI's weights)"
-# A prefix of a name in a state dict, and the model it belongs to. OpenAI's has none of them.
+# Prefixes of names in state dicts of other models than OpenAI's.
 FOREIGN_PREFIXES = {
     "text.": "an open_clip model with a custom text tower (CustomTextCLIP)",
     "visual.trunk.": "an open_clip model with an image tower from timm",
@@ -33,8 +33,6 @@ FOREIGN_PREFIXES = {
     "vision_model.": "a Hugging Face transformers model",
     "clip.": "a CLIP within another model",
 }
-# open_clip's ViT-H splits its 1280 channels into heads of 80, OpenAI's class into heads of 64; shapes do not show it.
-VIT_H_WIDTH = 1280
 UNKNOWN_ACTIVATION = "its activation cannot be read from the file: OpenAI's quick GELU is assumed"
 
 
@@ -104,12 +102,9 @@ def load_tuned(network: nn.Module, state: State, where: object) -> None:
     weights = {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
     if mismatches := shape_mismatches(expected, weights):
         name = mismatches[0]
-        shapes = [tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (weights, expected)]
-        raise DataError(
-            f"these tuned weights belong to another CLIP: {name} is {shapes[0]}, expected {shapes[1]}",
-            where=where,
-            remedy="Set clip.model to the model that was tuned",
-        )
+        got, wanted = (tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (weights, expected))
+        what = f"these tuned weights belong to another CLIP: {name} is {got}, expected {wanted}"
+        raise DataError(what, where=where, remedy="Set clip.model to the model that was tuned")
     network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
 
 
@@ -160,8 +155,9 @@ def require_openai_layout(content: Mapping[object, object], where: object) -> No
         if any(name.startswith(prefix) for name in names):
             remedy = "Use one of OpenAI's models, or a state dict with the names of OpenAI's clip package"
             raise DataError(f"is {model}, not OpenAI's CLIP ({prefix}…)", where=where, remedy=remedy)
+    # open_clip's ViT-H splits its 1280 channels into heads of 80, OpenAI's class into heads of 64.
     conv = content.get("visual.conv1.weight")
-    if isinstance(conv, Tensor) and "visual.proj" in content and conv.ndim == 4 and conv.shape[0] == VIT_H_WIDTH:
+    if isinstance(conv, Tensor) and "visual.proj" in content and conv.ndim == 4 and conv.shape[0] == 1280:
         what = "has the width of open_clip's ViT-H, whose attention heads OpenAI's CLIP does not have"
         raise DataError(what, where=where, remedy="Use one of OpenAI's models")
 
@@ -178,11 +174,9 @@ def _download(name: str) -> Path:
     try:
         return Path(clip._download(clip._MODELS[name], str(DOWNLOADS.expanduser())))
     except (URLError, OSError, RuntimeError) as error:
-        raise MachineError(
-            f"CLIP {name} could not be downloaded ({error})",
-            where="clip.model",
-            remedy="Connect to the network once, or set clip.model to a downloaded file",
-        ) from error
+        what = f"CLIP {name} could not be downloaded ({error})"
+        remedy = "Connect to the network once, or set clip.model to a downloaded file"
+        raise MachineError(what, where="clip.model", remedy=remedy) from error
 
 
 def import_clip() -> ModuleType:

@@ -129,7 +129,7 @@ def test_banks_of_older_formats_are_named_once_and_kept(tmp_path: Path) -> None:
     folder = tmp_path / "features"
     folder.mkdir()
     save_file({"features": torch.ones(1, 2)}, folder / "images-0.safetensors", {"format": "mlcl features 1"})
-    save_file({"features": torch.ones(1, 2)}, folder / "own.safetensors")
+    save_file({"features": torch.ones(1, 2)}, folder / "unrelated.safetensors")
     shard = folder / "texts-0123/0001.safetensors"
     shard.parent.mkdir()
     shutil.copy(Path(__file__).parents[1] / "runs/older/features-2.safetensors", shard)
@@ -140,7 +140,7 @@ def test_banks_of_older_formats_are_named_once_and_kept(tmp_path: Path) -> None:
     (note,) = messages.notes
     assert "images-0.safetensors, texts-0123" in note
     assert "safe to delete" in note
-    assert "own" not in note
+    assert "unrelated" not in note
     assert (folder / "images-0.safetensors").exists()
     assert shard.exists()
     assert not messages.warnings
