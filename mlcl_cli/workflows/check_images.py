@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from mlcl_cli.data.records import Split
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import BadImage, open_image, read_files
-from mlcl_cli.images.file_stamps import file_stamp
+from mlcl_cli.images.file_stamps import file_stamps
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.workflows.check_machine import ClipSizes
@@ -43,7 +43,7 @@ def check_images(scope: Scope, splits: Sequence[Split], clip: ClipSizes | None) 
     before = read_note(memory, _Decoded) or _Decoded()
     known = before.stamps if before.megapixels == limits else {}
     users = users_of(splits)
-    stamps = {path: stamp for path in users if (stamp := file_stamp(path)) is not None}
+    stamps = file_stamps({path: path for path in users})
     verified = {str(path): stamp for path, stamp in stamps.items() if known.get(str(path)) == stamp}
     bad: set[Path] = set()
     for split in splits:
