@@ -12,8 +12,7 @@ from torch.nn.functional import normalize
 from mlcl_cli.bench import baseline
 from mlcl_cli.bench.measure import Row, Side, difference
 from mlcl_cli.bench.synthetic_data import CIRR_WORDS, FASHIONIQ_WORDS, SyntheticData, captions
-from mlcl_cli.features.bank import Bank
-from mlcl_cli.features.shards import VERIFIED
+from mlcl_cli.features.bank import VERIFIED, Bank
 from mlcl_cli.images.decode import open_image, read_files
 from mlcl_cli.images.image_cache import readable
 from mlcl_cli.images.transforms import preprocess_pixels

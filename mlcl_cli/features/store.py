@@ -3,19 +3,17 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mlcl_cli.atomic_files import exclusive_lock
-from mlcl_cli.errors import some
+from mlcl_cli.errors import MachineError, is_out_of_memory, some
 from mlcl_cli.features.bank import Bank, FeatureTable, older_banks
-from mlcl_cli.features.encode_batch import EncodeBatch
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.augment import RECIPE, Augmentation, random_crop
 from mlcl_cli.images.decode import BadImage, BadImagesError, open_image, read_files
@@ -32,9 +30,6 @@ logger = logging.getLogger(__name__)
 
 VIEWS_PER_BATCH = 64  # fixed, since the draws of an augmented view depend on its batch
 SECONDS_BETWEEN_SAVES = 60.0
-Convert = Callable[[Image.Image, str], Tensor]
-Opener = Callable[[Path], Image.Image]
-Encode = Callable[[Tensor, Sequence[str]], Tensor]
 Files = Sequence[tuple[str, Path]]
 
 
@@ -46,13 +41,28 @@ class EncodedImages:
     bad: Mapping[str, BadImage]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """How features come from files: read one by one by path and name, encoded `batch_size` at a time with their names.
+
+    `label` names them in a progress bar; `key` is what they depend on besides the encoder and the data set.
+    """
+
+    kind: Literal["images", "views"]
+    read: Callable[[Path, str], Tensor]
+    encode: Callable[[Tensor, Sequence[str]], Tensor]
+    batch_size: int
+    label: str = ""
+    key: Mapping[str, str]
+
+
 @dataclass(kw_only=True)
 class FeatureStore:
     """Computes features with `encoder` and, if it `writes`, banks them under `folder`.
 
     Features are raw (not normalized), on the encoder's device, and encoded in fp32 whatever the precision of training,
-    `encode_batch` at a time. `stamps_of` returns the stamps of image files by name, without those that cannot be
-    accessed; features with another stamp are not used.
+    at most `encode_batch` at a time and fewer once memory has run out. `stamps_of` returns the stamps of image files by
+    name, without those that cannot be accessed; features with another stamp are not used.
     """
 
     folder: Path
@@ -68,10 +78,9 @@ class FeatureStore:
     def __post_init__(self) -> None:
         # Taken once: the banked features of a frozen tower belong to the weights as they are before training.
         self.fingerprints = self.encoder.fingerprints()
-        device = self.encoder.compute.device
-        self.batch_size = choose_encode_batch(self.encode_batch, device, self.encoder.size)
-        self._batch = EncodeBatch(self.batch_size)
-        if older := [path.name for path in older_banks(self.folder)]:
+        self._device = self.encoder.compute.device
+        self.batch_size = self._batch_limit = choose_encode_batch(self.encode_batch, self._device, self.encoder.size)
+        if older := older_banks(self.folder):
             what = "feature banks of an older version of mlcl, which are not used and are safe to delete"
             logger.info(f"{self.folder} has {what}: {some(older)}")
 
@@ -79,10 +88,10 @@ class FeatureStore:
         """Features of images, each distinct one encoded once."""
         recipe = _Recipe(
             kind="images",
-            convert=lambda image, _name: self.transform(image),
-            encode=self._encode_pixels,
-            opener=open_image,
+            read=lambda path, _name: self.transform(open_image(path)),
+            encode=lambda pixels, _names: self._encode_pixels(pixels),
             batch_size=self.batch_size,
+            key={"transform": repr(self.transform)},
         )
         return self._banked(files, recipe)
 
@@ -93,7 +102,7 @@ class FeatureStore:
         with self.progress.bar(f"Encoding {counted(len(names), 'image')}", len(names)) as advance:
             for start in range(0, len(names), self.batch_size):
                 batch = names[start : start + self.batch_size]
-                parts.append(self._encode_pixels(cache.read(batch), batch))
+                parts.append(self._encode_pixels(cache.read(batch)))
                 advance(len(batch))
         return self._table(names, parts)
 
@@ -102,24 +111,21 @@ class FeatureStore:
 
         Raises BadImagesError if one cannot be read.
         """
-        opener = PaddedImageCache(self.transform)
-        augment = Augmentation()
-        device = self.encoder.compute.device
+        opener, augment = PaddedImageCache(self.transform), Augmentation()
         views = []
         for view in range(count):
 
-            def crop(image: Image.Image, name: str, view: int = view) -> Tensor:
-                return random_crop(image, self.transform.size, derive_seed(seed, "view", view, name))
+            def crop(path: Path, name: str, view: int = view) -> Tensor:
+                return random_crop(opener(path), self.transform.size, derive_seed(seed, "view", view, name))
 
             def encode(crops: Tensor, names: Sequence[str], view: int = view) -> Tensor:
-                pixels = augment(crops.to(device), derive_seed(seed, "augment", view, names[0]))
-                return self._batch.encode(self.encoder.encode_images, pixels)
+                pixels = augment(crops.to(self._device), derive_seed(seed, "augment", view, names[0]))
+                return self._encode(self.encoder.encode_images, pixels)
 
             recipe = _Recipe(
                 kind="views",
-                convert=crop,
+                read=crop,
                 encode=encode,
-                opener=opener,
                 batch_size=VIEWS_PER_BATCH,
                 label=f"augmented views, set {view + 1} of {count}: ",
                 key={"view": str(view), "seed": str(seed), "transform": repr(opener.transform), "recipe": RECIPE},
@@ -136,40 +142,65 @@ class FeatureStore:
         if not banked:
             return self._table(distinct, [self.encode_tokens(self.tokens(distinct))] if distinct else [])
         stamps = dict.fromkeys(distinct, "")
-        with self._bank(self._key("texts", self.fingerprints.text, {})) as bank:
+        with self._bank("texts", self.fingerprints.text, {}) as bank:
             if missing := bank.missing(stamps):
                 features = self.encode_tokens(self.tokens(missing))
                 with defer_signals():
                     bank.add(dict.fromkeys(missing, ""), features)
-            return bank.table(stamps, self.encoder.compute.device)
+            return bank.table(stamps, self._device)
 
     def tokens(self, captions: Sequence[str]) -> Tokens:
         """Tokens of `captions`; warns how many were truncated."""
-        tokens = tokenize(captions, self.encoder.context_length, self.encoder.compute.device)
+        limit = self.encoder.context_length
+        tokens = tokenize(captions, limit, self._device)
         if tokens.truncated:
-            limit = self.encoder.context_length
             logger.warning(f"{counted(tokens.truncated, 'caption')} longer than {limit} tokens: truncated")
         return tokens
 
     @torch.no_grad()
     def encode_tokens(self, tokens: Tokens) -> Tensor:
         """Features (N, d); each text is encoded among texts of about its length."""
-        device, count = self.encoder.compute.device, len(tokens.lengths)
-        features = torch.empty(count, self.encoder.feature_dim, device=device)
+        count = len(tokens.lengths)
+        features = torch.empty(count, self.encoder.feature_dim, device=self._device)
         with self.progress.bar(f"Encoding {counted(count, 'caption')}", count) as advance:
-            for rows in tokens.by_length.split(self.batch_size):
-                features[rows.to(device)] = self._batch.encode(self.encoder.encode_texts, tokens.batch(rows))
+            for rows in tokens.lengths.argsort(stable=True).split(self.batch_size):
+                features[rows.to(self._device)] = self._encode(self.encoder.encode_texts, tokens.batch(rows))
                 advance(len(rows))
         return features
 
-    def _encode_pixels(self, pixels: Tensor, _names: Sequence[str]) -> Tensor:
-        device = self.encoder.compute.device
-        return self._batch.encode(lambda part: self.encoder.encode_images(preprocess_pixels(part.to(device))), pixels)
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        encode = self.encoder.encode_images
+        return self._encode(lambda part: encode(preprocess_pixels(part.to(self._device))), pixels)
 
-    def _banked(self, files: Files, recipe: "_Recipe") -> EncodedImages:
-        key = {"dataset": self.dataset, "transform": repr(self.transform), **recipe.key}
+    def _encode(self, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """Features (N, d) of inputs (N, ...), N > 0. Raises MachineError if a single input does not fit into memory."""
+        features: list[Tensor] = []
+        done = 0
+        while done < len(inputs):
+            batch = inputs[done : done + self._batch_limit]
+            try:
+                features.append(function(batch))
+                done += len(batch)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the handler, so that the tensors that the traceback holds are free.
+            if len(batch) == 1:
+                what, remedy = "out of memory while encoding a single image or caption", "choose a smaller clip.model"
+                raise MachineError(what, remedy=f"Free memory on the device, or {remedy}")
+            self._batch_limit = len(batch) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            logger.warning(
+                f"Out of memory while encoding {len(batch):,} at once: trying {self._batch_limit:,}. "
+                f"Set clip.encode_batch: {self._batch_limit} to start with that"
+            )
+        return features[0] if len(features) == 1 else torch.cat(features)
+
+    def _banked(self, files: Files, recipe: _Recipe) -> EncodedImages:
         stamps = self.stamps_of(dict(files))
-        with self._bank(self._key(recipe.kind, self.fingerprints.image, key)) as bank:
+        with self._bank(recipe.kind, self.fingerprints.image, {"dataset": self.dataset, **recipe.key}) as bank:
             missing = set(bank.missing(stamps))
             # Batches are those of all files, so that a build that was interrupted ends in the same features.
             starts = range(0, len(files), recipe.batch_size)
@@ -177,25 +208,24 @@ class FeatureStore:
             needed = ([file for file in batch if file[0] in missing or file[0] not in stamps] for batch in batches)
             bad = self._fill(bank, stamps, [batch for batch in needed if batch], recipe)
             readable = {name: stamps[name] for name, _ in files if name not in bad}
-            return EncodedImages(bank.table(readable, self.encoder.compute.device), bad)
+            return EncodedImages(bank.table(readable, self._device), bad)
 
     @contextmanager
-    def _bank(self, key: Mapping[str, str]) -> Iterator[Bank]:
-        """The bank for `key`. One process fills it at a time; the next one waits, and finds it full."""
+    def _bank(self, kind: str, fingerprint: str, details: Mapping[str, str]) -> Iterator[Bank]:
+        """The bank for this key. One process fills it at a time; the next one waits, and finds it full."""
+        key = {"kind": kind, "encoder": fingerprint, "precision": "fp32", **details}
+        path = Bank.path_of(self.folder, key)
+        lock = path.with_name(f"{path.name}.lock")
 
         def wait() -> None:
             logger.info(f"Another process is filling {path}: waiting for it")
 
-        path = Bank.path_of(self.folder, key)
-        if not self.writes:
-            yield Bank(self.folder, key, writes=False)
-            return
-        with exclusive_lock(path.with_name(f"{path.name}.lock"), wait):
-            yield Bank(self.folder, key)
+        with exclusive_lock(lock, wait) if self.writes else nullcontext():
+            yield Bank(self.folder, key, writes=self.writes)
 
     @torch.no_grad()
     def _fill(
-        self, bank: Bank, stamps: Mapping[str, str], batches: Sequence[Files], recipe: "_Recipe"
+        self, bank: Bank, stamps: Mapping[str, str], batches: Sequence[Files], recipe: _Recipe
     ) -> dict[str, BadImage]:
         """Encode `batches`, save every minute and at the end, even on an error, and return the bad images by name."""
         if not batches:
@@ -214,12 +244,9 @@ class FeatureStore:
         try:
             with self.progress.bar(f"Encoding {recipe.label}{counted(count, 'image')}", count) as advance:
                 for batch in batches:
-                    pixels = {}
-                    for (name, _path), result in zip(batch, results, strict=False):
-                        if isinstance(result, BadImage):
-                            bad[name] = result
-                        else:
-                            pixels[name] = result
+                    read = dict(zip((name for name, _ in batch), results, strict=False))
+                    bad |= {name: result for name, result in read.items() if isinstance(result, BadImage)}
+                    pixels = {name: result for name, result in read.items() if isinstance(result, Tensor)}
                     if pixels:
                         features = recipe.encode(torch.stack([*pixels.values()]), [*pixels])
                         with defer_signals():
@@ -233,37 +260,17 @@ class FeatureStore:
                 save()
         return bad
 
-    def _read(self, batches: Sequence[Files], recipe: "_Recipe") -> Iterator[Tensor | BadImage]:
+    def _read(self, batches: Sequence[Files], recipe: _Recipe) -> Iterator[Tensor | BadImage]:
         """Read ahead while a GPU encodes; on a CPU, reading and encoding would only compete for its cores."""
-        cpu = self.encoder.compute.device.type == "cpu"
+        cpu = self._device.type == "cpu"
         for files in batches if cpu else [[file for batch in batches for file in batch]]:
 
             def read(path: Path, position: int, files: Files = files) -> Tensor:
-                return recipe.convert(recipe.opener(path), files[position][0])
+                return recipe.read(path, files[position][0])
 
             results = read_files(files, read, self.workers, ahead=2 * recipe.batch_size)
             yield from list(results) if cpu else results
 
-    def _key(self, kind: str, fingerprint: str, extra: Mapping[str, str]) -> dict[str, str]:
-        return {"kind": kind, "encoder": fingerprint, "precision": "fp32", **extra}
-
     def _table(self, names: Sequence[str], parts: Sequence[Tensor]) -> FeatureTable:
-        device = self.encoder.compute.device
-        values = torch.cat([part.to(device) for part in (*parts, torch.empty(0, self.encoder.feature_dim))])
+        values = torch.cat([part.to(self._device) for part in (*parts, torch.empty(0, self.encoder.feature_dim))])
         return FeatureTable({name: row for row, name in enumerate(names)}, values)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Recipe:
-    """How features of a `kind` come from files: opened, converted one by one, encoded `batch_size` at a time.
-
-    `label` names them in a progress bar; `key` is what they depend on besides the encoder and the transform.
-    """
-
-    kind: str
-    convert: Convert
-    encode: Encode
-    opener: Opener
-    batch_size: int
-    label: str = ""
-    key: Mapping[str, str] = field(default_factory=dict)

@@ -15,15 +15,10 @@ from mlcl_cli.images.transforms import preprocess_pixels, to_uint8
 
 # Part of the key of banks of views: change it with any change to the views that a seed gives.
 RECIPE = "2"
-HALF_LEVEL = 0.5 / 255  # of 8 bits; the rounding errors of the jitters are far smaller
+COLOR_PROPERTIES = ("brightness", "contrast", "saturation", "hue")
 JITTERS = (  # METHOD.md, Section 7.2, step 4
-    {"brightness": 0.5},
-    {"contrast": 0.5},
-    {"saturation": 0.5},
-    {"hue": 0.5},
-    {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1},
-    {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.3},
-    {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.5},
+    *({prop: 0.5} for prop in COLOR_PROPERTIES),
+    *(dict.fromkeys(COLOR_PROPERTIES, amount) for amount in (0.1, 0.3, 0.5)),
 )
 
 
@@ -45,11 +40,7 @@ def draw_crop(width: int, height: int, draw: random.Random) -> tuple[int, int, i
         if 0 < w <= width and 0 < h <= height:
             return draw.randint(0, height - h), draw.randint(0, width - w), h, w
     # Too narrow for any of the ratios: the center at the nearest ratio, as in torchvision.
-    w, h = width, height
-    if width / height < 3 / 4:
-        h = round(width / (3 / 4))
-    elif width / height > 4 / 3:
-        w = round(height * (4 / 3))
+    w, h = min(width, round(height * (4 / 3))), min(height, round(width / (3 / 4)))
     return (height - h) // 2, (width - w) // 2, h, w
 
 
@@ -80,7 +71,8 @@ def autocontrast(views: Tensor) -> Tensor:
 
     A channel with a single 8-bit value stays as it is; kornia would turn it black.
     """
-    flat = views.amax((-2, -1), keepdim=True) - views.amin((-2, -1), keepdim=True) < HALF_LEVEL
+    half_level = 0.5 / 255  # the rounding errors of the jitters are far smaller
+    flat = views.amax((-2, -1), keepdim=True) - views.amin((-2, -1), keepdim=True) < half_level
     return torch.where(flat, views, tv2.autocontrast(views))
 
 

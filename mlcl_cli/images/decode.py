@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,9 +14,12 @@ from mlcl_cli.errors import DataError, StuckError, some
 from mlcl_cli.formatting import counted
 from mlcl_cli.safe_reading import open_regular
 
-# Not all that Pillow reads: it starts Ghostscript for PostScript, whatever the file is called.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+Image.init()
+# Only some of the formats that Pillow reads: for PostScript it starts Ghostscript, whatever the file's name.
+ALLOWED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+FORMATS = tuple(name for name in ALLOWED_FORMATS if name in Image.OPEN)  # this build of Pillow may lack some
 NOT_AN_IMAGE = "not an image in JPEG, PNG, WebP, BMP, GIF, TIFF, PPM or AVIF"
+_read_seconds = 120.0
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -42,23 +44,10 @@ class BadImagesError(DataError):
         super().__init__(f"{counted(len(bad), 'image')} missing or unreadable: {some(bad)}", remedy=remedy)
 
 
-class _ReadTimeout:
-    """Seconds that reading a file may take: a setting of the whole process, like Pillow's MAX_IMAGE_PIXELS."""
-
-    seconds = 120.0
-
-
 def set_limits(megapixels: float, seconds: float) -> None:
     """Set limits for the process: larger images are rejected, and a file that takes longer ends the command."""
-    Image.MAX_IMAGE_PIXELS = int(megapixels * 1_000_000)
-    _ReadTimeout.seconds = seconds
-
-
-@cache
-def known_formats() -> tuple[str, ...]:
-    """The formats among `FORMATS` that this build of Pillow reads."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    global _read_seconds
+    Image.MAX_IMAGE_PIXELS, _read_seconds = int(megapixels * 1_000_000), seconds
 
 
 def open_image(path: Path) -> Image.Image:
@@ -71,7 +60,7 @@ def open_image(path: Path) -> Image.Image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning)
         try:
-            with open_regular(path) as file, Image.open(file, formats=known_formats()) as image:
+            with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
                 if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                     raise Image.DecompressionBombError
                 image.load()
@@ -105,8 +94,7 @@ def read_files(
         except (OSError, ValueError) as error:
             return BadImage(name, path, str(error))
 
-    seconds = _ReadTimeout.seconds
-    results = threaded_map(attempt, range(len(files)), workers, ahead, seconds)
+    results = threaded_map(attempt, range(len(files)), workers, ahead, seconds := _read_seconds)
     for name, path in files:
         try:
             yield next(results)

@@ -1,25 +1,25 @@
-"""What identifies the state of an image file: its metadata for a quick check, its bytes for certainty."""
+"""The state of an image file: its metadata for a quick check, its bytes for certainty."""
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+Key = TypeVar("Key")
 
 
-def file_stamp(path: Path) -> str | None:
-    """Size, mtime and ctime (ns) and inode of a file, or None if it is missing or cannot be accessed.
+def file_stamps(files: Mapping[Key, Path]) -> dict[Key, str]:
+    """Size, mtime and ctime (ns) and inode of each file, by the keys of `files`, without those that cannot be accessed.
 
     Size and mtime may survive an overwrite (`cp -p`, `rsync --times`); ctime and inode do not.
     """
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
-
-
-def file_stamps(files: Mapping[str, Path]) -> dict[str, str]:
-    """The stamp of each file by name, except those that cannot be accessed."""
-    return {name: stamp for name, path in files.items() if (stamp := file_stamp(path)) is not None}
+    stamps = {}
+    for key, path in files.items():
+        with suppress(OSError):
+            status = path.stat()
+            stamps[key] = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
+    return stamps
 
 
 def content_digest(path: Path) -> str:

@@ -26,7 +26,8 @@ class ImageCache:
         self, files: Sequence[tuple[str, Path]], transform: Transform, workers: int, budget: int | None = None
     ) -> None:
         self._paths, self._transform, self._workers = dict(files), transform, workers
-        self._capacity = (_half_of_memory() if budget is None else budget) // (3 * transform.size**2)
+        available = psutil.virtual_memory().available // 2 if budget is None else budget
+        self._capacity = available // (3 * transform.size**2)
         self._cached: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
@@ -65,7 +66,7 @@ class PaddedImageCache:
 
     def __init__(self, transform: Transform, budget: int | None = None) -> None:
         self.transform = replace(transform, kind="targetpad", ratio=VIEW_RATIO)
-        self._remaining = _half_of_memory() if budget is None else budget
+        self._remaining = psutil.virtual_memory().available // 2 if budget is None else budget
         self._images: dict[Path, Image.Image] = {}
         self._lock = threading.Lock()
 
@@ -88,8 +89,3 @@ def readable(result: Tensor | BadImage) -> Tensor:
     if isinstance(result, BadImage):
         raise BadImagesError([result], "It was readable when the run began: fix it, then --resume")
     return result
-
-
-def _half_of_memory() -> int:
-    """Half of the machine's available memory, in bytes."""
-    return psutil.virtual_memory().available // 2

@@ -1,6 +1,5 @@
 """From an image to the encoder's square input (METHOD.md, Section 7.1)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,17 +31,19 @@ class Transform:
         """
         horizontal, vertical = self._margins(*size)
         width, height = size[0] + 2 * horizontal, size[1] + 2 * vertical
-        _require_area(size, width, height, "padded")
-        short = min(width, height)
-        _require_area(size, self.size * width // short, self.size * height // short, "resized")
+        short, limit = min(width, height), Image.MAX_IMAGE_PIXELS
+        resized = self.size * width // short, self.size * height // short
+        for action, (w, h) in (("padded", (width, height)), ("resized", resized)):
+            if limit is not None and w * h > PADDING_FACTOR * limit:
+                bound = f"{PADDING_FACTOR * limit / 1e6:g} megapixels ({PADDING_FACTOR} × image.max_megapixels)"
+                what = f"{size[0]} × {size[1]} pixels would be {action} to {w} × {h}"
+                raise ValueError(f"too narrow: {what}, over {bound}")
 
     def pad(self, image: Image.Image) -> Image.Image:
         """Pad with zeros in the image's own mode. Raises ValueError as `require_size` does."""
         self.require_size(image.size)
-        horizontal, vertical = self._margins(*image.size)
-        if not horizontal and not vertical:
-            return image
-        padded: Image.Image = tv.pad(image, [horizontal, vertical], 0, "constant")
+        margins = self._margins(*image.size)
+        padded: Image.Image = tv.pad(image, [*margins], 0, "constant") if any(margins) else image
         return padded
 
     def _margins(self, width: int, height: int) -> tuple[int, int]:
@@ -57,21 +58,9 @@ class Transform:
         return max(int((side - width) / 2), 0), max(int((side - height) / 2), 0)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """The padded, bicubically resized, center-cropped image: uint8 RGB, (3, S, S).
-
-        Raises ValueError as `require_size` does.
-        """
-        padded = self.pad(image)
-        resized = tv.resize(padded, [self.size], InterpolationMode.BICUBIC)
+        """The padded, bicubically resized, center-cropped image: uint8 RGB (3, S, S). Raises as `require_size` does."""
+        resized = tv.resize(self.pad(image), [self.size], InterpolationMode.BICUBIC)
         return to_uint8(tv.center_crop(resized, [self.size]))
-
-
-def _require_area(size: tuple[int, int], width: int, height: int, action: str) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > PADDING_FACTOR * limit:
-        bound = f"{PADDING_FACTOR * limit / 1e6:g} megapixels ({PADDING_FACTOR} × image.max_megapixels)"
-        what = f"{size[0]} × {size[1]} pixels would be {action} to {width} × {height}"
-        raise ValueError(f"too narrow: {what}, over {bound}")
 
 
 def to_uint8(image: Image.Image) -> Tensor:
@@ -83,8 +72,5 @@ def to_uint8(image: Image.Image) -> Tensor:
 def preprocess_pixels(pixels: Tensor) -> Tensor:
     """uint8 (B, 3, H, W), or floats in [0, 1], normalized with CLIP's mean and standard deviation, fp32."""
     scaled = pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
-    return scaled.sub(_column(MEAN, scaled)).div_(_column(STD, scaled))
-
-
-def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None, None]
+    mean, std = (torch.tensor(values, device=scaled.device)[:, None, None] for values in (MEAN, STD))
+    return scaled.sub(mean).div_(std)

@@ -1,7 +1,7 @@
 """The multi-level combiner: a reference image and a modifier become one query (METHOD.md, Section 4.1)."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Literal, Self
@@ -32,23 +32,22 @@ RELEASED, MATCHED = InferenceWeights
 class CombinerOutput:
     """Outputs for V = 1 view (the reference) or 2 (the reference, then its augmented view).
 
-    text    t, the half of r that all views share, raw, (B, p); Equation 4 of METHOD.md
-    images  i and i', the other half, raw, (V, B, p); Equation 4
-    low     f_s "SimSum", unit rows, (B, d); Equation 7; None without level `sum`
-    mid     f_c "CatCombined", unit rows, (B, d); Equation 8; None without level `cat`
-    high    f_h "HybridFusion", unit rows, (V, B, d); Equation 9; None without level `hybrid`
+    text       t, the half of r that all views share, raw, (B, p); Equation 4 of METHOD.md
+    images     i and i', the other half, raw, (V, B, p); Equation 4
+    levels     of the reference, in the order of LEVELS, unit rows, (B, d): sum "SimSum" (Equation 7), cat
+               "CatCombined" (Equation 8), hybrid "HybridFusion" (Equation 9)
+    augmented  hybrid of the augmented view, if both exist
     """
 
     text: Tensor
     images: Tensor
-    low: Tensor | None
-    mid: Tensor | None
-    high: Tensor | None
+    levels: dict[Level, Tensor]
+    augmented: Tensor | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """What a combiner is built from: sizes d, p, h and which parts exist."""
+    """What a combiner is built from: sizes d, p, h and the parts that exist."""
 
     feature_dim: int
     projection_dim: int
@@ -99,15 +98,8 @@ class Combiner(nn.Module):
         if levels is None:
             mid, high = "combiner_proj.weight" in state, "output_layer.weight" in state
             levels = tuple(level for level, exists in zip(LEVELS, (mid, mid, high), strict=True) if exists)
-        architecture = Architecture(
-            feature_dim=d,
-            projection_dim=p,
-            hidden_dim=h,
-            levels=levels,
-            learned_temperature="logit_scale" in state,
-            self_supervised="logit_scale_sl" in state,
-        )
-        combiner = cls(architecture)
+        scales = {"learned_temperature": "logit_scale" in state, "self_supervised": "logit_scale_sl" in state}
+        combiner = cls(Architecture(feature_dim=d, projection_dim=p, hidden_dim=h, levels=levels, **scales))
         if mismatches := shape_mismatches(combiner.state_dict(), state):
             names = ", ".join(mismatches[:4])
             raise DataError(f"combiner weights do not fit together: {names}", remedy="Use another file")
@@ -131,8 +123,7 @@ class Combiner(nn.Module):
 
     def level_weights(self, weights: InferenceWeights = MATCHED) -> Mapping[str, Tensor]:
         """2w and 2 − 2w for the high and mid levels (METHOD.md, Equation 13), or swapped; without an entry it is 1."""
-        weight = self.weight
-        if weight is None:
+        if (weight := self.weight) is None:
             return {}
         high, mid = 2 * weight, 2 - 2 * weight
         return {"hybrid": high, "cat": mid} if weights is MATCHED else {"hybrid": mid, "cat": high}
@@ -146,18 +137,21 @@ class Combiner(nn.Module):
         shared = self._drop(relu(self.text_projection_layer(text)))
         projected = self._drop(relu(self.image_projection_layer(images)))
         combined = self._drop(relu(_joint_linear(self.combiner_layer, shared, projected)))
-        levels = self.architecture.levels
-        low = normalize(images[0].float() + text.float(), dim=-1) if "sum" in levels else None
-        # c is never negative, so the relu of METHOD.md, Equation 8, changes nothing.
-        mid = normalize(self.combiner_proj(combined[0]).float(), dim=-1) if "cat" in levels else None
-        high = None
-        if "hybrid" in levels:
+        levels: dict[Level, Tensor] = {}
+        augmented = None
+        if "sum" in self.architecture.levels:
+            levels["sum"] = normalize(images[0].float() + text.float(), dim=-1)
+        if "cat" in self.architecture.levels:
+            # c is never negative, so the relu of METHOD.md, Equation 8, changes nothing.
+            levels["cat"] = normalize(self.combiner_proj(combined[0]).float(), dim=-1)
+        if "hybrid" in self.architecture.levels:
             first, second = self.dynamic_scalar[0], self.dynamic_scalar[3]
             assert isinstance(first, nn.Linear)
             share = torch.sigmoid(second(self._drop(relu(_joint_linear(first, shared, projected)))).float())
             mixed = share * text.float() + (1 - share) * images.float()
-            high = normalize(self.output_layer(combined).float() + mixed, dim=-1)
-        return CombinerOutput(shared, projected, low, mid, high)
+            levels["hybrid"], *others = normalize(self.output_layer(combined).float() + mixed, dim=-1)
+            augmented = others[0] if others else None
+        return CombinerOutput(shared, projected, levels, augmented)
 
     @torch.no_grad()
     def queries(self, text: Tensor, images: Tensor, weights: InferenceWeights = RELEASED) -> Tensor:
@@ -169,10 +163,8 @@ class Combiner(nn.Module):
     def query_parts(self, text: Tensor, images: Tensor, weights: InferenceWeights = RELEASED) -> dict[Level, Tensor]:
         """The weighted level vectors (B, d) whose normalized sum is the query. Call in eval mode."""
         output: CombinerOutput = self(text, images[None])
-        high = None if output.high is None else output.high[0]
-        levels: dict[Level, Tensor | None] = {"sum": output.low, "cat": output.mid, "hybrid": high}
         factors = self.level_weights(weights)
-        return {level: factors.get(level, 1.0) * vector for level, vector in levels.items() if vector is not None}
+        return {level: factors.get(level, 1.0) * vector for level, vector in output.levels.items()}
 
     def _drop(self, x: Tensor) -> Tensor:
         """Dropout with probability 0.5 (METHOD.md, Section 4.1)."""
@@ -191,6 +183,6 @@ def _joint_linear(layer: nn.Linear, text: Tensor, images: Tensor) -> Tensor:
     return linear(text, text_weight, layer.bias) + linear(images, image_weight)
 
 
-def is_combiner_state(keys: Collection[str]) -> bool:
-    """Whether these are the parameter names of a combiner."""
-    return {"text_projection_layer.weight", "image_projection_layer.weight", "combiner_layer.weight"} <= set(keys)
+def is_combiner_state(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are a combiner's weights, by their names."""
+    return {"text_projection_layer.weight", "image_projection_layer.weight", "combiner_layer.weight"} <= set(state)

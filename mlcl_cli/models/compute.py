@@ -14,7 +14,6 @@ from mlcl_cli.errors import MachineError
 DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Memory for encoding an image, per input pixel: 320 bytes measured for RN50x4, 400 for ViT-L/14, and some room.
 BYTES_PER_PIXEL = 512
-MAX_WORKERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +33,7 @@ class Compute:
 
         Logits keep the range of fp32 and the digits of fp16, at several times the speed of fp32 on a GPU.
         """
-        if self.device.type != "cuda" or self.dtype is None:
-            yield
-            return
-        _set_fp32_precision("tf32")
+        _set_fp32_precision("tf32" if self.device.type == "cuda" and self.dtype is not None else "ieee")
         try:
             yield
         finally:
@@ -67,9 +63,8 @@ def choose_compute(device: str, precision: str) -> Compute:
     torch.set_flush_denormal(True)
     _set_fp32_precision("ieee")
     if device == "cuda" and not torch.cuda.is_available():
-        raise MachineError(
-            "no CUDA device found", where="device: cuda", remedy="Set device: auto or cpu, or fix the driver"
-        )
+        remedy = "Set device: auto or cpu, or fix the driver"
+        raise MachineError("no CUDA device found", where="device: cuda", remedy=remedy)
     kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if precision == "auto" and kind == "cuda":
         precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
@@ -77,15 +72,14 @@ def choose_compute(device: str, precision: str) -> Compute:
 
 
 def choose_workers(workers: int | str) -> int:
-    """Threads that decode images: `workers` if it is a number, else one per processor, at most MAX_WORKERS."""
-    return workers if isinstance(workers, int) else min(MAX_WORKERS, os.cpu_count() or 1)
+    """Threads that decode images: `workers` if it is a number, else one per processor, at most 16."""
+    return workers if isinstance(workers, int) else min(16, os.cpu_count() or 1)
 
 
 def choose_encode_batch(encode_batch: int | str, device: torch.device, size: int) -> int:
-    """Images or captions to encode at once outside of training steps.
+    """Images (of `size` × `size` pixels) or captions to encode at once outside of training steps.
 
-    `size` is the side of the encoder's input in pixels. `auto` is 64 on a CPU and 256 on a GPU, halved until it fits
-    into the device's free memory.
+    `auto` is 64 on a CPU and 256 on a GPU, halved until it fits into the device's free memory.
     """
     if isinstance(encode_batch, int):
         return encode_batch

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
+from itertools import chain
 from typing import Any, Literal, Self
 
 import torch
@@ -14,10 +15,9 @@ from mlcl_cli.models.weights import State, fingerprint, import_clip
 
 Tower = Literal["text", "image"]
 Towers = frozenset[Tower]
-TEXT_TOWER: Towers = frozenset({"text"})
 IMAGE_TOWER: Towers = frozenset({"image"})
-BOTH_TOWERS: Towers = TEXT_TOWER | IMAGE_TOWER
-TOWERS: Mapping[str, Towers] = {"text": TEXT_TOWER, "image": IMAGE_TOWER, "both": BOTH_TOWERS}
+BOTH_TOWERS: Towers = frozenset({"text", "image"})
+TOWERS: Mapping[str, Towers] = {"text": BOTH_TOWERS - IMAGE_TOWER, "image": IMAGE_TOWER, "both": BOTH_TOWERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,13 @@ class Fingerprints:
     @classmethod
     def of(cls, state: State) -> Self:
         """Fingerprints of a state dict."""
-        image = [name for name in state if _is_visual(name)]
-        text = [name for name in state if not _is_visual(name)]
-        return cls(fingerprint(state, text), fingerprint(state, image), fingerprint(state))
+        image = {name for name in state if _is_visual(name)}
+        return cls(fingerprint(state, state.keys() - image), fingerprint(state, image), fingerprint(state))
 
     def changed_towers(self, base: "Fingerprints") -> list[Tower]:
         """The towers whose weights differ from `base`, text first."""
-        changed: dict[Tower, bool] = {"text": self.text != base.text, "image": self.image != base.image}
-        return [tower for tower, differs in changed.items() if differs]
+        towers: tuple[Tower, Tower] = ("text", "image")
+        return [tower for tower in towers if getattr(self, tower) != getattr(base, tower)]
 
 
 class Encoder:
@@ -59,28 +58,26 @@ class Encoder:
 
     def parameters(self, towers: Towers) -> list[nn.Parameter]:
         """Parameters of `towers`, text first: the image tower is `visual`, the text tower everything else."""
-        named = list(self.clip.named_parameters())
-        text = [parameter for name, parameter in named if not _is_visual(name)]
-        image = [parameter for name, parameter in named if _is_visual(name)]
-        return (text if "text" in towers else []) + (image if "image" in towers else [])
+        named = sorted(self.clip.named_parameters(), key=lambda item: _is_visual(item[0]))
+        return [parameter for name, parameter in named if ("image" if _is_visual(name) else "text") in towers]
 
     def checkpoint_blocks(self) -> None:
         """Use activation checkpointing: each block of both towers keeps its input and is recomputed in backward."""
         visual = self.clip.visual
-        stages = [visual.layer1, visual.layer2, visual.layer3, visual.layer4] if hasattr(visual, "layer1") else []
-        stages += [visual.transformer.resblocks] if hasattr(visual, "transformer") else []
-        for block in (block for stage in [*stages, self.clip.transformer.resblocks] for block in stage):
+        stages = [getattr(visual, f"layer{number}") for number in range(1, 5) if hasattr(visual, f"layer{number}")]
+        stages += [network.transformer.resblocks for network in (visual, self.clip) if hasattr(network, "transformer")]
+        for block in chain.from_iterable(stages):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Raw features (B, d) in fp32 of normalized images (B, 3, S, S)."""
-        features: Tensor = self.clip.encode_image(pixels.contiguous(memory_format=torch.channels_last))
-        return features.float()
+        features: Tensor = self.clip.encode_image(pixels.contiguous(memory_format=torch.channels_last)).float()
+        return features
 
     def encode_texts(self, tokens: Tensor) -> Tensor:
         """Raw features (B, d) in fp32 of tokens (B, L); L may be cut to the longest text."""
-        features: Tensor = self.clip.encode_text(tokens)
-        return features.float()
+        features: Tensor = self.clip.encode_text(tokens).float()
+        return features
 
     def state(self) -> State:
         """The weights, on the CPU."""
@@ -97,10 +94,9 @@ def _is_visual(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokenized texts.
+    """Texts as int32 `values` (N, context length), on the encoder's device.
 
-    `values` is int32 (N, context length) on the encoder's device; `lengths`, on the CPU, include the start and end
-    tokens; `truncated` is how many texts were too long.
+    `lengths`, on the CPU, include the start and end tokens; `truncated` is how many texts were too long.
     """
 
     values: Tensor
@@ -112,11 +108,6 @@ class Tokens:
         longest = int(self.lengths[rows].max())
         return self.values[:, :longest].index_select(0, rows.to(self.values.device))
 
-    @cached_property
-    def by_length(self) -> Tensor:
-        """Rows from the shortest to the longest text."""
-        return self.lengths.argsort(stable=True)
-
 
 def tokenize(texts: Sequence[str], context_length: int, device: torch.device) -> Tokens:
     """CLIP's BPE tokens. Texts that are too long are truncated and counted; a blank text is valid."""
@@ -125,5 +116,4 @@ def tokenize(texts: Sequence[str], context_length: int, device: torch.device) ->
     end = tokens.max(dim=1).values
     tokens = tokens[:, :context_length].int()
     tokens[too_long, -1] = end[too_long].int()
-    lengths = tokens.argmax(dim=1) + 1
-    return Tokens(tokens.to(device), lengths, int(too_long.sum()))
+    return Tokens(tokens.to(device), tokens.argmax(dim=1) + 1, int(too_long.sum()))

@@ -40,19 +40,13 @@ def combiner_logits(
     METHOD.md, Equations 11 and 12. `target` is raw (B, d). SSCL terms need a second view in `output`.
     """
     goal, scale, sscl_scale = normalize(target.float(), dim=-1), combiner.temperature, combiner.sscl_temperature
-    terms: dict[str, Tensor] = {}
-    if output.high is not None:
-        terms["hybrid"] = logits(output.high[0], goal, scale)
-    if output.mid is not None:
-        terms["cat"] = logits(output.mid, goal, scale)
-    if output.low is not None:
-        terms["sum"] = logits(output.low, goal, scale)
+    terms: dict[str, Tensor] = {level: logits(vector, goal, scale) for level, vector in reversed(output.levels.items())}
     if "mid" in sscl:
         joint = torch.cat([output.text.expand_as(output.images), output.images], dim=-1)
         plain, augmented = normalize(joint.float(), dim=-1)
         terms["sscl_mid"] = logits(plain, augmented, sscl_scale)
-    if "high" in sscl and output.high is not None:
-        terms["sscl_high"] = logits(output.high[0], output.high[1], sscl_scale)
+    if "high" in sscl and output.augmented is not None:
+        terms["sscl_high"] = logits(output.levels["hybrid"], output.augmented, sscl_scale)
     return terms
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's CLIP from files, and fingerprints of weights."""
+"""OpenAI's CLIP from files, state dicts that it cannot load, and fingerprints of weights."""
 
 import hashlib
 import importlib
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from mlcl_cli.errors import DataError, MachineError
-from mlcl_cli.models.foreign_layouts import require_openai_layout
 from mlcl_cli.models.torch_files import read_torch_file
 
 State = Mapping[str, Tensor]
@@ -22,6 +21,19 @@ MAX_CONTEXT = 4096
 MAX_TENSORS = 10_000
 MAX_SHARING = 8  # names per tensor, on average
 DOWNLOADS = Path("~/.cache/clip")
+CONVERT = 'torch.save({k.removeprefix("module."): v for k, v in torch.load(FILE)["state_dict"].items()}, NEW)'
+OPEN_CLIP = "Only if its open_clip config says quick_gelu: true (or it was tuned from OpenAI's weights)"
+# Prefixes of names in state dicts of other models than OpenAI's.
+FOREIGN_PREFIXES = {
+    "text.": "an open_clip model with a custom text tower (CustomTextCLIP)",
+    "visual.trunk.": "an open_clip model with an image tower from timm",
+    "logit_bias": "a SigLIP model of open_clip",
+    "text_decoder.": "a CoCa model of open_clip",
+    "text_model.": "a Hugging Face transformers model",
+    "vision_model.": "a Hugging Face transformers model",
+    "clip.": "a CLIP within another model",
+}
+UNKNOWN_ACTIVATION = "its activation cannot be read from the file: OpenAI's quick GELU is assumed"
 
 
 def fingerprint(state: State, names: Iterable[str] | None = None) -> str:
@@ -43,7 +55,19 @@ def load_clip(model: str | Path) -> nn.Module:
     without a network.
     """
     path = model if isinstance(model, Path) else _download(model)
-    return build_clip(_clip_state(path), path)
+    if is_official(path):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*torch.jit.load", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            archive: nn.Module = torch.jit.load(str(path), map_location="cpu")
+        return build_clip(archive.state_dict(), path)
+    content = read_torch_file(path)
+    if not isinstance(content, dict) or not content:
+        raise DataError("contains no CLIP weights", where=path, remedy="Give a file in OpenAI's format as clip.model")
+    if isinstance(content.get("CLIP"), dict):
+        raise DataError("is a tuned CLIP", where=path, remedy="Set clip.checkpoint to it, and clip.model to its base")
+    require_openai_layout(content, path)
+    return build_clip(require_weights(content, path), path)
 
 
 def build_clip(state: State, where: object) -> nn.Module:
@@ -78,12 +102,9 @@ def load_tuned(network: nn.Module, state: State, where: object) -> None:
     weights = {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
     if mismatches := shape_mismatches(expected, weights):
         name = mismatches[0]
-        shapes = [tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (weights, expected)]
-        raise DataError(
-            f"these tuned weights belong to another CLIP: {name} is {shapes[0]}, expected {shapes[1]}",
-            where=where,
-            remedy="Set clip.model to the model that was tuned",
-        )
+        got, wanted = (tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (weights, expected))
+        what = f"these tuned weights belong to another CLIP: {name} is {got}, expected {wanted}"
+        raise DataError(what, where=where, remedy="Set clip.model to the model that was tuned")
     network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
 
 
@@ -91,24 +112,6 @@ def shape_mismatches(expected: State, state: State) -> list[str]:
     """Names that only one of the state dicts has, or whose shapes differ, sorted."""
     shapes = [{(name, tensor.shape) for name, tensor in tensors.items()} for tensors in (expected, state)]
     return sorted({name for name, _ in shapes[0] ^ shapes[1]})
-
-
-def _clip_state(path: Path) -> State:
-    if is_official(path):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*torch.jit.load", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            archive: nn.Module = torch.jit.load(str(path), map_location="cpu")
-        return archive.state_dict()
-    content = read_torch_file(path)
-    remedy = "Give a file in OpenAI's format as clip.model"
-    if not isinstance(content, dict) or not content:
-        raise DataError("contains no CLIP weights", where=path, remedy=remedy)
-    if isinstance(content.get("CLIP"), dict):
-        remedy = "Set clip.checkpoint to it, and clip.model to its base"
-        raise DataError("is a tuned CLIP", where=path, remedy=remedy)
-    require_openai_layout(content, path)
-    return require_weights(content, path)
 
 
 def is_official(path: Path) -> bool:
@@ -139,12 +142,31 @@ def require_weights(content: Mapping[object, object], where: object) -> dict[str
     return state
 
 
+def require_openai_layout(content: Mapping[object, object], where: object) -> None:
+    """Raise DataError, with the way to convert them, for weights known to be another library's."""
+    if isinstance(content.get("state_dict"), Mapping):
+        what = "is a training checkpoint as open_clip writes it, which does not record the activation"
+        raise DataError(what, where=where, remedy=f"{OPEN_CLIP}, save its weights alone: {CONVERT}")
+    names = [name for name in content if isinstance(name, str)]
+    if any(name.startswith("module.") for name in names):
+        what = 'has the prefix "module." of distributed training, as open_clip\'s checkpoints do'
+        raise DataError(what, where=where, remedy=f"{OPEN_CLIP}, save its weights without the prefix")
+    for prefix, model in FOREIGN_PREFIXES.items():
+        if any(name.startswith(prefix) for name in names):
+            remedy = "Use one of OpenAI's models, or a state dict with the names of OpenAI's clip package"
+            raise DataError(f"is {model}, not OpenAI's CLIP ({prefix}…)", where=where, remedy=remedy)
+    # open_clip's ViT-H splits its 1280 channels into heads of 80, OpenAI's class into heads of 64.
+    conv = content.get("visual.conv1.weight")
+    if isinstance(conv, Tensor) and "visual.proj" in content and conv.ndim == 4 and conv.shape[0] == 1280:
+        what = "has the width of open_clip's ViT-H, whose attention heads OpenAI's CLIP does not have"
+        raise DataError(what, where=where, remedy="Use one of OpenAI's models")
+
+
 def needs_download(model: str | Path) -> bool:
     """Whether `load_clip` has to download one of OpenAI's models first."""
     if isinstance(model, Path):
         return False
-    url = import_clip().clip._MODELS[model]
-    return not (DOWNLOADS.expanduser() / Path(url).name).is_file()
+    return not (DOWNLOADS.expanduser() / Path(import_clip().clip._MODELS[model]).name).is_file()
 
 
 def _download(name: str) -> Path:
@@ -152,11 +174,9 @@ def _download(name: str) -> Path:
     try:
         return Path(clip._download(clip._MODELS[name], str(DOWNLOADS.expanduser())))
     except (URLError, OSError, RuntimeError) as error:
-        raise MachineError(
-            f"CLIP {name} could not be downloaded ({error})",
-            where="clip.model",
-            remedy="Connect to the network once, or set clip.model to a downloaded file",
-        ) from error
+        what = f"CLIP {name} could not be downloaded ({error})"
+        remedy = "Connect to the network once, or set clip.model to a downloaded file"
+        raise MachineError(what, where="clip.model", remedy=remedy) from error
 
 
 def import_clip() -> ModuleType:

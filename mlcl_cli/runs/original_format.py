@@ -12,9 +12,8 @@ from torch import Tensor
 from mlcl_cli.atomic_files import to_json, write_files
 from mlcl_cli.errors import DataError
 from mlcl_cli.models.combiner import FIXED_TEMPERATURE, LEVELS, Combiner, Level, is_combiner_state
-from mlcl_cli.models.foreign_layouts import require_openai_layout
 from mlcl_cli.models.torch_files import read_torch_file
-from mlcl_cli.models.weights import fingerprint, require_weights
+from mlcl_cli.models.weights import fingerprint, require_openai_layout, require_weights
 from mlcl_cli.runs.description import CheckpointDescription, Kind
 from mlcl_cli.safe_reading import parse_json
 

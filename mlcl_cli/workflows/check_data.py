@@ -13,7 +13,7 @@ from mlcl_cli.data.records import Split, Triplet
 from mlcl_cli.errors import MachineError, some
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import BadImage, open_image, read_files
-from mlcl_cli.images.file_stamps import file_stamp, file_stamps
+from mlcl_cli.images.file_stamps import file_stamps
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.models.encoder import tokenize
@@ -113,7 +113,7 @@ def check_images(report: CheckReport, splits: Sequence[Split], resolution: int |
     limits = f"{profile.image.max_megapixels:g}, {transform}"
     known = read_note(memory, dict[str, str]) or {}
     users = _users_of(splits)
-    stamps = {path: f"{stamp}, {limits}" for path in users if (stamp := file_stamp(path)) is not None}
+    stamps = {path: f"{stamp}, {limits}" for path, stamp in file_stamps({path: path for path in users}).items()}
     verified = {str(path): stamp for path, stamp in stamps.items() if known.get(str(path)) == stamp}
     bad: set[Path] = set()
     for split in splits:

@@ -11,8 +11,7 @@ from mlcl_cli.atomic_files import nearest_existing_parent
 from mlcl_cli.config import Profile
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, MlclError, UsageError
-from mlcl_cli.models.foreign_layouts import UNKNOWN_ACTIVATION
-from mlcl_cli.models.weights import is_official, load_clip, load_tuned, needs_download
+from mlcl_cli.models.weights import UNKNOWN_ACTIVATION, is_official, load_clip, load_tuned, needs_download
 from mlcl_cli.runs.checkpoints import SUFFIX, load_checkpoint, require_probe
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import folder_size, list_runs

@@ -131,7 +131,7 @@ def test_probe_distinguishes_weights_and_keeps_the_random_state(tmp_path: Path) 
     probe = make_probe(state)
     assert distance(make_probe(state), probe) == 0
     before = torch.random.get_rng_state()
-    save_checkpoint(tmp_path / "own.safetensors", Kind.CLIP, state, TrainingDescription(), epoch=1)
+    save_checkpoint(tmp_path / "clip.safetensors", Kind.CLIP, state, TrainingDescription(), epoch=1)
     assert torch.equal(before, torch.random.get_rng_state())
     changed = {name: value * (1.02 if "c_fc" in name else 1) for name, value in state.items()}
     assert distance(make_probe(changed), probe) > 1e-3
@@ -141,12 +141,12 @@ def test_built_clip_has_the_weights_and_features_of_openais_loader(tmp_path: Pat
     torch.manual_seed(1)
     for sizes in (SIZES, {**SIZES, "vision_layers": (1, 1, 1, 1), "vision_width": 8, "vision_patch_size": None}):
         state = import_clip().model.CLIP(**sizes).state_dict()
-        theirs = import_clip().model.build_model(dict(state)).float()
-        theirs.load_state_dict(state)
+        expected = import_clip().model.build_model(dict(state)).float()
+        expected.load_state_dict(state)
         torch.save(state, tmp_path / "clip.pt")
-        own: Any = load_clip(tmp_path / "clip.pt")
-        assert all(torch.equal(tensor, state[name]) for name, tensor in own.state_dict().items())
-        assert [name for name, _ in own.named_parameters()] == [name for name, _ in theirs.named_parameters()]
+        loaded: Any = load_clip(tmp_path / "clip.pt")
+        assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
+        assert [name for name, _ in loaded.named_parameters()] == [name for name, _ in expected.named_parameters()]
         pixels, tokens = torch.randn(2, 3, 32, 32), import_clip().tokenize(["is red", "has stripes"])
-        assert all(torch.equal(a, b) for a, b in zip(own(pixels, tokens), theirs(pixels, tokens), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(loaded(pixels, tokens), expected(pixels, tokens), strict=True))
         assert build_clip(state, "x").state_dict().keys() == state.keys()

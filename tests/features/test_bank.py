@@ -1,4 +1,4 @@
-"""A bank grows by small files, and finds in them what a dict would."""
+"""A bank is stored in small files and behaves like a dict."""
 
 import os
 import shutil
@@ -18,8 +18,7 @@ from torch import Tensor
 from mlcl_cli import artifacts
 from mlcl_cli.errors import MachineError
 from mlcl_cli.features import bank as bank_module
-from mlcl_cli.features.bank import Bank
-from mlcl_cli.features.shards import Shard
+from mlcl_cli.features.bank import Bank, Digests, Shard
 
 KEY = {"kind": "images", "encoder": "abc"}
 CPU = torch.device("cpu")
@@ -46,7 +45,7 @@ def filled(folder: Path, *names: str) -> Bank:
     return bank
 
 
-def test_a_bank_grows_and_is_read_back(tmp_path: Path) -> None:
+def test_added_rows_are_read_back(tmp_path: Path) -> None:
     bank = opened(tmp_path)
     bank.add({"a": "1", "b": "1"}, torch.tensor([[1.0], [2.0]]))
     bank.add({"b": "2", "c": "1"}, torch.tensor([[20.0], [30.0]]))
@@ -56,7 +55,7 @@ def test_a_bank_grows_and_is_read_back(tmp_path: Path) -> None:
         assert table.of(["a", "b", "c"]).flatten().tolist() == [1, 20, 30]
 
 
-def test_adding_a_row_leaves_the_other_files_alone(tmp_path: Path) -> None:
+def test_adding_a_row_leaves_other_shards_unchanged(tmp_path: Path) -> None:
     bank = opened(tmp_path)
     bank.add({str(row): "1" for row in range(1000)}, torch.randn(1000, 8))
     (before,) = shards(bank)
@@ -66,7 +65,7 @@ def test_adding_a_row_leaves_the_other_files_alone(tmp_path: Path) -> None:
     assert (before.stat().st_ino, before.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
 
 
-def test_an_empty_addition_writes_nothing(tmp_path: Path) -> None:
+def test_adding_nothing_writes_nothing(tmp_path: Path) -> None:
     bank = opened(tmp_path)
     bank.add({}, torch.empty(0, 4))
     assert bank.missing({}) == []
@@ -74,7 +73,7 @@ def test_an_empty_addition_writes_nothing(tmp_path: Path) -> None:
     assert not bank.path.exists()
 
 
-def test_a_bank_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
+def test_read_only_bank_writes_no_file(tmp_path: Path) -> None:
     filled(tmp_path, "a")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     bank = opened(tmp_path, writes=False)
@@ -84,7 +83,7 @@ def test_a_bank_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "digests", "features", "foreign", "text"])
-def test_a_damaged_shard_is_named_deleted_and_computed_again(tmp_path: Path, damage: str) -> None:
+def test_damaged_shard_is_named_deleted_and_recomputed(tmp_path: Path, damage: str) -> None:
     bank = filled(tmp_path, "a", "b")
     first, second = shards(bank)
     content = first.read_bytes()
@@ -122,7 +121,7 @@ def test_features_are_verified_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_shard_that_may_not_be_read_is_left_alone(tmp_path: Path) -> None:
+def test_shard_without_read_permission_is_kept(tmp_path: Path) -> None:
     (path,) = shards(filled(tmp_path, "a"))
     path.chmod(0)
     assert opened(tmp_path).missing({"a": "1"}) == ["a"]
@@ -137,7 +136,7 @@ def test_small_shards_are_merged(tmp_path: Path) -> None:
         assert values(again, *names) == [float(position) for position in range(150)]
 
 
-def test_an_interrupted_merge_leaves_duplicates_that_do_no_harm(tmp_path: Path) -> None:
+def test_duplicates_of_an_interrupted_merge_are_harmless(tmp_path: Path) -> None:
     seven = [str(number) for number in range(7)]
     bank = filled(tmp_path, *seven)
     kept = {path: path.read_bytes() for path in shards(bank)}
@@ -151,7 +150,7 @@ def test_an_interrupted_merge_leaves_duplicates_that_do_no_harm(tmp_path: Path) 
     assert values(opened(tmp_path), *seven, "7", "8") == list(range(9))
 
 
-def test_a_damaged_shard_is_not_merged(tmp_path: Path) -> None:
+def test_damaged_shard_is_not_merged(tmp_path: Path) -> None:
     bank = filled(tmp_path, *"abcdefg")
     first, *_ = shards(bank)
     content = first.read_bytes()
@@ -174,7 +173,7 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     assert not left_over.exists()
 
 
-def test_large_additions_are_split_and_large_shards_never_touched(
+def test_large_additions_are_split_and_large_shards_stay_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bank_module, "SHARD_BYTES", 8 * 4 * 100)
@@ -189,13 +188,13 @@ def test_large_additions_are_split_and_large_shards_never_touched(
     assert torch.equal(opened(tmp_path).table({str(row): "1" for row in range(1050)}, CPU).values, features)
 
 
-def test_digests_that_share_their_first_half_are_distinct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digests_with_equal_halves_are_distinct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = bank_module.digests_of
 
-    def colliding(stamps: dict[str, str]) -> object:
-        digests = real(stamps).copy()
-        digests[:, 0] = 5
-        return digests
+    def colliding(stamps: dict[str, str]) -> Digests:
+        halves = real(stamps).copy().view("S8")
+        halves[::2] = b"5"
+        return halves.view("S16")
 
     monkeypatch.setattr(bank_module, "digests_of", colliding)
     filled(tmp_path, "a", "b", "c")
@@ -204,7 +203,7 @@ def test_digests_that_share_their_first_half_are_distinct(tmp_path: Path, monkey
     assert bank.missing({"a": "1", "z": "1"}) == ["z"]
 
 
-def test_a_reader_without_the_lock_follows_a_merge(tmp_path: Path) -> None:
+def test_reader_without_the_lock_follows_a_merge(tmp_path: Path) -> None:
     writer = filled(tmp_path, *"abcdefg")
     reader = opened(tmp_path, writes=False)
     assert reader.missing({"a": "1"}) == []
@@ -232,7 +231,7 @@ def test_readers_beside_a_writer_see_every_existing_row(tmp_path: Path) -> None:
     writer.join()
 
 
-def test_a_shard_that_becomes_unreadable_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shard_that_becomes_unreadable_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = filled(tmp_path, "a")
 
     def fails(*_: object) -> Tensor:
@@ -243,7 +242,7 @@ def test_a_shard_that_becomes_unreadable_is_an_error(tmp_path: Path, monkeypatch
         bank.table({"a": "1"}, CPU)
 
 
-def test_a_shard_replaced_by_another_of_the_same_stamp_is_noticed(tmp_path: Path) -> None:
+def test_replaced_shard_of_the_same_stamp_is_reread(tmp_path: Path) -> None:
     reader = filled(tmp_path, "a")
     assert values(reader, "a") == [0]
     (path,) = shards(reader)
@@ -255,8 +254,8 @@ def test_a_shard_replaced_by_another_of_the_same_stamp_is_noticed(tmp_path: Path
     assert values(reader, "a") == values(opened(tmp_path), "a") == [1]
 
 
-class AsADict(RuleBasedStateMachine):
-    """Adding, looking up, reopening and damage, beside a dict that knows what must be there."""
+class BankLikeDict(RuleBasedStateMachine):
+    """Add, look up, reopen and damage, next to a dict with the expected rows."""
 
     folder: Path
     turn = 0
@@ -291,23 +290,23 @@ class AsADict(RuleBasedStateMachine):
             self.known = {row: value for row, value in self.known.items() if not self.bank.missing(dict([row]))}
 
     @invariant()
-    def holds_what_the_dict_holds(self) -> None:
+    def equals_the_dict(self) -> None:
         for stamp in "12":
             wanted = dict.fromkeys(NAMES, stamp)
             present = {name: stamp for name in wanted if (name, stamp) in self.known}
             assert self.bank.missing(wanted) == [name for name in wanted if name not in present]
-            found = self.bank.table(present, CPU).values
-            assert found.tolist() == [[self.known[row]] * 3 for row in present.items()]
+            features = self.bank.table(present, CPU).values
+            assert features.tolist() == [[self.known[row]] * 3 for row in present.items()]
         assert len(shards(self.bank)) <= 8 * 2
 
 
-def test_a_bank_behaves_as_a_dict(tmp_path: Path) -> None:
-    AsADict.folder = tmp_path
+def test_bank_behaves_like_a_dict(tmp_path: Path) -> None:
+    BankLikeDict.folder = tmp_path
     quick = settings(max_examples=15, stateful_step_count=25, suppress_health_check=[HealthCheck.too_slow])
-    run_state_machine_as_test(AsADict, settings=quick)
+    run_state_machine_as_test(BankLikeDict, settings=quick)
 
 
-def test_200_000_rows_are_looked_up_and_extended_fast(tmp_path: Path) -> None:
+def test_looking_up_and_extending_200_000_rows_is_fast(tmp_path: Path) -> None:
     count = 200_000
     names = [f"catalog/product-{number}.jpg" for number in range(count)]
     features = torch.arange(count * 8, dtype=torch.float32).view(count, 8)

@@ -26,7 +26,7 @@ MORE_BYTES_THAN_ANY_MACHINE = 2**50
 
 
 class Hungry(Encoder):
-    """Needs more memory than any machine has for more than `limit` at once."""
+    """Runs out of memory on batches larger than `limit`."""
 
     limit = 5
 
@@ -123,13 +123,13 @@ def test_batch_is_as_configured_or_fits_into_free_memory(monkeypatch: pytest.Mon
         assert choose_encode_batch("auto", CPU, 288) == expected
 
 
-def test_banks_of_older_formats_are_named_once_and_left_alone(tmp_path: Path) -> None:
+def test_banks_of_older_formats_are_named_once_and_kept(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     folder = tmp_path / "features"
     folder.mkdir()
     save_file({"features": torch.ones(1, 2)}, folder / "images-0.safetensors", {"format": "mlcl features 1"})
-    save_file({"features": torch.ones(1, 2)}, folder / "own.safetensors")
+    save_file({"features": torch.ones(1, 2)}, folder / "unrelated.safetensors")
     shard = folder / "texts-0123/0001.safetensors"
     shard.parent.mkdir()
     shutil.copy(Path(__file__).parents[1] / "runs/older/features-2.safetensors", shard)
@@ -140,13 +140,13 @@ def test_banks_of_older_formats_are_named_once_and_left_alone(tmp_path: Path) ->
     (note,) = messages.notes
     assert "images-0.safetensors, texts-0123" in note
     assert "safe to delete" in note
-    assert "own" not in note
+    assert "unrelated" not in note
     assert (folder / "images-0.safetensors").exists()
     assert shard.exists()
     assert not messages.warnings
 
 
-def test_unreadable_images_are_returned_beside_the_features(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
+def test_unreadable_images_are_returned_with_the_features(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
     files[3][1].write_bytes(b"")
     files[5][1].unlink()
     features = store(tmp_path, Encoder)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from mlcl_cli.images.decode import BadImage, known_formats, open_image, read_files, set_limits
+from mlcl_cli.images.decode import FORMATS, BadImage, open_image, read_files, set_limits
 from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
 from mlcl_cli.images.transforms import Transform
 
@@ -35,7 +35,7 @@ def test_postscript_named_png_starts_no_ghostscript(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"])
 def test_formats_are_read_whatever_the_file_name(tmp_path: Path, name: str) -> None:
-    if name not in known_formats():
+    if name not in FORMATS:
         pytest.skip("not in this build of Pillow")
     Image.new("RGB", (8, 6), "red").save(tmp_path / "file.jpg", name)
     assert open_image(tmp_path / "file.jpg").size == (8, 6)

@@ -43,11 +43,12 @@ def test_logits_losses_and_gradients_equal_the_original(golden: Path, name: str)
     loss = torch.stack([value.sum() for value in combiner_losses(combiner, terms).values()]).sum()
     close(loss, outputs["loss"].squeeze())
     loss.backward()
-    own = {key: parameter.grad for key, parameter in combiner.named_parameters()}
-    assert set(own) == set(gradients)
+    parameters = dict(combiner.named_parameters())
+    assert set(parameters) == set(gradients)
     for key, gradient in gradients.items():
-        assert own[key] is not None
-        close(own[key], gradient)
+        actual = parameters[key].grad
+        assert actual is not None
+        close(actual, gradient)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -96,5 +97,5 @@ def test_views_share_dropout_of_text_and_draw_their_own_elsewhere(golden: Path) 
     output = combiner(inputs["text"], torch.stack([inputs["image"], inputs["image"]]))
     assert output.text.shape == inputs["text"].shape[:1] + output.images.shape[2:]
     assert not torch.equal(output.images[0], output.images[1])
-    assert output.high is not None
-    assert not torch.equal(output.high[0], output.high[1])
+    assert output.augmented is not None
+    assert not torch.equal(output.levels["hybrid"], output.augmented)

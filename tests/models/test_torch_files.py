@@ -54,8 +54,8 @@ def test_traced_clip_yields_its_state_dict(tmp_path: Path, sizes: dict[str, Any]
     loaded = load_clip(path)
     assert fingerprint(loaded.state_dict()) == fingerprint(expected)
     pixels, tokens = torch.randn(2, 3, 32, 32), import_clip().tokenize(["is red", "has stripes"])
-    for own, theirs in zip(loaded(pixels, tokens), model.float()(pixels, tokens), strict=True):
-        torch.testing.assert_close(own, theirs)
+    for actual, expected_features in zip(loaded(pixels, tokens), model.float()(pixels, tokens), strict=True):
+        torch.testing.assert_close(actual, expected_features)
 
 
 class Odd(nn.Module):
