@@ -10,6 +10,7 @@ from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import DataError, some
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
+is_folder = os.path.isdir  # False, not an error as `Path.is_dir`, where that cannot be determined
 
 
 def find_root(root: Path, inner: str, marks: Sequence[str], remedy: str) -> Path:
@@ -24,14 +25,6 @@ def find_root(root: Path, inner: str, marks: Sequence[str], remedy: str) -> Path
     *others, last = (f"{mark}/" for mark in (*marks, f"{inner}/{marks[0]}"))
     contents = some(sorted(entry.name for entry in entries)) or "nothing"
     raise DataError(f"expected {', '.join(others)} or {last}, found {contents}", where=root, remedy=remedy)
-
-
-def is_folder(path: Path) -> bool:
-    """Whether `path` is a folder; False if that cannot be determined."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def scan(folder: Path, remedy: str) -> list["os.DirEntry[str]"]:

@@ -12,8 +12,8 @@ from messages import Messages
 from mlcl_cli.atomic_files import write_files
 from mlcl_cli.data.datasets import load_split
 from mlcl_cli.data.definition import Prepared
-from mlcl_cli.data.prepare_shoes import prepare_shoes
 from mlcl_cli.data.records import Triplet
+from mlcl_cli.data.shoes import prepare_shoes
 from mlcl_cli.errors import DataError, MachineError
 
 LAYOUTS = ("womens/clogs/{}/", "attributedata/womens_clogs/{}/", "womens_clogs/{}/")
