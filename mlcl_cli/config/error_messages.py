@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -65,22 +65,21 @@ def _expected(annotation: object, constraints: Sequence[object] = ()) -> str:
     return f"a positive {noun}" if least is None else f"{article} {noun} of at least {least}"
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A message, and the line of the profile that it is about: 0 if it is about none."""
+class Problem(NamedTuple):
+    """A message, and the line of the profile that it is about: 0 if it is about none, the last for a `--set`."""
 
+    line: int
     text: str
-    line: int = 0
 
 
 def problem_in_file(path: Path, line: int | None, what: str) -> Problem:
     """A problem on a line of the profile, where it has one."""
-    return Problem(f"{path}:{line}: {what}", line) if line else Problem(f"{path}: {what}")
+    return Problem(line, f"{path}:{line}: {what}") if line else Problem(0, f"{path}: {what}")
 
 
 def problem_in_override(text: str, what: str) -> Problem:
-    """A problem with a `--set`; they come after those of the file."""
-    return Problem(f"--set {text}: {what}", line=2**31)
+    """A problem with a `--set`."""
+    return Problem(2**31, f"--set {text}: {what}")
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,7 @@ class Source:
         """A problem with `key`, where it or else its section was written."""
         if key in self.overrides:
             return problem_in_override(self.overrides[key], what)
-        above = (key[:size] for size in range(len(key), 0, -1))
-        line = next((self.lines[written] for written in above if written in self.lines), None)
+        line = next((line for size in range(len(key), 0, -1) if (line := self.lines.get(key[:size]))), None)
         return problem_in_file(self.path, line, f"{'.'.join(key)}: {what}")
 
 
@@ -106,7 +104,7 @@ def validation_problems(error: ValidationError, source: Source) -> list[Problem]
     for detail in error.errors(include_url=False):
         place = tuple(str(part) for part in detail["loc"])
         if detail["type"] == CONTRADICTION:
-            for names, what in detail["ctx"]["found"].items():
+            for names, what in detail["ctx"]["problems"].items():
                 keys = [(*place, name) for name in names]
                 # The first is to blame. If it is a default, the message belongs to a key that someone wrote.
                 written = next((key for key in keys if key in source.lines or key in source.overrides), keys[0])

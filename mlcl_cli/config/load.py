@@ -50,7 +50,7 @@ def load_profile(path: Path, overrides: Sequence[str] = ()) -> Profile:
     """The profile in `path` with `key.path=value` overrides on top; the last one of a key wins.
 
     Relative paths start at the profile's folder; those in overrides at the working folder.
-    Raises UsageError with every problem, one a line, or if the file cannot be read.
+    Raises UsageError with every problem, one per line, or if the file cannot be read.
     """
     text = _read(path)
     try:
@@ -76,7 +76,9 @@ def load_profile(path: Path, overrides: Sequence[str] = ()) -> Profile:
     except ValidationError as error:
         problems += validation_problems(error, source)
     if problems:
-        raise SeveralUsageError([printable(problem.text) for problem in sorted(problems, key=lambda each: each.line)])
+        raise SeveralUsageError(
+            [printable(problem.text) for problem in sorted(problems, key=lambda problem: problem.line)]
+        )
     return profile
 
 

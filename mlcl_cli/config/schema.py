@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationInfo, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from mlcl_cli.config.types import BatchSize, ClipCheckpoint, ClipModel, Count, FilePath, Levels, Ratio, Seed, SsclTerms
@@ -24,6 +33,11 @@ DATA_SECTIONS: Mapping[str, Mapping[str, str]] = {
 
 class _Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_if_empty(cls, value: object) -> object:
+        return {} if value is None else value
 
 
 def _folders(name: str, defaults: Mapping[str, str]) -> tuple[type[BaseModel], object]:
@@ -131,70 +145,47 @@ class Profile(_DataKeys):
 
     @property
     def root(self) -> Path:
-        """The chosen data set's folder."""
-        return self.root_of(self.dataset)
+        """The data set's folder."""
+        root: Path = getattr(self.roots, self.dataset)
+        return root
 
     @property
     def folders(self) -> Mapping[str, Path]:
-        """The chosen data set's further folders."""
-        return self.folders_of(self.dataset)
-
-    def root_of(self, dataset: str) -> Path:
-        """The folder of a data set, which may be another than the chosen one."""
-        root: Path = getattr(self.roots, dataset)
-        return root
-
-    def folders_of(self, dataset: str) -> Mapping[str, Path]:
-        """The further folders of a data set, which may be another than the chosen one."""
-        return dict(getattr(self, dataset)) if dataset in FOLDER_SECTIONS else {}
-
-    @field_validator("roots", "clip", "image", "finetune", "combiner", "evaluate", "checkpoints", mode="before")
-    @classmethod
-    def _empty_section(cls, value: object) -> object:
-        return {} if value is None else value
+        """The data set's further folders."""
+        return dict(getattr(self, self.dataset)) if self.dataset in FOLDER_SECTIONS else {}
 
     @field_validator(*FOLDER_SECTIONS, mode="before")
     @classmethod
     def _below_root(cls, value: object, info: ValidationInfo) -> object:
-        given = {} if value is None else value
-        if not isinstance(given, Mapping) or "roots" not in info.data:
-            return given
+        if not isinstance(value, Mapping | None) or "roots" not in info.data:
+            return value
         name = str(info.field_name)
         root: Path = getattr(info.data["roots"], name)
-        return {key: root / below for key, below in DATASETS[name].folders.items()} | {**given}
+        return {key: root / below for key, below in DATASETS[name].folders.items()} | dict(value or {})
 
     @field_validator("finetune", "combiner", mode="after")
     @classmethod
     def _agrees(cls, value: Finetune | Combiner, info: ValidationInfo) -> Finetune | Combiner:
-        found = _never_validates(value)
-        if isinstance(value, Combiner):
-            found |= _at_odds(value, info.data.get("dataset"))
-        if found:
-            text = "; ".join(f"{info.field_name}.{keys[0]} {what}" for keys, what in found.items())
-            raise PydanticCustomError(CONTRADICTION, "{text}", {"text": text, "found": found})
+        if problems := _contradictions(value, info.data.get("dataset")):
+            text = "; ".join(f"{info.field_name}.{keys[0]} {what}" for keys, what in problems.items())
+            raise PydanticCustomError(CONTRADICTION, "{text}", {"text": text, "problems": problems})
         return value
 
 
-# The keys that contradict each other, the culprit first, and what is wrong with it.
-_Contradictions: TypeAlias = dict[tuple[str, ...], str]
-
-
-def _never_validates(stage: Finetune | Combiner) -> _Contradictions:
-    if stage.validate_every <= stage.epochs:
-        return {}
-    what = f"must be at most the number of epochs, {stage.epochs}, not {stage.validate_every}"
-    return {("validate_every", "epochs"): what}
-
-
-def _at_odds(combiner: Combiner, dataset: str | None) -> _Contradictions:
-    found: _Contradictions = {}
-    if not {"cat", "hybrid"} & set(combiner.levels):
-        found["levels",] = "must have cat or hybrid: without them there is nothing to train"
-    if "high" in combiner.sscl and "hybrid" not in combiner.levels:
-        found["sscl", "levels"] = "has high, which needs the level hybrid, and combiner.levels has none"
-    best = f"{combiner.select_by}_mean"
-    if combiner.select_by != "auto" and dataset is not None and best not in DATASETS[dataset].selectable_bests:
-        fitting = [name for name, other in DATASETS.items() if best in other.selectable_bests]
-        several = f"only {' and '.join(fitting)} has several bests"
-        found["select_by",] = f"must be auto: {several}, and the data set is {dataset}"
-    return found
+def _contradictions(stage: Finetune | Combiner, dataset: str | None) -> dict[tuple[str, ...], str]:
+    """The keys that contradict each other, the culprit first, and what is wrong with it."""
+    problems: dict[tuple[str, ...], str] = {}
+    if stage.validate_every > stage.epochs:
+        what = f"must be at most the number of epochs, {stage.epochs}, not {stage.validate_every}"
+        problems["validate_every", "epochs"] = what
+    if isinstance(stage, Finetune):
+        return problems
+    if not {"cat", "hybrid"} & set(stage.levels):
+        problems["levels",] = "must have cat or hybrid: without them there is nothing to train"
+    if "high" in stage.sscl and "hybrid" not in stage.levels:
+        problems["sscl", "levels"] = "has high, which needs the level hybrid, and combiner.levels has none"
+    best = f"{stage.select_by}_mean"
+    if stage.select_by != "auto" and dataset is not None and best not in DATASETS[dataset].selectable_bests:
+        fitting = " and ".join(name for name, other in DATASETS.items() if best in other.selectable_bests)
+        problems["select_by",] = f"must be auto: only {fitting} has several bests, and the data set is {dataset}"
+    return problems

@@ -9,11 +9,12 @@ from mlcl_cli.progress import Progress
 
 
 def prepare(profile: Profile, dataset: str, preparation: Preparation, progress: Progress) -> Mapping[str, object]:
-    """Writes all files of the preparation or none; returns what `--json` prints (README, "The five commands").
+    """Write all files of the preparation or none; return what `--json` prints (README, "The five commands").
 
     Raises DataError if the download is incomplete or damaged, MachineError if the files cannot be written.
     """
-    prepared = preparation.prepare(profile.root_of(dataset), profile.folders_of(dataset), progress)
+    profile = profile.model_copy(update={"dataset": dataset})  # which may have chosen another
+    prepared = preparation.prepare(profile.root, profile.folders, progress)
     write_files(prepared.contents)
     return {
         "command": preparation.command,
