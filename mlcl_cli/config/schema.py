@@ -21,7 +21,7 @@ from mlcl_cli.data.datasets import DATASETS, GALLERIES
 
 CONTRADICTION = "contradiction"
 FOLDER_SECTIONS = tuple(name for name, dataset in DATASETS.items() if dataset.folders)
-# The sections that say where data lies, and their defaults: a root per data set, and further folders of some.
+# The sections that say where data is, and their defaults: a root per data set, and further folders of some.
 DATA_SECTIONS: Mapping[str, Mapping[str, str]] = {
     "roots": {name: dataset.root for name, dataset in DATASETS.items()},
     **{
@@ -40,13 +40,6 @@ class _Section(BaseModel):
         return {} if value is None else value
 
 
-def _folders(name: str, defaults: Mapping[str, str]) -> tuple[type[BaseModel], object]:
-    """An optional section of folders."""
-    paths = {key: (FilePath, Path(default)) for key, default in defaults.items()}
-    model: type[BaseModel] = create_model(name.title(), __base__=_Section, **paths)  # type: ignore[call-overload]
-    return model, Field({}, validate_default=True)
-
-
 if TYPE_CHECKING:  # The keys and words that follow from the data sets: a type checker cannot see them.
     GalleryName: TypeAlias = str
 
@@ -56,12 +49,11 @@ if TYPE_CHECKING:  # The keys and words that follow from the data sets: a type c
 
 else:
     GalleryName = Literal[GALLERIES]
-    _DataKeys = create_model(
-        "_DataKeys",
-        __base__=_Section,
-        dataset=(Literal[tuple(DATASETS)], ...),
-        **{name: _folders(name, defaults) for name, defaults in DATA_SECTIONS.items()},
-    )
+    _fields = {"dataset": (Literal[tuple(DATASETS)], ...)}
+    for _name, _defaults in DATA_SECTIONS.items():
+        _paths = {key: (FilePath, Path(default)) for key, default in _defaults.items()}
+        _fields[_name] = create_model(_name.title(), __base__=_Section, **_paths), Field({}, validate_default=True)
+    _DataKeys = create_model("_DataKeys", __base__=_Section, **_fields)
 
 
 class Clip(_Section):

@@ -50,7 +50,7 @@ def protocol_of(dataset: str, gallery: str = "original") -> Protocol:
 
     Raises UsageError for an unknown data set, or a gallery that it is not validated with.
     """
-    _require(dataset, DATASETS, "there is no data set")
+    _require(dataset, DATASETS, "unknown data set")
     protocols = DATASETS[dataset].protocols
     if len(protocols) == 1:
         return next(iter(protocols.values()))
