@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mlcl_cli.config.types import BatchSize, ClipCheckpoint, ClipModel, Count, FilePath, Levels, Ratio, Seed, SsclTerms
+from mlcl_cli.config.types import BatchSize, ClipCheckpoint, ClipModel, Count, FilePath, Levels, SsclTerms
 from mlcl_cli.data.datasets import DATASETS, GALLERIES
 
 CONTRADICTION = "contradiction"
@@ -68,7 +68,7 @@ class Image(_Section):
     """How an image becomes the encoder's input (METHOD.md, Section 7.1)."""
 
     transform: Literal["targetpad", "squarepad", "clip"] = "targetpad"
-    target_ratio: Ratio = 1.25
+    target_ratio: float = Field(1.25, ge=1)
     max_megapixels: PositiveFloat = 64.0
     read_seconds: PositiveFloat = 120.0
 
@@ -123,17 +123,17 @@ class Profile(_DataKeys):
     workspace: FilePath = Path("runs")
     device: Literal["auto", "cuda", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    seed: Seed = 0
+    seed: int = Field(0, ge=0, le=2**63 - 1)
     workers: Literal["auto"] | Count = "auto"
     bad_images: Literal["stop", "drop"] = "stop"
     resume: Literal["none", "auto"] = "none"
-    checkpoints: Checkpoints = Field({}, validate_default=True)
+    checkpoints: Checkpoints = Checkpoints()
     tensorboard: Literal["auto", "none"] = "auto"
-    clip: Clip = Field({}, validate_default=True)
-    image: Image = Field({}, validate_default=True)
-    finetune: Finetune = Field({}, validate_default=True)
-    combiner: Combiner = Field({}, validate_default=True)
-    evaluate: Evaluate = Field({}, validate_default=True)
+    clip: Clip = Clip()
+    image: Image = Image()
+    finetune: Finetune = Finetune()
+    combiner: Combiner = Combiner()
+    evaluate: Evaluate = Evaluate()
 
     @property
     def root(self) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 from string import Template
 from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, ValidationInfo
 
 from mlcl_cli.config.suggestions import nearest, shown
 
@@ -82,8 +82,6 @@ Levels: TypeAlias = Annotated[tuple[Level, ...], Field(strict=False), _in_order(
 SsclTerms: TypeAlias = Annotated[tuple[SsclTerm, ...], Field(strict=False), _in_order(*get_args(SsclTerm))]
 Count: TypeAlias = Annotated[PositiveInt, Field(le=2**31 - 1)]
 BatchSize: TypeAlias = Annotated[int, Field(ge=2, le=2**31 - 1)]
-Seed: TypeAlias = Annotated[NonNegativeInt, Field(le=2**63 - 1)]
-Ratio: TypeAlias = Annotated[float, Field(ge=1)]
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(_path)]
 ClipModel: TypeAlias = Annotated[ClipName | Path, _word_or_path(*CLIP_NAMES)]
 ClipCheckpoint: TypeAlias = Annotated[Literal["auto", "none"] | Path, _word_or_path("auto", "none")]
