@@ -1,4 +1,4 @@
-"""The types of values that a profile holds. What a key takes, in messages and completion, is derived from them."""
+"""The types of values that a profile holds. Messages and completion derive from them what a key takes."""
 
 import os
 from pathlib import Path

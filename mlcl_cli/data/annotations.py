@@ -49,7 +49,7 @@ def _below_the_root(name: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
-# A relative path that stays below its folder by its letters alone, on any system.
+# A relative path whose characters alone ensure that it stays below its folder, on any system.
 ImageName = Annotated[Text, AfterValidator(_below_the_root)]
 
 

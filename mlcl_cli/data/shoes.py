@@ -22,7 +22,7 @@ NAME_LISTS = {"train": "train_im_names.txt", "val": "eval_im_names.txt"}
 CAPTIONS = "relative_captions_shoes.json"
 REMEDY = "Set roots.shoes to the folder that holds annotations/, and run mlcl prepare-shoes once"
 RAW_REMEDY = "Set shoes.images and shoes.annotations to where the raw download is"
-MAX_DEPTH = 4  # one folder more than any known layout: an end to folders that link to their own parents
+MAX_DEPTH = 4  # one folder more than any known layout: stops at folders that link to their own parents
 
 
 class _Triplet(Record):
@@ -34,7 +34,7 @@ class _Triplet(Record):
 def read(root: Path, split: str, folders: Folders, on_defect: OnDefect) -> Split:
     """One query set; an image's name is its path below the image folder. The gallery is the whole split, none in train.
 
-    Where the raw images (`folders`) are not, they are looked for beside the prepared annotations.
+    If the folder of raw images (`folders`) does not exist, images are looked up beside the prepared annotations.
     Raises DataError if the prepared annotations are missing, damaged or contradictory.
     """
     root = find_root(root, "shoes", ("annotations",), REMEDY)
