@@ -1,10 +1,9 @@
-"""pydantic's errors in plain words, each at its line of the profile or its `--set`."""
+"""pydantic's errors in plain words."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -65,59 +64,29 @@ def _expected(annotation: object, constraints: Sequence[object] = ()) -> str:
     return f"a positive {noun}" if least is None else f"{article} {noun} of at least {least}"
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A message, and the line of the profile that it is about: 0 if it is about none."""
+class Problem(NamedTuple):
+    """What is wrong, and the key that it is about."""
 
-    text: str
-    line: int = 0
-
-
-def problem_in_file(path: Path, line: int | None, what: str) -> Problem:
-    """A problem on a line of the profile, where it has one."""
-    return Problem(f"{path}:{line}: {what}", line) if line else Problem(f"{path}: {what}")
+    key: KeyPath
+    what: str
 
 
-def problem_in_override(text: str, what: str) -> Problem:
-    """A problem with a `--set`; they come after those of the file."""
-    return Problem(f"--set {text}: {what}", line=2**31)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where each key was written: a line of the file, or a `--set`."""
-
-    path: Path
-    lines: Mapping[KeyPath, int]
-    overrides: Mapping[KeyPath, str]
-
-    def problem(self, key: KeyPath, what: str) -> Problem:
-        """A problem with `key`, where it or else its section was written."""
-        if key in self.overrides:
-            return problem_in_override(self.overrides[key], what)
-        above = (key[:size] for size in range(len(key), 0, -1))
-        line = next((self.lines[written] for written in above if written in self.lines), None)
-        return problem_in_file(self.path, line, f"{'.'.join(key)}: {what}")
-
-
-def validation_problems(error: ValidationError, source: Source) -> list[Problem]:
-    """One problem for each key."""
+def validation_problems(error: ValidationError, written: Container[KeyPath]) -> list[Problem]:
+    """One problem for each key; of keys that contradict each other, it is about one that was `written`."""
     by_key: dict[KeyPath, Problem] = {}
     for detail in error.errors(include_url=False):
         place = tuple(str(part) for part in detail["loc"])
         if detail["type"] == CONTRADICTION:
-            for names, what in detail["ctx"]["found"].items():
+            for names, what in detail["ctx"]["problems"].items():
                 keys = [(*place, name) for name in names]
-                # The first is to blame. If it is a default, the message belongs to a key that someone wrote.
-                written = next((key for key in keys if key in source.lines or key in source.overrides), keys[0])
-                text = what if written == keys[0] else f"{'.'.join(keys[0])} {what}"
-                by_key[keys[0]] = source.problem(written, text)
+                about = next((key for key in keys if key in written), keys[0])
+                by_key[keys[0]] = Problem(about, what if about == keys[0] else f"{'.'.join(keys[0])} {what}")
         elif detail["type"] == "extra_forbidden":
-            by_key[place] = source.problem(place, unknown_key(place))
+            by_key[place] = Problem(place, unknown_key(place))
         else:
             # A union has an error for each of its members: one message for the field says it all.
             key = next(place[:size] for size in range(len(place), -1, -1) if place[:size] in FIELDS)
-            by_key.setdefault(key, source.problem(key, _wrong_value(key, detail)))
+            by_key.setdefault(key, Problem(key, _wrong_value(key, detail)))
     return list(by_key.values())
 
 
@@ -151,9 +120,8 @@ def _likely(key: KeyPath) -> list[KeyPath]:
     section, last = key[:-1], key[-1]
     if section in FIELDS and section not in SECTIONS:
         return [section]
-    names = {".".join(known): known for known in FIELDS}
-    if near := nearest(".".join(key), names, cutoff=0.9):
-        return [names[near]]
+    if near := nearest(".".join(key), [".".join(known) for known in FIELDS], cutoff=0.9):
+        return [tuple(near.split("."))]
     meant = tuple(SYNONYMS.get(last.casefold().replace("-", "_"), last).split("."))
     matches = [leaf for leaf in _LEAVES if leaf[-len(meant) :] == meant or leaf[:-1] == meant]
     if not matches and (near := nearest(last, SECTIONS.get(section, ()))):

@@ -6,16 +6,9 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from mlcl_cli.config.error_messages import (
-    KEYS,
-    Source,
-    problem_in_file,
-    problem_in_override,
-    unknown_key,
-    validation_problems,
-)
+from mlcl_cli.config.error_messages import KEYS, unknown_key, validation_problems
 from mlcl_cli.config.schema import Profile
-from mlcl_cli.config.strict_yaml import MAX_CHARACTERS, KeyPath, Value, YamlError, parse
+from mlcl_cli.config.strict_yaml import MAX_CHARACTERS, KeyPath, LineError, Value, parse
 from mlcl_cli.config.suggestions import shown
 from mlcl_cli.config.types import CommandLineText
 from mlcl_cli.errors import SeveralUsageError, UsageError
@@ -50,34 +43,39 @@ def load_profile(path: Path, overrides: Sequence[str] = ()) -> Profile:
     """The profile in `path` with `key.path=value` overrides on top; the last one of a key wins.
 
     Relative paths start at the profile's folder; those in overrides at the working folder.
-    Raises UsageError with every problem, one a line, or if the file cannot be read.
+    Raises UsageError with every problem, one per line, or if the file cannot be read.
     """
-    text = _read(path)
     try:
-        document = parse(text)
-    except YamlError as error:
-        raise UsageError(problem_in_file(path, error.line, error.what).text) from error
-    if not isinstance(document.value, dict | None):
-        what = f"must be keys and values, such as `dataset: cirr`, not {shown(document.value)}"
-        raise UsageError(problem_in_file(path, 1, what).text)
-    values, written = dict(document.value or {}), dict[KeyPath, str]()
-    problems = [problem_in_file(path, error.line, error.what) for error in document.duplicates]
+        document = parse(_read(path))
+        if not isinstance(document.value, dict | None):
+            raise LineError(f"must be keys and values, such as `dataset: cirr`, not {shown(document.value)}", 1)
+    except LineError as error:
+        raise UsageError(error.what, where=_place(path, error.line)) from error
+    values, lines, written = dict(document.value or {}), document.lines, dict[KeyPath, str]()
+    in_file, in_overrides = document.duplicates, list[str]()
     for override in overrides:
         try:
-            key, value = _parse_override(override)
-        except (UsageError, YamlError) as error:
-            problems.append(problem_in_override(override, error.what))
-        else:
-            written[key] = override
-            _put(values, key, value)
-    source = Source(path, document.lines, written)
+            written[_apply_override(values, override)] = override
+        except (UsageError, LineError) as error:
+            in_overrides.append(f"--set {override}: {error.what}")
     try:
         profile = Profile.model_validate(values, context={"folder": path.parent.resolve()})
     except ValidationError as error:
-        problems += validation_problems(error, source)
+        for key, what in validation_problems(error, {*lines, *written}):
+            if key in written:
+                in_overrides.append(f"--set {written[key]}: {what}")
+            else:
+                line = next((lines[key[:size]] for size in range(len(key), 0, -1) if key[:size] in lines), None)
+                in_file.append(LineError(f"{'.'.join(key)}: {what}", line))
+    in_file.sort(key=lambda problem: problem.line or 0)
+    problems = [f"{_place(path, problem.line)}: {problem.what}" for problem in in_file] + in_overrides
     if problems:
-        raise SeveralUsageError([printable(problem.text) for problem in sorted(problems, key=lambda each: each.line)])
+        raise SeveralUsageError([printable(problem) for problem in problems])
     return profile
+
+
+def _place(path: Path, line: int | None) -> str:
+    return f"{path}:{line}" if line else str(path)
 
 
 def dump(profile: Profile) -> str:
@@ -89,17 +87,13 @@ class _Dumper(yaml.SafeDumper):
     """Lists on one line, as people write them, and `$$` for a dollar sign."""
 
 
-def _represent_list(dumper: _Dumper, items: list[object]) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
-
-
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
     # PyYAML writes unusual line breaks raw, and reading folds them; only double quotes escape them.
     style = None if text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text.replace("$", "$$"), style)
 
 
-_Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, True))
 _Dumper.add_representer(str, _represent_text)
 
 
@@ -119,20 +113,19 @@ def _read(path: Path) -> str:
         raise UsageError("is not UTF-8 text", where=f"{path}:{line}", remedy="Save it as UTF-8") from error
 
 
-def _parse_override(text: str) -> tuple[KeyPath, Value]:
-    name, equals, value_text = text.partition("=")
+def _apply_override(values: dict[str, Value], override: str) -> KeyPath:
+    """Set one key of the profile's values. Raises UsageError if there is no such key, LineError for its value."""
+    name, equals, text = override.partition("=")
     key = tuple(name.strip().split("."))
     if not equals:
         raise UsageError("must be KEY=VALUE, such as seed=1")
     if ".".join(key) not in KEYS:
         raise UsageError(unknown_key(key))
-    value = parse(value_text).value
-    return key, CommandLineText(value) if isinstance(value, str) else value
-
-
-def _put(values: dict[str, Value], key: KeyPath, value: Value) -> None:
-    *section, name = key
-    if not section:
-        values[name] = value
-    elif isinstance(others := values.get(section[0]) or {}, dict):  # else the section itself is wrong
-        values[section[0]] = {**others, name: value}
+    value = parse(text).value
+    value = CommandLineText(value) if isinstance(value, str) else value
+    section = key[0]
+    if len(key) == 1:
+        values[section] = value
+    elif isinstance(others := values.get(section) or {}, dict):  # else the section itself is wrong
+        values[section] = {**others, key[1]: value}
+    return key

@@ -4,15 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationInfo, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from mlcl_cli.config.types import BatchSize, ClipCheckpoint, ClipModel, Count, FilePath, Levels, Ratio, Seed, SsclTerms
+from mlcl_cli.config.types import BatchSize, ClipCheckpoint, ClipModel, Count, FilePath, Levels, SsclTerms
 from mlcl_cli.data.datasets import DATASETS, GALLERIES
 
 CONTRADICTION = "contradiction"
 FOLDER_SECTIONS = tuple(name for name, dataset in DATASETS.items() if dataset.folders)
-# The sections that say where data lies, and their defaults: a root per data set, and further folders of some.
+# The sections that say where data is, and their defaults: a root per data set, and further folders of some.
 DATA_SECTIONS: Mapping[str, Mapping[str, str]] = {
     "roots": {name: dataset.root for name, dataset in DATASETS.items()},
     **{
@@ -25,12 +34,10 @@ DATA_SECTIONS: Mapping[str, Mapping[str, str]] = {
 class _Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
-
-def _folders(name: str, defaults: Mapping[str, str]) -> tuple[type[BaseModel], object]:
-    """An optional section of folders."""
-    paths = {key: (FilePath, Path(default)) for key, default in defaults.items()}
-    model: type[BaseModel] = create_model(name.title(), __base__=_Section, **paths)  # type: ignore[call-overload]
-    return model, Field({}, validate_default=True)
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_if_empty(cls, value: object) -> object:
+        return {} if value is None else value
 
 
 if TYPE_CHECKING:  # The keys and words that follow from the data sets: a type checker cannot see them.
@@ -42,12 +49,11 @@ if TYPE_CHECKING:  # The keys and words that follow from the data sets: a type c
 
 else:
     GalleryName = Literal[GALLERIES]
-    _DataKeys = create_model(
-        "_DataKeys",
-        __base__=_Section,
-        dataset=(Literal[tuple(DATASETS)], ...),
-        **{name: _folders(name, defaults) for name, defaults in DATA_SECTIONS.items()},
-    )
+    _fields = {"dataset": (Literal[tuple(DATASETS)], ...)}
+    for _name, _defaults in DATA_SECTIONS.items():
+        _paths = {key: (FilePath, Path(default)) for key, default in _defaults.items()}
+        _fields[_name] = create_model(_name.title(), __base__=_Section, **_paths), Field({}, validate_default=True)
+    _DataKeys = create_model("_DataKeys", __base__=_Section, **_fields)
 
 
 class Clip(_Section):
@@ -62,7 +68,7 @@ class Image(_Section):
     """How an image becomes the encoder's input (METHOD.md, Section 7.1)."""
 
     transform: Literal["targetpad", "squarepad", "clip"] = "targetpad"
-    target_ratio: Ratio = 1.25
+    target_ratio: float = Field(1.25, ge=1)
     max_megapixels: PositiveFloat = 64.0
     read_seconds: PositiveFloat = 120.0
 
@@ -117,84 +123,61 @@ class Profile(_DataKeys):
     workspace: FilePath = Path("runs")
     device: Literal["auto", "cuda", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    seed: Seed = 0
+    seed: int = Field(0, ge=0, le=2**63 - 1)
     workers: Literal["auto"] | Count = "auto"
     bad_images: Literal["stop", "drop"] = "stop"
     resume: Literal["none", "auto"] = "none"
-    checkpoints: Checkpoints = Field({}, validate_default=True)
+    checkpoints: Checkpoints = Checkpoints()
     tensorboard: Literal["auto", "none"] = "auto"
-    clip: Clip = Field({}, validate_default=True)
-    image: Image = Field({}, validate_default=True)
-    finetune: Finetune = Field({}, validate_default=True)
-    combiner: Combiner = Field({}, validate_default=True)
-    evaluate: Evaluate = Field({}, validate_default=True)
+    clip: Clip = Clip()
+    image: Image = Image()
+    finetune: Finetune = Finetune()
+    combiner: Combiner = Combiner()
+    evaluate: Evaluate = Evaluate()
 
     @property
     def root(self) -> Path:
-        """The chosen data set's folder."""
-        return self.root_of(self.dataset)
+        """The data set's folder."""
+        root: Path = getattr(self.roots, self.dataset)
+        return root
 
     @property
     def folders(self) -> Mapping[str, Path]:
-        """The chosen data set's further folders."""
-        return self.folders_of(self.dataset)
-
-    def root_of(self, dataset: str) -> Path:
-        """The folder of a data set, which may be another than the chosen one."""
-        root: Path = getattr(self.roots, dataset)
-        return root
-
-    def folders_of(self, dataset: str) -> Mapping[str, Path]:
-        """The further folders of a data set, which may be another than the chosen one."""
-        return dict(getattr(self, dataset)) if dataset in FOLDER_SECTIONS else {}
-
-    @field_validator("roots", "clip", "image", "finetune", "combiner", "evaluate", "checkpoints", mode="before")
-    @classmethod
-    def _empty_section(cls, value: object) -> object:
-        return {} if value is None else value
+        """The data set's further folders."""
+        return dict(getattr(self, self.dataset)) if self.dataset in FOLDER_SECTIONS else {}
 
     @field_validator(*FOLDER_SECTIONS, mode="before")
     @classmethod
     def _below_root(cls, value: object, info: ValidationInfo) -> object:
-        given = {} if value is None else value
-        if not isinstance(given, Mapping) or "roots" not in info.data:
-            return given
+        if not isinstance(value, Mapping | None) or "roots" not in info.data:
+            return value
         name = str(info.field_name)
         root: Path = getattr(info.data["roots"], name)
-        return {key: root / below for key, below in DATASETS[name].folders.items()} | {**given}
+        return {key: root / below for key, below in DATASETS[name].folders.items()} | dict(value or {})
 
     @field_validator("finetune", "combiner", mode="after")
     @classmethod
     def _agrees(cls, value: Finetune | Combiner, info: ValidationInfo) -> Finetune | Combiner:
-        found = _never_validates(value)
-        if isinstance(value, Combiner):
-            found |= _at_odds(value, info.data.get("dataset"))
-        if found:
-            text = "; ".join(f"{info.field_name}.{keys[0]} {what}" for keys, what in found.items())
-            raise PydanticCustomError(CONTRADICTION, "{text}", {"text": text, "found": found})
+        if problems := _contradictions(value, info.data.get("dataset")):
+            text = "; ".join(f"{info.field_name}.{keys[0]} {what}" for keys, what in problems.items())
+            raise PydanticCustomError(CONTRADICTION, "{text}", {"text": text, "problems": problems})
         return value
 
 
-# The keys that contradict each other, the culprit first, and what is wrong with it.
-_Contradictions: TypeAlias = dict[tuple[str, ...], str]
-
-
-def _never_validates(stage: Finetune | Combiner) -> _Contradictions:
-    if stage.validate_every <= stage.epochs:
-        return {}
-    what = f"must be at most the number of epochs, {stage.epochs}, not {stage.validate_every}"
-    return {("validate_every", "epochs"): what}
-
-
-def _at_odds(combiner: Combiner, dataset: str | None) -> _Contradictions:
-    found: _Contradictions = {}
-    if not {"cat", "hybrid"} & set(combiner.levels):
-        found["levels",] = "must have cat or hybrid: without them there is nothing to train"
-    if "high" in combiner.sscl and "hybrid" not in combiner.levels:
-        found["sscl", "levels"] = "has high, which needs the level hybrid, and combiner.levels has none"
-    best = f"{combiner.select_by}_mean"
-    if combiner.select_by != "auto" and dataset is not None and best not in DATASETS[dataset].selectable_bests:
-        fitting = [name for name, other in DATASETS.items() if best in other.selectable_bests]
-        several = f"only {' and '.join(fitting)} has several bests"
-        found["select_by",] = f"must be auto: {several}, and the data set is {dataset}"
-    return found
+def _contradictions(stage: Finetune | Combiner, dataset: str | None) -> dict[tuple[str, ...], str]:
+    """The keys that contradict each other, the culprit first, and what is wrong with it."""
+    problems: dict[tuple[str, ...], str] = {}
+    if stage.validate_every > stage.epochs:
+        what = f"must be at most the number of epochs, {stage.epochs}, not {stage.validate_every}"
+        problems["validate_every", "epochs"] = what
+    if isinstance(stage, Finetune):
+        return problems
+    if not {"cat", "hybrid"} & set(stage.levels):
+        problems["levels",] = "must have cat or hybrid: without them there is nothing to train"
+    if "high" in stage.sscl and "hybrid" not in stage.levels:
+        problems["sscl", "levels"] = "has high, which needs the level hybrid, and combiner.levels has none"
+    best = f"{stage.select_by}_mean"
+    if stage.select_by != "auto" and dataset is not None and best not in DATASETS[dataset].selectable_bests:
+        fitting = " and ".join(name for name, other in DATASETS.items() if best in other.selectable_bests)
+        problems["select_by",] = f"must be auto: only {fitting} has several bests, and the data set is {dataset}"
+    return problems

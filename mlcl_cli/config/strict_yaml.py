@@ -31,7 +31,7 @@ _CORE_SCHEMA: tuple[tuple[re.Pattern[str], Callable[[str], Value]], ...] = (
 )
 
 
-class YamlError(Exception):
+class LineError(Exception):
     """What is wrong, and on which line where that is known."""
 
     def __init__(self, what: str, line: int | None = None) -> None:
@@ -45,104 +45,99 @@ class Document:
 
     value: Value = None
     lines: dict[KeyPath, int] = field(default_factory=dict)
-    duplicates: list[YamlError] = field(default_factory=list)
+    duplicates: list[LineError] = field(default_factory=list)
 
 
 def parse(text: str) -> Document:
     """Read one document; an empty one is None. The last definition of a duplicate key wins.
 
-    Raises YamlError if `text` is not YAML, is too large or too deep, or has tags, merge keys or several documents.
+    Raises LineError if `text` is not YAML, is too large or too deep, or has tags, merge keys or several documents.
     """
     if len(text) > MAX_CHARACTERS:
-        raise YamlError(f"is too large: over {MAX_CHARACTERS // 1024} KiB")
+        raise LineError(f"is too large: over {MAX_CHARACTERS // 1024} KiB")
     try:
-        return _Reader(text).document()
+        reader = _Reader(yaml.parse(text, Loader=yaml.SafeLoader))
+        for event in reader.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if reader.count:
+                    raise LineError("starts a second document; expected only one", _line(event))
+                reader.document.value = reader.read(next(reader.events), ())
+        return reader.document
     except yaml.reader.ReaderError as error:
         character, line = text[error.position], text.count("\n", 0, error.position) + 1
-        raise YamlError(f"has a character that is not allowed in YAML, {character!r}", line) from error
+        raise LineError(f"has a character that is not allowed in YAML, {character!r}", line) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlError(f"is not YAML: {error.problem or error.context}", mark.line + 1 if mark else None) from error
+        raise LineError(f"is not YAML: {error.problem or error.context}", mark.line + 1 if mark else None) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML leaks those of chr() and int()
-        raise YamlError(f"is not YAML: {error}") from error
+        raise LineError(f"is not YAML: {error}") from error
 
 
+@dataclass
 class _Reader:
-    def __init__(self, text: str) -> None:
-        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
-        self._document = Document()
-        self._anchors: dict[str, tuple[Value, int]] = {}  # values, and how many they hold
-        self._count = 0
+    events: Iterator[yaml.Event]
+    document: Document = field(default_factory=Document)
+    count: int = 0  # of values, with aliases expanded
+    anchors: dict[str, tuple[Value, int]] = field(default_factory=dict)  # values, and how many they hold
 
-    def document(self) -> Document:
-        """The only document of the stream."""
-        next(self._events)  # start of the stream
-        if isinstance(next(self._events), yaml.StreamEndEvent):
-            return self._document
-        self._document.value = self._value(next(self._events), ())
-        next(self._events)  # end of the document
-        if not isinstance(event := next(self._events), yaml.StreamEndEvent):
-            raise YamlError("starts a second document; expected only one", _line(event))
-        return self._document
-
-    def _value(self, event: yaml.Event, path: KeyPath) -> Value:
+    def read(self, event: yaml.Event, path: KeyPath) -> Value:
+        """The value that begins with `event`, at `path`."""
         assert isinstance(event, yaml.NodeEvent)
-        line, before = _line(event), self._count
-        self._add(1, line)
+        line, before = _line(event), self.count
+        self.count += 1
+        value: Value
         if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in self._anchors:
-                raise YamlError(f"refers to *{event.anchor}, which is not defined above or contains itself", line)
-            value, size = self._anchors[event.anchor]
-            self._add(size, line)
+            if event.anchor not in self.anchors:
+                raise LineError(f"refers to *{event.anchor}, which is not defined above or contains itself", line)
+            value, size = self.anchors[event.anchor]
+            self.count += size
+        if self.count > MAX_VALUES:
+            raise LineError(f"is too large: over {MAX_VALUES:,} values with its aliases expanded", line)
+        if isinstance(event, yaml.AliasEvent):
             return value
         if len(path) > MAX_DEPTH:
-            raise YamlError(f"is nested more than {MAX_DEPTH} deep", line)
+            raise LineError(f"is nested more than {MAX_DEPTH} deep", line)
         tag: str | None = getattr(event, "tag", None)
         if isinstance(event, yaml.ScalarEvent) and tag in (None, "!", "tag:yaml.org,2002:str"):
             plain = tag is None and event.implicit[0]
             value = _scalar(event.value, line) if plain else str(event.value)
         elif tag is not None:
-            raise YamlError(f"has a YAML tag ({tag}); write the plain value", line)
+            raise LineError(f"has a YAML tag ({tag}); write the plain value", line)
         else:
             value = self._mapping(path) if isinstance(event, yaml.MappingStartEvent) else self._sequence(path)
         if event.anchor:
-            self._anchors[event.anchor] = value, self._count - before
+            self.anchors[event.anchor] = value, self.count - before
         return value
 
     def _sequence(self, path: KeyPath) -> list[Value]:
         items: list[Value] = []
-        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            items.append(self._value(event, (*path, str(len(items)))))
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            items.append(self.read(event, (*path, str(len(items)))))
         return items
 
     def _mapping(self, path: KeyPath) -> dict[str, Value]:
         items: dict[str, Value] = {}
-        lines = self._document.lines
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+        lines = self.document.lines
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             line = _line(event)
             if not isinstance(event, yaml.ScalarEvent):
-                raise YamlError("has a key that is not plain text", line)
+                raise LineError("has a key that is not plain text", line)
             if event.value == "<<" and event.implicit[0]:
-                raise YamlError("has a merge key (<<); write its keys out", line)
-            self._value(event, path)
+                raise LineError("has a merge key (<<); write its keys out", line)
+            self.read(event, path)
             key = (*path, event.value)
             if event.value in items:
                 what = f"{'.'.join(key)}: duplicate key, first defined on line {lines[key]}"
-                self._document.duplicates.append(YamlError(what, line))
+                self.document.duplicates.append(LineError(what, line))
             lines[key] = line
-            items[event.value] = self._value(next(self._events), key)
+            items[event.value] = self.read(next(self.events), key)
         return items
-
-    def _add(self, values: int, line: int) -> None:
-        self._count += values
-        if self._count > MAX_VALUES:
-            raise YamlError(f"is too large: over {MAX_VALUES:,} values with its aliases expanded", line)
 
 
 def _scalar(text: str, line: int) -> Value:
     convert = next((convert for pattern, convert in _CORE_SCHEMA if pattern.fullmatch(text)), str)
     if convert is not str and len(text) > MAX_DIGITS:
-        raise YamlError(f"has a number of more than {MAX_DIGITS} digits", line)
+        raise LineError(f"has a number of more than {MAX_DIGITS} digits", line)
     return convert(text)
 
 

@@ -43,7 +43,7 @@ def shown(value: object) -> str:
 
 
 def nearest(wrong: str, names: Collection[str], cutoff: float = 0.6) -> str | None:
-    """The name that `wrong` was probably meant to be; case does not count."""
+    """The name that `wrong` was probably meant to be, ignoring case."""
     by_fold = {name.casefold(): name for name in names}
     # difflib is quadratic in the length, and no name is that long.
     matches = difflib.get_close_matches(wrong[:100].casefold(), by_fold, n=1, cutoff=cutoff)

@@ -1,12 +1,11 @@
-"""The types of values that a profile holds. What a key takes, in messages and completion, is derived from them."""
+"""The types of values that a profile holds. Messages and completion derive from them what a key takes."""
 
 import os
-import re
-from collections.abc import Callable
 from pathlib import Path
+from string import Template
 from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, ValidationInfo
 
 from mlcl_cli.config.suggestions import nearest, shown
 
@@ -15,7 +14,14 @@ ClipName: TypeAlias = Literal[
 ]
 CLIP_NAMES: tuple[str, ...] = get_args(ClipName)
 
-_VARIABLE = re.compile(r"\$(?:\$|([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
+
+class _Variables(Template):
+    braceidpattern = "[^}]*"
+
+
+class _Environment(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        raise ValueError(f"uses the environment variable {shown(name)}, which is not set")
 
 
 class CommandLineText(str):
@@ -26,16 +32,7 @@ class CommandLineText(str):
 
 def _expand(text: str) -> str:
     """`text` with environment variables in place of `$X` and `${X}`, and a dollar sign in place of `$$`."""
-
-    def value(match: re.Match[str]) -> str:
-        if match[0] == "$$":
-            return "$"
-        name = match[1] or match[2]
-        if name not in os.environ:
-            raise ValueError(f"uses the environment variable {shown(name)}, which is not set")
-        return os.environ[name]
-
-    return _VARIABLE.sub(value, text)
+    return _Variables(text).safe_substitute(_Environment(os.environ))
 
 
 def _path(value: object, info: ValidationInfo) -> object:
@@ -70,25 +67,21 @@ def _word_or_path(*words: str) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-def _in_order(*names: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+def _in_order(*names: str) -> AfterValidator:
     def validate(value: tuple[str, ...]) -> tuple[str, ...]:
         if repeated := next((name for name in names if value.count(name) > 1), None):
             raise ValueError(f"has {shown(repeated)} twice")
         return tuple(name for name in names if name in value)
 
-    return validate
+    return AfterValidator(validate)
 
 
 Level: TypeAlias = Literal["sum", "cat", "hybrid"]
 SsclTerm: TypeAlias = Literal["mid", "high"]
-Levels: TypeAlias = Annotated[tuple[Level, ...], Field(strict=False), AfterValidator(_in_order(*get_args(Level)))]
-SsclTerms: TypeAlias = Annotated[
-    tuple[SsclTerm, ...], Field(strict=False), AfterValidator(_in_order(*get_args(SsclTerm)))
-]
+Levels: TypeAlias = Annotated[tuple[Level, ...], Field(strict=False), _in_order(*get_args(Level))]
+SsclTerms: TypeAlias = Annotated[tuple[SsclTerm, ...], Field(strict=False), _in_order(*get_args(SsclTerm))]
 Count: TypeAlias = Annotated[PositiveInt, Field(le=2**31 - 1)]
 BatchSize: TypeAlias = Annotated[int, Field(ge=2, le=2**31 - 1)]
-Seed: TypeAlias = Annotated[NonNegativeInt, Field(le=2**63 - 1)]
-Ratio: TypeAlias = Annotated[float, Field(ge=1)]
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(_path)]
 ClipModel: TypeAlias = Annotated[ClipName | Path, _word_or_path(*CLIP_NAMES)]
 ClipCheckpoint: TypeAlias = Annotated[Literal["auto", "none"] | Path, _word_or_path("auto", "none")]

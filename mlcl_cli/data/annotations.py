@@ -16,7 +16,6 @@ OnDefect = Callable[[DataError], None]
 
 FIX_FILE = "Fix the file, or download or prepare it again"
 UNSAFE_NAME = "unsafe_name"
-REMEDIES = {UNSAFE_NAME: "Do not use annotations from a source you do not trust"}
 EXPECTED = {
     "string_type": "a string",
     "int_type": "an integer",
@@ -37,7 +36,7 @@ ESCAPES = re.compile(r"^/|^[A-Za-z]:|(?:^|/)\.\.(?:/|$)|[\\\0]")
 
 
 def _encodable(text: str) -> str:
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+    if re.search("[\ud800-\udfff]", text):
         raise ValueError("contains half a surrogate pair, which is not a character")
     return text
 
@@ -50,19 +49,14 @@ def _below_the_root(name: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
-# A relative path that stays below its folder by its letters alone, on any system.
+# A relative path whose characters alone ensure that it stays below its folder, on any system.
 ImageName = Annotated[Text, AfterValidator(_below_the_root)]
-
-_NAME = TypeAdapter[str](ImageName)
-_NAMES = TypeAdapter(list[ImageName])
-_NAME_PATHS = TypeAdapter(dict[ImageName, ImageName])
-_LIST = TypeAdapter(list[object])
 
 
 class Record(BaseModel):
     """One object of an annotation file; fields that are not declared are ignored."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -72,26 +66,11 @@ Filled = TypeVar("Filled", bound=Sized)
 
 
 def refuse(error: DataError) -> None:
-    """The usual `on_defect`: raises the first error."""
+    """Raise the first error: the usual `on_defect`."""
     raise error
 
 
-def read_json(path: Path, *, remedy: str = FIX_FILE) -> object:
-    """The JSON value of a UTF-8 file.
-
-    Raises DataError if the file is missing (`remedy` then says what to do), unreadable, not JSON (with line and
-    column), or holds NaN, an infinity or a key twice in one object.
-    """
-    try:
-        return parse_json(read_text(path, remedy=remedy), parse_constant=_refuse_constant, object_pairs_hook=_unique)
-    except json.JSONDecodeError as error:
-        place = f"{path}, line {error.lineno}, column {error.colno}"
-        raise DataError(f"not JSON ({error.msg})", where=place, remedy=FIX_FILE) from error
-    except ValueError as error:
-        raise DataError(str(error), where=path, remedy=FIX_FILE) from error
-
-
-def read_text(path: Path, *, remedy: str = FIX_FILE) -> str:
+def read_text(path: Path, remedy: str) -> str:
     """The text of a UTF-8 file, with or without a byte order mark. Raises DataError if it cannot be read."""
     try:
         with open_regular(path) as file:
@@ -114,12 +93,13 @@ def read_records(
 ) -> tuple[Made, ...]:
     """`convert` of every record of a JSON list and the record's place ("FILE, record N").
 
-    Raises DataError as `read_json` does, or if the file holds no list, or an empty one. The DataError of a single
+    Raises DataError if the file is missing (`remedy` then says what to do), unreadable, not JSON (with line and
+    column), or holds NaN, an infinity, a key twice in one object, no list, or an empty one. The DataError of a single
     record goes to `on_defect`; if that returns, the record is left out.
     """
     adapter = TypeAdapter(model)
     converted = []
-    for number, value in enumerate(_read(path, _LIST, "records", remedy), 1):
+    for number, value in enumerate(_read(path, TypeAdapter(list[object]), "records", remedy), 1):
         where = f"{path}, record {number}"
         try:
             converted.append(convert(validated(adapter, value, where), where))
@@ -128,26 +108,29 @@ def read_records(
     return tuple(converted)
 
 
-def read_names(path: Path, *, remedy: str = FIX_FILE) -> tuple[str, ...]:
+def read_names(path: Path, remedy: str) -> tuple[str, ...]:
     """A list of image names, at least one; repeated names count once. Raises DataError like `read_records`."""
-    return tuple(dict.fromkeys(_read(path, _NAMES, "images", remedy)))
+    return tuple(dict.fromkeys(_read(path, TypeAdapter(list[ImageName]), "images", remedy)))
 
 
-def read_name_paths(path: Path, *, remedy: str = FIX_FILE) -> dict[str, str]:
+def read_name_paths(path: Path, remedy: str) -> dict[str, str]:
     """An object of image names and their files' paths, at least one. Raises DataError like `read_records`."""
-    return _read(path, _NAME_PATHS, "images", remedy)
+    return _read(path, TypeAdapter(dict[ImageName, ImageName]), "images", remedy)
 
 
-def _read(path: Path, adapter: TypeAdapter[Filled], what: str, remedy: str) -> Filled:
-    values = validated(adapter, read_json(path, remedy=remedy), str(path))
+def _read(path: Path, adapter: TypeAdapter[Filled], noun: str, remedy: str) -> Filled:
+    text = read_text(path, remedy)
+    try:
+        value: object = parse_json(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        place = f"{path}, line {error.lineno}, column {error.colno}"
+        raise DataError(f"not JSON ({error.msg})", where=place, remedy=FIX_FILE) from error
+    except ValueError as error:
+        raise DataError(str(error), where=path, remedy=FIX_FILE) from error
+    values = validated(adapter, value, str(path))
     if not values:
-        raise DataError(f"contains no {what}", where=path, remedy=FIX_FILE)
+        raise DataError(f"contains no {noun}", where=path, remedy=FIX_FILE)
     return values
-
-
-def image_name(name: str, where: str) -> str:
-    """`name`, if it stays below its folder. Raises DataError for an empty name, `..`, an absolute path and the like."""
-    return validated(_NAME, name, where)
 
 
 def validated(adapter: TypeAdapter[Value], value: object, where: str) -> Value:
@@ -163,15 +146,13 @@ def validated(adapter: TypeAdapter[Value], value: object, where: str) -> Value:
         what = f"expected {EXPECTED[kind]}, got {JSON_TYPES[type(error['input'])]}"
     else:
         what = error["msg"].removeprefix("Value error, ")
-    raise DataError(what, where=_place(where, place), remedy=REMEDIES.get(kind, FIX_FILE))
-
-
-def _place(where: str, path: list[int | str]) -> str:
-    """`where`, with the field or the list's entry inside of it."""
-    if path and isinstance(path[0], int):
-        return f"{where}, entry {path[0] + 1}"
-    fields = [part for part in path if isinstance(part, str) and part != "[key]"]
-    return f"{where}, field {'.'.join(fields)}" if fields else where
+    fields = [part for part in place if isinstance(part, str) and part != "[key]"]
+    if place and isinstance(place[0], int):
+        where += f", entry {place[0] + 1}"
+    elif fields:
+        where += f", field {'.'.join(fields)}"
+    remedy = "Do not use annotations from a source you do not trust" if kind == UNSAFE_NAME else FIX_FILE
+    raise DataError(what, where=where, remedy=remedy)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -179,8 +160,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"contains {next(key for key in keys if keys.count(key) > 1)!r} twice in one object")
+    fields: dict[str, object] = {}
+    for key, value in pairs:
+        if key in fields:
+            raise ValueError(f"contains {key!r} twice in one object")
+        fields[key] = value
     return fields

@@ -38,7 +38,7 @@ def read(root: Path, split: str, _folders: Folders, on_defect: OnDefect) -> Spli
     root = find_root(root, "cirr_dataset", ("cirr/captions", "captions"), REMEDY)
     source = _annotations(root, "captions") / f"cap.rc2.{split}.json"
     listing = _annotations(root, "image_splits") / f"split.rc2.{split}.json"
-    paths = read_name_paths(listing, remedy=REMEDY)
+    paths = read_name_paths(listing, REMEDY)
     first: dict[int, str] = {}
 
     def convert(record: _Query, where: str) -> Triplet:
@@ -53,7 +53,8 @@ def read(root: Path, split: str, _folders: Folders, on_defect: OnDefect) -> Spli
     model = _Query if split == "test1" else _Labeled
     triplets = read_records(source, model, convert, remedy=REMEDY, on_defect=on_defect)
     triplets = keep_listed(source, triplets, Triplet.images, paths, str(listing), on_defect)
-    images = _image_root(root, split)
+    places = (root, root / "img_raw", root / "cirr", root / "cirr" / "img_raw")
+    images = next((place for place in places if is_folder(place / IMAGE_FOLDERS[split])), root)
     part = QuerySet(NAME, triplets, () if split == "train" else tuple(paths))
     return make_split(NAME, split, [part], lambda name: (images / paths[name],))
 
@@ -61,11 +62,6 @@ def read(root: Path, split: str, _folders: Folders, on_defect: OnDefect) -> Spli
 def _annotations(root: Path, kind: str) -> Path:
     inner = root / "cirr" / kind
     return inner if is_folder(inner) else root / kind
-
-
-def _image_root(root: Path, split: str) -> Path:
-    places = (root, root / "img_raw", root / "cirr", root / "cirr" / "img_raw")
-    return next((place for place in places if is_folder(place / IMAGE_FOLDERS[split])), root)
 
 
 CIRR = DataSet(

@@ -1,12 +1,12 @@
 """The data sets that mlcl knows, and the one way to read them. To add one, write its file and list it here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from mlcl_cli.data.annotations import OnDefect, refuse
 from mlcl_cli.data.cirr import CIRR
-from mlcl_cli.data.definition import DataSet, Folders, Submission
+from mlcl_cli.data.definition import DataSet, Submission
 from mlcl_cli.data.fashioniq import FASHIONIQ
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import QuerySet, Split
@@ -17,8 +17,6 @@ DATASETS: dict[str, DataSet] = {dataset.name: dataset for dataset in (FASHIONIQ,
 # Every gallery that some data set is validated with.
 GALLERIES = tuple(dict.fromkeys(gallery for dataset in DATASETS.values() for gallery in dataset.protocols))
 
-NO_FOLDERS: Mapping[str, Path] = {}
-
 
 def load_split(
     dataset: str,
@@ -26,34 +24,25 @@ def load_split(
     split: str,
     *,
     gallery: str = "original",
-    folders: Folders = NO_FOLDERS,
+    folders: Mapping[str, Path] = {},
     on_defect: OnDefect = refuse,
 ) -> Split:
-    """One split of a data set; `folders` are those of `DataSet.folders` that do not lie where the download has them.
+    """One split of a data set; `folders` are those of `DataSet.folders` that are not where the download has them.
 
     Raises UsageError for an unknown data set, split or gallery, DataError for everything that is wrong on disk. The
     error of a single record goes to `on_defect`; if that returns, the record is left out.
     """
-    definition = find_dataset(dataset)
-    require_split(definition, split)
     protocol = protocol_of(dataset, gallery)
-    loaded = definition.read(root, split, folders, on_defect)
+    require_split(DATASETS[dataset], split)
+    loaded = DATASETS[dataset].read(root, split, folders, on_defect)
     if protocol.used_images_only:
         return replace(loaded, sets=tuple(_with_used_gallery(part) for part in loaded.sets))
     return loaded
 
 
-def find_dataset(name: str) -> DataSet:
-    """The data set called `name`. Raises UsageError if there is none."""
-    if name not in DATASETS:
-        raise UsageError(f"there is no data set {name!r}", remedy=f"Choose one of {', '.join(DATASETS)}")
-    return DATASETS[name]
-
-
 def require_split(dataset: DataSet, split: str) -> None:
-    """Raises UsageError if the data set has no such split."""
-    if split not in dataset.splits:
-        raise UsageError(f"{dataset.name} has no split {split!r}", remedy=f"Choose one of {', '.join(dataset.splits)}")
+    """Raise UsageError if the data set has no such split."""
+    _require(split, dataset.splits, f"{dataset.name} has no split")
 
 
 def protocol_of(dataset: str, gallery: str = "original") -> Protocol:
@@ -61,29 +50,35 @@ def protocol_of(dataset: str, gallery: str = "original") -> Protocol:
 
     Raises UsageError for an unknown data set, or a gallery that it is not validated with.
     """
-    protocols = find_dataset(dataset).protocols
+    _require(dataset, DATASETS, "unknown data set")
+    protocols = DATASETS[dataset].protocols
     if len(protocols) == 1:
         return next(iter(protocols.values()))
-    if gallery not in protocols:
-        raise UsageError(f"{dataset} has no gallery {gallery!r}", remedy=f"Choose one of {', '.join(protocols)}")
+    _require(gallery, protocols, f"{dataset} has no gallery")
     return protocols[gallery]
 
 
 def require_submission(dataset: str, command: str) -> Submission:
     """The submission that `command` writes. Raises UsageError if it is for another data set."""
-    submission = find_dataset(dataset).submission
-    if submission is not None and submission.command == command:
-        return submission
-    fitting = [name for name, known in DATASETS.items() if known.submission and known.submission.command == command]
-    raise UsageError(
-        f"{command} is for {' and '.join(fitting)}, but this profile's data set is {dataset}",
-        where="dataset",
-        remedy=f"Set dataset: {fitting[0]} and its root",
-    )
+    submissions = {name: known.submission for name, known in DATASETS.items() if known.submission}
+    fitting = {name: submission for name, submission in submissions.items() if submission.command == command}
+    if dataset not in fitting:
+        raise UsageError(
+            f"{command} is for {' and '.join(fitting)}, but this profile's data set is {dataset}",
+            where="dataset",
+            remedy=f"Set dataset: {next(iter(fitting))} and its root",
+        )
+    return fitting[dataset]
+
+
+def _require(name: str, known: Iterable[str], problem: str) -> None:
+    if name not in known:
+        raise UsageError(f"{problem} {name!r}", remedy=f"Choose one of {', '.join(known)}")
 
 
 def _with_used_gallery(part: QuerySet) -> QuerySet:
     """References and targets in the split file's order; a reference that only another split lists comes last."""
-    used = {name: None for triplet in part.triplets for name in (triplet.reference, triplet.target) if name is not None}
-    listed = [name for name in part.gallery if name in used]
-    return replace(part, gallery=tuple(dict.fromkeys([*listed, *used]))) if part.gallery else part
+    used = [name for triplet in part.triplets for name in triplet.pair()]
+    listed = set(part.gallery).intersection(used)
+    gallery = dict.fromkeys([*(name for name in part.gallery if name in listed), *used])
+    return replace(part, gallery=tuple(gallery)) if part.gallery else part

@@ -1,4 +1,4 @@
-"""What a data set tells the rest of the package about itself."""
+"""What the rest of the package knows about a data set."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,6 @@ from mlcl_cli.data.records import Split
 from mlcl_cli.progress import Progress
 
 Folders = Mapping[str, Path]
-# Of the root, a split's name, the profile's further folders (`DataSet.folders`) and what to do with a bad record.
-Reader = Callable[[Path, str, Folders, OnDefect], Split]
 
 
 @dataclass(frozen=True)
@@ -62,12 +60,13 @@ class DataSet:
     """A data set: how it is read, its splits, and the protocol of each gallery that the field validates with.
 
     `root` is the default of the profile's `roots.NAME`. `folders` are further folders that the profile's section NAME
-    can move, by default below the root. The gallery "original" is every image of a split.
+    can move, by default below the root. `read` takes the root, a split's name, those folders, and what to do with a
+    bad record. The gallery "original" is every image of a split.
     """
 
     name: str
     root: str
-    read: Reader
+    read: Callable[[Path, str, Folders, OnDefect], Split]
     splits: tuple[str, ...]
     protocols: Mapping[str, Protocol]
     published: Mapping[str, Published] = field(default_factory=dict)

@@ -43,12 +43,7 @@ def joined_or_alone(first: str, second: str) -> tuple[str, ...]:
     They are equally likely in training; validation takes the first. Punctuation at the ends is stripped.
     """
     a, b = (caption.strip(".?, ") for caption in (first, second))
-    return (
-        f"{a.capitalize()} and {b}",
-        f"{b.capitalize()} and {a}",
-        a.capitalize(),
-        b.capitalize(),
-    )
+    return (f"{a.capitalize()} and {b}", f"{b.capitalize()} and {a}", a.capitalize(), b.capitalize())
 
 
 def read(root: Path, split: str, _folders: Folders, on_defect: OnDefect) -> Split:
@@ -58,38 +53,30 @@ def read(root: Path, split: str, _folders: Folders, on_defect: OnDefect) -> Spli
     Raises DataError if the annotations are missing, damaged or contradictory.
     """
     root = find_root(root, "fashionIQ_dataset", ("captions",), REMEDY)
-    listed = _listed(root, split)
+    listings = root / "image_splits"
+    present = {entry.name for entry in scan(listings, REMEDY)}
+    # Every split file: categories and splits share images, and a triplet may name one that only another split lists.
+    listed = {
+        (category, name): read_names(listings / file, REMEDY)
+        for category in CATEGORIES
+        for name in SPLITS
+        if (file := f"split.{category}.{name}.json") in present or name == split
+    }
     in_any_split = set[str]().union(*listed.values())
-    model = _Query if split == "test" else _Labeled
     sets = []
     for category in CATEGORIES:
         names = listed[category, split]
         source = root / "captions" / f"cap.{category}.{split}.json"
+        model = _Query if split == "test" else _Labeled
         triplets = read_records(source, model, _triplet, remedy=REMEDY, on_defect=on_defect)
-        everywhere = f"any file of {root / 'image_splits'}"
-        triplets = keep_listed(source, triplets, Triplet.images, in_any_split, everywhere, on_defect)
+        triplets = keep_listed(source, triplets, Triplet.images, in_any_split, f"any file of {listings}", on_defect)
         if split == "val":
-            gallery = f"the gallery, {_split_file(root, category, split)}"
+            gallery = f"the gallery, {listings / f'split.{category}.{split}.json'}"
             triplets = keep_listed(source, triplets, lambda t: (t.target or "",), set(names), gallery, on_defect)
         sets.append(QuerySet(category, triplets, () if split == "train" else names))
     folder = root / "images"
     files = images_by_stem([folder, *(folder / category for category in CATEGORIES)])
     return make_split(NAME, split, sets, lambda name: files.get(name, (folder / f"{name}.jpg",)))
-
-
-def _split_file(root: Path, category: str, split: str) -> Path:
-    return root / "image_splits" / f"split.{category}.{split}.json"
-
-
-def _listed(root: Path, split: str) -> dict[tuple[str, str], tuple[str, ...]]:
-    # Every split file: categories and splits share images, and a triplet may name one that only another split lists.
-    present = {entry.name for entry in scan(root / "image_splits", REMEDY)}
-    files = {(category, name): _split_file(root, category, name) for category in CATEGORIES for name in SPLITS}
-    return {
-        (category, name): read_names(file, remedy=REMEDY)
-        for (category, name), file in files.items()
-        if name == split or file.name in present
-    }
 
 
 FASHIONIQ = DataSet(

@@ -1,4 +1,4 @@
-"""Where a data set's files lie, and what its annotations must agree on."""
+"""Where a data set's files are, and what its annotations must agree on."""
 
 import os
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -10,10 +10,11 @@ from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import DataError, some
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
+is_folder = os.path.isdir  # False, not an error as `Path.is_dir`, where that cannot be determined
 
 
 def find_root(root: Path, inner: str, marks: Sequence[str], remedy: str) -> Path:
-    """`root`, or `root/inner` if the data lies one level down: whichever holds one of the folders `marks`.
+    """`root`, or `root/inner` if the data is one level down: whichever holds one of the folders `marks`.
 
     Raises DataError if `root` does not exist or has another layout, saying what it holds instead.
     """
@@ -24,14 +25,6 @@ def find_root(root: Path, inner: str, marks: Sequence[str], remedy: str) -> Path
     *others, last = (f"{mark}/" for mark in (*marks, f"{inner}/{marks[0]}"))
     contents = some(sorted(entry.name for entry in entries)) or "nothing"
     raise DataError(f"expected {', '.join(others)} or {last}, found {contents}", where=root, remedy=remedy)
-
-
-def is_folder(path: Path) -> bool:
-    """Whether `path` is a folder; False if that cannot be determined."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def scan(folder: Path, remedy: str) -> list["os.DirEntry[str]"]:
@@ -72,16 +65,18 @@ def keep_listed(
     If some are not, one DataError that names all of the missing images goes to `on_defect`.
     """
     missing: dict[str, int] = {}
+    kept = []
     for number, triplet in enumerate(triplets, 1):
-        for name in names_of(triplet):
-            if name not in listed:
-                missing.setdefault(name, number)
-    if not missing:
-        return tuple(triplets)
-    first = some([f"{name!r} (record {number})" for name, number in missing.items()])
-    count = "1 image is" if len(missing) == 1 else f"{len(missing):,} images are"
-    on_defect(DataError(f"{count} not in {listing}: {first}", where=source, remedy=FIX_FILE))
-    return tuple(triplet for triplet in triplets if not any(name in missing for name in names_of(triplet)))
+        unlisted = [name for name in names_of(triplet) if name not in listed]
+        for name in unlisted:
+            missing.setdefault(name, number)
+        if not unlisted:
+            kept.append(triplet)
+    if missing:
+        first = some([f"{name!r} (record {number})" for name, number in missing.items()])
+        count = "1 image is" if len(missing) == 1 else f"{len(missing):,} images are"
+        on_defect(DataError(f"{count} not in {listing}: {first}", where=source, remedy=FIX_FILE))
+    return tuple(kept)
 
 
 def make_split(dataset: str, name: str, sets: Sequence[QuerySet], files_of: Callable[[str], tuple[Path, ...]]) -> Split:

@@ -30,7 +30,7 @@ def three_means(recalls: Mapping[str, Recalls]) -> dict[str, float]:
     The harmonic and the geometric mean are 0 if a recall is 0.
     """
     (metrics,) = recalls.values()
-    values = tuple(metrics.values())
+    values = [*metrics.values()]
     return {
         **metrics,
         "arithmetic_mean": fmean(values),
@@ -46,7 +46,8 @@ class Protocol:
 
     `recall_at` are the cut-offs K over the gallery, `subset_recall_at` those among a triplet's `members`;
     `exclude_reference` removes the reference image from both. Each metric in `bests` selects a checkpoint. `pruned`
-    says that bad images are missing from the gallery or the queries, so that scores do not compare with others.
+    means that bad images are missing from the gallery or the queries, so that scores do not compare with others;
+    `used_images_only`, that the gallery holds the triplets' images alone.
     """
 
     name: str
@@ -56,13 +57,12 @@ class Protocol:
     summary: Summary
     subset_recall_at: tuple[int, ...] = ()
     pruned: bool = False
+    used_images_only: bool = False
 
     @property
     def label(self) -> str:
-        """The name for display, which says where the gallery is pruned."""
+        """The name for display."""
         return protocol_label(self.name, pruned=self.pruned)
-
-    used_images_only: bool = False
 
 
 FASHIONIQ_ORIGINAL = Protocol("fashioniq-original", (10, 50), False, ("average/recall",), averages)
@@ -74,7 +74,7 @@ CIRR_VAL = Protocol(
 
 
 def protocol_label(name: str, *, pruned: bool) -> str:
-    """A protocol's name for display."""
+    """The name for display, which says where the gallery is pruned."""
     return f"{name}{PRUNED}" if pruned else name
 
 
@@ -97,12 +97,9 @@ def chance(protocol: Protocol, galleries: Mapping[str, int]) -> dict[str, float]
 
     An image set has six members, one of which is the reference.
     """
-    removed = 1 if protocol.exclude_reference else 0
-    return summarize(
-        protocol,
-        {
-            name: {f"recall@{k}": 100 * min(1.0, k / (size - removed)) for k in protocol.recall_at}
-            | {f"recall_subset@{k}": 100 * k / 5 for k in protocol.subset_recall_at}
-            for name, size in galleries.items()
-        },
-    )
+    subset = {f"recall_subset@{k}": 100 * k / 5 for k in protocol.subset_recall_at}
+    recalls = {}
+    for name, size in galleries.items():
+        ranked = size - protocol.exclude_reference
+        recalls[name] = subset | {f"recall@{k}": 100 * min(1.0, k / ranked) for k in protocol.recall_at}
+    return summarize(protocol, recalls)

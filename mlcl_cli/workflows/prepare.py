@@ -13,7 +13,8 @@ def prepare(profile: Profile, dataset: str, preparation: Preparation, progress: 
 
     Raises DataError if the download is incomplete or damaged, MachineError if the files cannot be written.
     """
-    prepared = preparation.prepare(profile.root_of(dataset), profile.folders_of(dataset), progress)
+    profile = profile.model_copy(update={"dataset": dataset})  # which may have chosen another
+    prepared = preparation.prepare(profile.root, profile.folders, progress)
     write_files(prepared.contents)
     return {
         "command": preparation.command,

@@ -162,7 +162,7 @@ def test_an_override_completes_an_empty_file(load: Load) -> None:
     assert load("", "dataset=shoes").dataset == "shoes"
 
 
-def test_an_aliased_section_is_not_overridden_with_its_twin(load: Load) -> None:
+def test_overriding_an_aliased_section_keeps_the_other(load: Load) -> None:
     text = "dataset: cirr\nfinetune: &s {epochs: 5}\ncombiner: *s\n"
     profile = load(text, "combiner.epochs=7")
     assert (profile.finetune.epochs, profile.combiner.epochs) == (5, 7)

@@ -24,7 +24,7 @@ def write() -> Write:
 
 @pytest.fixture
 def fashioniq(tmp_path: Path, write: Write) -> Path:
-    """Three categories, three splits. `shared` is listed by toptee's train only; `spare` is no triplet's image."""
+    """Three categories, three splits. `shared` is listed by toptee's train only; `spare` is in no triplet."""
     root = tmp_path / "fashionIQ_dataset"
     for category in CATEGORIES:
         for split in ("train", "val", "test"):

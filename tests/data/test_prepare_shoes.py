@@ -12,8 +12,8 @@ from messages import Messages
 from mlcl_cli.atomic_files import write_files
 from mlcl_cli.data.datasets import load_split
 from mlcl_cli.data.definition import Prepared
-from mlcl_cli.data.prepare_shoes import prepare_shoes
 from mlcl_cli.data.records import Triplet
+from mlcl_cli.data.shoes import prepare_shoes
 from mlcl_cli.errors import DataError, MachineError
 
 LAYOUTS = ("womens/clogs/{}/", "attributedata/womens_clogs/{}/", "womens_clogs/{}/")
@@ -113,7 +113,7 @@ def test_the_files_are_readable_and_always_the_same(annotations: Path, tmp_path:
     assert "Größe" in (outputs[0] / "triplet.train.json").read_text()
 
 
-def test_of_several_files_the_first_in_path_order_is_used(annotations: Path) -> None:
+def test_the_first_of_several_files_in_path_order_is_used(annotations: Path) -> None:
     images = annotations.parent / "images"
     draw_images(images, "womens/clogs/9/", TRAIN + VAL)
     draw_images(images, "attributedata/womens_clogs/9/", [TRAIN[1], VAL[0]])

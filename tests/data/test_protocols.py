@@ -107,5 +107,5 @@ def test_each_data_set_has_its_protocol() -> None:
 
 @pytest.mark.parametrize("wrong", [("coco", "original"), ("fashioniq", "all")])
 def test_an_unknown_gallery_or_data_set_is_refused(wrong: tuple[str, str]) -> None:
-    with pytest.raises(UsageError, match=r"has no gallery|no data set"):
+    with pytest.raises(UsageError, match=r"has no gallery|unknown data set"):
         protocol_of(*wrong)

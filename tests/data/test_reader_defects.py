@@ -43,7 +43,7 @@ def test_a_wrong_root_is_refused(dataset: str, tmp_path: Path) -> None:
     ("dataset", "split"), [("shoes", "test"), ("cirr", "test"), ("fashioniq", "dev"), ("coco", "val")]
 )
 def test_an_unknown_split_is_refused(dataset: str, split: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no split|there is no data set"):
+    with pytest.raises(UsageError, match=r"has no split|unknown data set"):
         load_split(dataset, tmp_path, split)
 
 

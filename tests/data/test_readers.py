@@ -95,7 +95,7 @@ def test_shoes_names_images_by_their_path(shoes: Path, tmp_path: Path) -> None:
     )
     assert split.paths[names[0]] == shoes / "images" / names[0]
     folders = {"images": tmp_path / "raw"}
-    assert load_split("shoes", shoes, "val", folders=folders) == split  # there is no such folder
+    assert load_split("shoes", shoes, "val", folders=folders) == split  # the folder does not exist
     (tmp_path / "raw").mkdir()
     elsewhere = load_split("shoes", shoes, "val", folders=folders)
     assert elsewhere.paths[names[0]] == tmp_path / "raw" / names[0]

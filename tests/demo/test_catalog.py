@@ -10,7 +10,7 @@ import pytest
 from mlcl_cli.atomic_files import write_files
 from mlcl_cli.config import load_profile
 from mlcl_cli.data.datasets import load_split
-from mlcl_cli.data.prepare_shoes import prepare_shoes
+from mlcl_cli.data.shoes import prepare_shoes
 from mlcl_cli.demo.catalog import ROOTS, TrainingImage, draw_catalog, profile_text
 from mlcl_cli.demo.drawings import PAINTERS
 from mlcl_cli.demo.vocabulary import KINDS
