@@ -121,24 +121,12 @@ def find_run(workspace: Path, name: str) -> StoredRun:
     matches = (
         [run for run in runs if name in (run.folder.name, run.name)]
         or [run for run in runs if name and run.folder == Path(name).absolute()]
-        or [run for run in runs if _begins(run, name)]
+        or [run for run in runs if (start := name.removeprefix(f"{run.stage}/")) and run.folder.name.startswith(start)]
     )
     if len(matches) != 1:
         names = f"{len(matches)} runs: {some([run.name for run in matches])}" if matches else "no run"
         raise UsageError(f"{name!r} names {names}", where=workspace, remedy="`mlcl runs` lists them")
     return matches[0]
-
-
-def best_checkpoint(folder: Path, metric: str | None = None) -> Path:
-    """The best checkpoint in a run's folder by `metric`, or by the deciding metric where there is none by that.
-
-    Raises DataError where the run's summary is damaged, UsageError where no epoch has been validated.
-    """
-    summary = RunSummary.read(folder / SUMMARY)
-    best = summary.bests.get(metric or "") or summary.best
-    if best is None:
-        raise UsageError("has no validated epoch yet", where=folder, remedy="Wait for its first one")
-    return folder / best.checkpoint
 
 
 def remove_run(workspace: Path, run: StoredRun) -> None:
@@ -181,9 +169,3 @@ def dependents(workspace: Path, run: StoredRun) -> list[StoredRun]:
         and (checkpoint := other.summary.clip.checkpoint) is not None
         and (workspace / checkpoint).resolve().is_relative_to(folder)
     ]
-
-
-def _begins(run: StoredRun, name: str) -> bool:
-    """Whether the run's name begins so; an empty beginning, with or without a stage, names nothing."""
-    beginning = name.removeprefix(f"{run.stage}/")
-    return bool(beginning) and run.folder.name.startswith(beginning)

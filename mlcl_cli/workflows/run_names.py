@@ -6,8 +6,8 @@ from mlcl_cli.config import Profile
 from mlcl_cli.data.datasets import protocol_of
 from mlcl_cli.errors import UsageError
 from mlcl_cli.runs.description import Kind
-from mlcl_cli.runs.listing import FOLDERS, best_checkpoint, find_run
-from mlcl_cli.runs.summary import SUMMARY
+from mlcl_cli.runs.listing import FOLDERS, find_run
+from mlcl_cli.runs.summary import SUMMARY, RunSummary
 
 
 def checkpoint_named(profile: Profile, text: str, kind: Kind | None = None) -> Path:
@@ -22,7 +22,12 @@ def checkpoint_named(profile: Profile, text: str, kind: Kind | None = None) -> P
         return path
     gallery, mean = profile.evaluate.gallery, profile.combiner.select_by
     metric = protocol_of(profile.dataset, gallery).bests[0] if mean == "auto" else f"{mean}_mean"
-    return best_checkpoint(_folder(profile, text, kind), metric)
+    folder = _folder(profile, text, kind)
+    summary = RunSummary.read(folder / SUMMARY)
+    best = summary.bests.get(metric, summary.best)
+    if best is None:
+        raise UsageError("has no validated epoch yet", where=folder, remedy="Wait for its first one")
+    return folder / best.checkpoint
 
 
 def run_named(profile: Profile, text: str, kind: Kind) -> Path:
