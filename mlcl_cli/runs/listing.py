@@ -21,31 +21,24 @@ FOLDERS: Mapping[Kind, str] = {Kind.CLIP: "finetune", Kind.COMBINER: "combiner"}
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """A run's folder, and its summary or the error that names what is wrong with that."""
+    """A run's folder, and its summary as it was when first read."""
 
     folder: Path
     kind: Kind
-    content: RunSummary | DataError
 
-    @classmethod
-    def read(cls, folder: Path, kind: Kind) -> "StoredRun":
-        """The run in `folder`, which has a `run.json`."""
-        try:
-            return cls(folder, kind, RunSummary.read(folder / SUMMARY))
-        except DataError as error:
-            return cls(folder, kind, error)
-
-    @property
-    def problem(self) -> DataError | None:
-        """What is wrong with the summary of a damaged run."""
-        return self.content if isinstance(self.content, DataError) else None
-
-    @property
+    @cached_property
     def summary(self) -> RunSummary:
         """The run's summary. Raises DataError where it is damaged."""
-        if isinstance(self.content, DataError):
-            raise self.content
-        return self.content
+        return RunSummary.read(self.folder / SUMMARY)
+
+    @cached_property
+    def problem(self) -> DataError | None:
+        """What is wrong with the summary of a damaged run."""
+        try:
+            self.summary  # noqa: B018
+        except DataError as error:
+            return error
+        return None
 
     @property
     def stage(self) -> str:
@@ -104,19 +97,12 @@ class StoredRun:
 
 def list_runs(workspace: Path, *kinds: Kind) -> list[StoredRun]:
     """The runs in `workspace`, of `kinds` if given, damaged ones first, then oldest first."""
-    runs = [
-        StoredRun.read(path.parent, kind)
-        for kind in kinds or Kind
-        for path in (workspace / FOLDERS[kind]).glob(f"*/{SUMMARY}")
-    ]
-    return sorted(runs, key=lambda run: (run.created, run.folder))
+    paths = ((kind, path) for kind in kinds or Kind for path in (workspace / FOLDERS[kind]).glob(f"*/{SUMMARY}"))
+    return sorted((StoredRun(path.parent, kind) for kind, path in paths), key=lambda run: (run.created, run.folder))
 
 
 def find_run(workspace: Path, name: str) -> StoredRun:
-    """The only run with that name, STAGE/name, folder, or beginning of a name.
-
-    Raises UsageError where it names none or several.
-    """
+    """The only run with that name, STAGE/name, folder, or beginning of a name. Raises UsageError if not exactly one."""
     runs = list_runs(workspace)
     matches = (
         [run for run in runs if name in (run.folder.name, run.name)]
@@ -124,16 +110,15 @@ def find_run(workspace: Path, name: str) -> StoredRun:
         or [run for run in runs if (start := name.removeprefix(f"{run.stage}/")) and run.folder.name.startswith(start)]
     )
     if len(matches) != 1:
-        names = f"{len(matches)} runs: {some([run.name for run in matches])}" if matches else "no run"
-        raise UsageError(f"{name!r} names {names}", where=workspace, remedy="`mlcl runs` lists them")
+        matched = f"{len(matches)} runs: {some([run.name for run in matches])}" if matches else "no run"
+        raise UsageError(f"{name!r} matches {matched}", where=workspace, remedy="`mlcl runs` lists them")
     return matches[0]
 
 
 def remove_run(workspace: Path, run: StoredRun) -> None:
     """Delete a run's folder while holding its lock.
 
-    Raises UsageError where it is being trained or is not a folder of the workspace itself, MachineError where it cannot
-    be locked or deleted.
+    Raises UsageError where it is being trained or not removable, MachineError where it cannot be locked or deleted.
     """
     require_removable(workspace, run)
     try:
@@ -149,11 +134,8 @@ def remove_run(workspace: Path, run: StoredRun) -> None:
 def require_removable(workspace: Path, run: StoredRun) -> None:
     """Raises UsageError where a run's folder is a symbolic link or lies outside the workspace."""
     if run.folder.is_symlink():
-        raise UsageError(
-            "is a symbolic link, and mlcl deletes no folder through one",
-            where=run.folder,
-            remedy="Delete the link with `rm`, and the folder that it names yourself",
-        )
+        remedy = "Delete the link with `rm`, and the folder that it points to yourself"
+        raise UsageError("is a symbolic link; mlcl does not delete through links", where=run.folder, remedy=remedy)
     if run.folder.resolve().parent != (workspace / run.stage).resolve():
         raise UsageError("is not in the workspace", where=run.folder, remedy="Delete it yourself")
 
@@ -165,7 +147,7 @@ def dependents(workspace: Path, run: StoredRun) -> list[StoredRun]:
         other
         for other in list_runs(workspace)
         if other.folder != run.folder
-        and other.problem is None
-        and (checkpoint := other.summary.clip.checkpoint) is not None
+        and not other.problem
+        and (checkpoint := other.summary.clip.checkpoint)
         and (workspace / checkpoint).resolve().is_relative_to(folder)
     ]

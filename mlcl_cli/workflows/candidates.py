@@ -32,19 +32,6 @@ class Conditions:
     whole: bool
     weights: str | None
 
-    @classmethod
-    def of_profile(cls, context: RunContext) -> Self:
-        """Those of the profile, on its whole validation split."""
-        image = str(ImageRecord.model_validate(context.image))
-        weights = context.profile.combiner.inference_weights
-        return cls(context.protocol.name, image, context.validation_digest, whole=True, weights=weights)
-
-    @classmethod
-    def of_run(cls, summary: RunSummary) -> Self:
-        """Those of a run's own validation. Older runs recorded no digest of their data."""
-        data, weights = (summary.data or {}).get("val"), summary.inference_weights
-        return cls(summary.protocol, str(summary.image), data, whole=not summary.pruned, weights=weights)
-
     def differences(self, wanted: "Conditions") -> list[str]:
         """What differs from `wanted`; empty where the scores compare."""
         differences = []
@@ -86,12 +73,14 @@ class Candidate:
 
     @property
     def conditions(self) -> Conditions:
-        """What its score was measured under."""
-        return Conditions.of_run(self.run.summary)
+        """What its score was measured under. Older runs recorded no digest of their data."""
+        run = self.run.summary
+        data = (run.data or {}).get("val")
+        return Conditions(run.protocol, str(run.image), data, whole=not run.pruned, weights=run.inference_weights)
 
     @property
     def finished(self) -> bool:
-        """Whether its training reached the end."""
+        """Whether its training is complete."""
         return self.run.state is RunState.FINISHED
 
 
@@ -159,7 +148,13 @@ class Candidates:
         profile's transform where there are such. Among equals in all of this, those with `seed` come first. Reports the
         skipped runs, and warns where the profile would train another one.
         """
-        wanted = Conditions.of_profile(context)
+        wanted = Conditions(
+            context.protocol.name,
+            str(ImageRecord.model_validate(context.image)),
+            context.validation_digest,
+            whole=True,
+            weights=context.profile.combiner.inference_weights,
+        )
         comparable = [candidate for candidate in self.fitting if not candidate.conditions.differences(wanted)]
         pool = _finished(comparable) or comparable
         if not pool:
@@ -178,10 +173,10 @@ class Candidates:
                 self.skipped[other.run] = f"scored under {', '.join(differences)}"
             elif chosen.finished and not other.finished:
                 self.skipped[other.run] = "not finished"
-        self._report(chosen, chosen.conditions.differences(wanted), drops_images=context.profile.bad_images == "drop")
+        self._report(context, chosen, chosen.conditions.differences(wanted))
         return Selection(chosen, len(pool), seed if seeded else None)
 
-    def _report(self, chosen: Candidate, differences: Sequence[str], *, drops_images: bool) -> None:
+    def _report(self, context: RunContext, chosen: Candidate, differences: Sequence[str]) -> None:
         if damaged := {run: why for run, why in self.skipped.items() if run.problem}:
             logger.warning(f"Skipped: {describe_skipped(damaged)}")
         if others := {run: why for run, why in self.skipped.items() if not run.problem}:
@@ -189,7 +184,8 @@ class Candidates:
         name, state = chosen.run.name, chosen.run.state
         if not chosen.finished:
             logger.warning(f"{name} is {state}, but no finished run fits: its best epoch so far is used")
-        if differences and not (drops_images and differences == [PRUNED]):
+        expected = [PRUNED] if context.profile.bad_images == "drop" else []
+        if differences not in ([], expected):
             what = ", ".join(differences)
             logger.warning(f"{name} was validated under other settings than the profile's: {what}")
 

@@ -171,12 +171,9 @@ def clip_of(context: RunContext, combiner: Checkpoint) -> ClipChoice:
     for path in sorted(profile.workspace.glob(f"{FOLDERS[Kind.CLIP]}/*/best*.safetensors")):
         if stored_fingerprint(path) == record.fingerprint:
             return ClipChoice(profile.clip.model, path, ClipReason.COMBINER)
-    raise DataError(
-        f"needs the CLIP that it was trained on, fingerprint {record.fingerprint}, recorded as {missing}, which is "
-        "missing or another CLIP",
-        where=combiner.path,
-        remedy=f"Set {setting} to that file",
-    )
+    what = f"needs the CLIP that it was trained on, fingerprint {record.fingerprint}, recorded as {missing}"
+    where, remedy = combiner.path, f"Set {setting} to that file"
+    raise DataError(f"{what}, which is missing or another CLIP", where=where, remedy=remedy)
 
 
 def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_base: bool = False) -> Selection | None:
@@ -209,11 +206,9 @@ def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | 
         return checkpoint
     selection = choose_run(context, Kind.COMBINER, clip)
     if selection is None:
-        raise DataError(
-            f"found no combiner for {context.profile.dataset} with this CLIP",
-            where=context.profile.workspace,
-            remedy="Run `mlcl train-combiner` first, give --checkpoint FILE, or use --combining-function sum",
-        )
+        remedy = "Run `mlcl train-combiner` first, give --checkpoint FILE, or use --combining-function sum"
+        what = f"found no combiner for {context.profile.dataset} with this CLIP"
+        raise DataError(what, where=context.profile.workspace, remedy=remedy)
     checkpoint = load_checkpoint(selection.chosen.checkpoint, Kind.COMBINER)
     logger.log(NOTICE, f"Combiner: {selection.chosen.run.name}, {selection.describe(context.protocol.bests[0])}")
     return checkpoint
@@ -223,12 +218,10 @@ def require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> Non
     """Raises DataError where a tuned CLIP was tuned from another model than `base`."""
     record = checkpoint.about.clip
     if record is not None and record.known_base not in (None, base.fingerprints.both):
-        raise DataError(
-            f"was tuned from a CLIP with fingerprint {record.known_base}, but clip.model "
-            f"({_relative(base.model, workspace)}) has {base.fingerprints.both}",
-            where=checkpoint.path,
-            remedy="Set clip.model to the model that was tuned, or clip.checkpoint to none",
-        )
+        model = f"clip.model ({_relative(base.model, workspace)}) has {base.fingerprints.both}"
+        what = f"was tuned from a CLIP with fingerprint {record.known_base}, but {model}"
+        remedy = "Set clip.model to the model that was tuned, or clip.checkpoint to none"
+        raise DataError(what, where=checkpoint.path, remedy=remedy)
 
 
 def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureStore) -> None:
@@ -238,14 +231,12 @@ def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureS
     """
     record, fingerprint, path = checkpoint.about.clip, store.fingerprints.both, checkpoint.path
     if record is None:
-        logger.warning(f"{path.name} does not say which CLIP it belongs to: that is not checked")
+        logger.warning(f"{path.name} does not record which CLIP it belongs to; this is not checked")
     elif record.fingerprint != fingerprint:
-        raise DataError(
-            f"was trained on another CLIP ({record.model}, tuned: {record.checkpoint or 'none'}, fingerprint "
-            f"{record.fingerprint}); this one is {fingerprint}",
-            where=path,
-            remedy="Set clip.model and clip.checkpoint to that one, or leave clip.checkpoint at auto",
-        )
+        other = f"{record.model}, tuned: {record.checkpoint or 'none'}, fingerprint {record.fingerprint}"
+        what = f"was trained on another CLIP ({other}); this one is {fingerprint}"
+        remedy = "Set clip.model and clip.checkpoint to that one, or leave clip.checkpoint at auto"
+        raise DataError(what, where=path, remedy=remedy)
     warn_of_transfer(context, path.name, checkpoint.about.dataset)
     if difference := _image_difference(context, checkpoint):
         remedy = "Set image.transform and image.target_ratio to the checkpoint's"

@@ -30,9 +30,9 @@ CONTENTS = "images.json"
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Which run to resume: a named one (`run`, its folder or one of its state files), or the newest unfinished one.
+    """Which run to resume: `run` (its folder or one of its state files), else the newest unfinished one if `wanted`.
 
-    Without `run`, `wanted` asks for the newest one. Where there is none, `optional` starts a new run.
+    Where there is none, `optional` starts a new run.
     """
 
     wanted: bool = False
@@ -73,9 +73,8 @@ def find_resumable(profile: Profile, kind: Kind, resume: Resume, encoder: str | 
         return None
     if damaged and not unfinished:
         raise damaged[0]
-    what = ", ".join(filter(None, (profile.dataset, encoder)))
-    where = profile.workspace / FOLDERS[kind]
-    raise UsageError(f"there is no unfinished run ({what})", where=where, remedy="Leave out --resume")
+    what = f"no unfinished run to resume ({', '.join(filter(None, (profile.dataset, encoder)))})"
+    raise UsageError(what, where=profile.workspace / FOLDERS[kind], remedy="Leave out --resume")
 
 
 def identity(
@@ -91,7 +90,7 @@ def identity(
 
 
 def save_contents(run: Path, images: Mapping[str, str]) -> None:
-    """Save `images`, as in `identity`, in the run's folder, so that a resume names those that have changed."""
+    """Save `images`, as in `identity`, so that a resume names those that have changed."""
     write_file(run / CONTENTS, to_json(dict(images)))
 
 
@@ -102,8 +101,8 @@ def require_same(stored: StoredRun, now: Mapping[str, JsonValue], images: Mappin
     """
     then = stored.summary.identity or {}
     before, after = _flat(then), _flat({key: now[key] for key in now if key != "images" or key in then})
-    changes = {key: (before.get(key, "nothing"), after.get(key, "nothing")) for key in before | after}
-    changes = {key: (old, new) for key, (old, new) in changes.items() if old != new}
+    pairs = {key: (before.get(key, "nothing"), after.get(key, "nothing")) for key in before | after}
+    changes = {key: f"{key} was {old}, is {new}" for key, (old, new) in pairs.items() if old != new}
     if not changes:
         return
     recorded = read_note(stored.folder / CONTENTS, dict[str, str]) or images
@@ -111,8 +110,7 @@ def require_same(stored: StoredRun, now: Mapping[str, JsonValue], images: Mappin
     if "images" in changes and changed:
         what = f"{counted(len(changed), 'image')} changed or disappeared since the run began: {some(changed)}"
     else:
-        listed = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in changes.items())
-        what = f"settings or data differ from when the run began: {listed}"
+        what = f"settings or data differ from when the run began: {'; '.join(changes.values())}"
     remedy = "Restore them, or start a new run with --no-resume"
     raise UsageError(f"cannot resume: {what}", where=stored.folder, remedy=remedy)
 
@@ -120,12 +118,12 @@ def require_same(stored: StoredRun, now: Mapping[str, JsonValue], images: Mappin
 def _named(path: Path, kind: Kind) -> ResumableRun:
     folder, state = (path, None) if path.is_dir() else (path.parent, path)
     if os.path.lexists(folder / SUMMARY):
-        run = StoredRun.read(folder, kind)
+        run = StoredRun(folder, kind)
         if run.problem is not None:
             raise run.problem
         if run.resumable and (state is None or state.exists()):
             return ResumableRun(run, state)
-    what = "there is no unfinished run: it has finished, never began, or has no state"
+    what = "no unfinished run to resume: it has finished, never started, or has no state"
     raise DataError(what, where=path, remedy="Give an unfinished run's name or folder, or a state in it")
 
 
