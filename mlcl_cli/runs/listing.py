@@ -57,7 +57,7 @@ class StoredRun:
 
     @cached_property
     def state(self) -> RunState:
-        """The summary's state, or what has become of the run: a process that was killed leaves `running`."""
+        """The summary's state; interrupted where that is running and no process trains the run."""
         state = RunState.DAMAGED if self.problem else self.summary.state
         return RunState.INTERRUPTED if state is RunState.RUNNING and not is_locked(self.folder) else state
 

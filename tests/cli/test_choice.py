@@ -17,20 +17,13 @@ from mlcl_cli.cli.app import app
 FAST = ("--epochs", "1", "--set", "combiner.augmented_views=1")
 
 
-def command(folder: Path, *arguments: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLCL_PROFILE", raising=False)
-        patch.chdir(folder)
-        result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.stderr
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CIRR with a text-tuned CLIP and a combiner trained on it."""
     folder = world(tmp_path_factory.mktemp("made"), "cirr", triplets=20)
-    command(folder, "finetune", "--encoder", "text", "--epochs", "1")
-    command(folder, "train-combiner", *FAST)
+    for command in (("finetune", "--encoder", "text", "--epochs", "1"), ("train-combiner", *FAST)):
+        result = CliRunner().invoke(app, [*command, "--profile", str(folder / "mlcl.yaml")], catch_exceptions=False)
+        assert result.exit_code == 0, result.stderr
     return folder
 
 

@@ -91,6 +91,13 @@ def test_scores_with_other_inference_weights_do_not_compare(mlcl: Mlcl, trained:
     assert matched.json["checkpoint"] == str(second / "best.safetensors")
 
 
+def test_combiner_without_recorded_inference_weights_is_compared(mlcl: Mlcl, trained: Path) -> None:
+    another(trained / "work/combiner/first", "second", lambda summary: summary.pop("inference_weights"))
+    outcome = mlcl("evaluate", "--json")
+    assert "best of 2" in outcome.err
+    assert "Skipped" not in outcome.err
+
+
 def test_clip_tuned_with_another_transform_is_used_with_a_warning(mlcl: Mlcl, trained: Path) -> None:
     clip = tuned_in(trained)
     other = ("--set", f"clip.checkpoint={clip}", "--set", "image.transform=clip", "--quiet")
