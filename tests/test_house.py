@@ -140,7 +140,7 @@ ASKING = [path for path in FILES if part_of(path) not in ("data", "demo", "bench
 # What is left to turn into fields of the stage.
 ASKING_WHICH_STAGE = {
     "cli/train.py",
-    *(f"workflows/{name}.py" for name in ("checkpoint_selection", "dry_run", "report", "train")),
+    *(f"workflows/{name}.py" for name in ("dry_run", "report", "train")),
 }
 
 

@@ -21,31 +21,24 @@ FOLDERS: Mapping[Kind, str] = {Kind.CLIP: "finetune", Kind.COMBINER: "combiner"}
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """A run's folder, and its summary or the error that names what is wrong with that."""
+    """A run's folder, and its summary as it was when first read."""
 
     folder: Path
     kind: Kind
-    content: RunSummary | DataError
 
-    @classmethod
-    def read(cls, folder: Path, kind: Kind) -> "StoredRun":
-        """The run in `folder`, which has a `run.json`."""
-        try:
-            return cls(folder, kind, RunSummary.read(folder / SUMMARY))
-        except DataError as error:
-            return cls(folder, kind, error)
-
-    @property
-    def problem(self) -> DataError | None:
-        """What is wrong with the summary of a damaged run."""
-        return self.content if isinstance(self.content, DataError) else None
-
-    @property
+    @cached_property
     def summary(self) -> RunSummary:
         """The run's summary. Raises DataError where it is damaged."""
-        if isinstance(self.content, DataError):
-            raise self.content
-        return self.content
+        return RunSummary.read(self.folder / SUMMARY)
+
+    @cached_property
+    def problem(self) -> DataError | None:
+        """What is wrong with the summary of a damaged run."""
+        try:
+            self.summary  # noqa: B018
+        except DataError as error:
+            return error
+        return None
 
     @property
     def stage(self) -> str:
@@ -64,7 +57,7 @@ class StoredRun:
 
     @cached_property
     def state(self) -> RunState:
-        """The summary's state, or what has become of the run: a process that was killed leaves `running`."""
+        """The summary's state; interrupted where that is running and no process trains the run."""
         state = RunState.DAMAGED if self.problem else self.summary.state
         return RunState.INTERRUPTED if state is RunState.RUNNING and not is_locked(self.folder) else state
 
@@ -109,48 +102,28 @@ def folder_size(folder: Path) -> int:
 
 def list_runs(workspace: Path, *kinds: Kind) -> list[StoredRun]:
     """The runs in `workspace`, of `kinds` if given, damaged ones first, then oldest first."""
-    runs = [
-        StoredRun.read(path.parent, kind)
-        for kind in kinds or Kind
-        for path in (workspace / FOLDERS[kind]).glob(f"*/{SUMMARY}")
-    ]
-    return sorted(runs, key=lambda run: (run.created, run.folder))
+    paths = ((kind, path) for kind in kinds or Kind for path in (workspace / FOLDERS[kind]).glob(f"*/{SUMMARY}"))
+    return sorted((StoredRun(path.parent, kind) for kind, path in paths), key=lambda run: (run.created, run.folder))
 
 
 def find_run(workspace: Path, name: str) -> StoredRun:
-    """The only run with that name, STAGE/name, folder, or beginning of a name.
-
-    Raises UsageError where it names none or several.
-    """
+    """The only run with that name, STAGE/name, folder, or beginning of a name. Raises UsageError if not exactly one."""
     runs = list_runs(workspace)
     matches = (
         [run for run in runs if name in (run.folder.name, run.name)]
         or [run for run in runs if name and run.folder == Path(name).absolute()]
-        or [run for run in runs if _begins(run, name)]
+        or [run for run in runs if (start := name.removeprefix(f"{run.stage}/")) and run.folder.name.startswith(start)]
     )
     if len(matches) != 1:
-        names = f"{len(matches)} runs: {some([run.name for run in matches])}" if matches else "no run"
-        raise UsageError(f"{name!r} names {names}", where=workspace, remedy="`mlcl runs` lists them")
+        matched = f"{len(matches)} runs: {some([run.name for run in matches])}" if matches else "no run"
+        raise UsageError(f"{name!r} matches {matched}", where=workspace, remedy="`mlcl runs` lists them")
     return matches[0]
-
-
-def best_checkpoint(folder: Path, metric: str | None = None) -> Path:
-    """The best checkpoint in a run's folder by `metric`, or by the deciding metric where there is none by that.
-
-    Raises DataError where the run's summary is damaged, UsageError where no epoch has been validated.
-    """
-    summary = RunSummary.read(folder / SUMMARY)
-    best = summary.bests.get(metric or "") or summary.best
-    if best is None:
-        raise UsageError("has no validated epoch yet", where=folder, remedy="Wait for its first one")
-    return folder / best.checkpoint
 
 
 def remove_run(workspace: Path, run: StoredRun) -> None:
     """Delete a run's folder while holding its lock.
 
-    Raises UsageError where it is being trained or is not a folder of the workspace itself, MachineError where it cannot
-    be locked or deleted.
+    Raises UsageError where it is being trained or not removable, MachineError where it cannot be locked or deleted.
     """
     require_removable(workspace, run)
     try:
@@ -166,11 +139,8 @@ def remove_run(workspace: Path, run: StoredRun) -> None:
 def require_removable(workspace: Path, run: StoredRun) -> None:
     """Raises UsageError where a run's folder is a symbolic link or lies outside the workspace."""
     if run.folder.is_symlink():
-        raise UsageError(
-            "is a symbolic link, and mlcl deletes no folder through one",
-            where=run.folder,
-            remedy="Delete the link with `rm`, and the folder that it names yourself",
-        )
+        remedy = "Delete the link with `rm`, and the folder that it points to yourself"
+        raise UsageError("is a symbolic link; mlcl does not delete through links", where=run.folder, remedy=remedy)
     if run.folder.resolve().parent != (workspace / run.stage).resolve():
         raise UsageError("is not in the workspace", where=run.folder, remedy="Delete it yourself")
 
@@ -182,13 +152,7 @@ def dependents(workspace: Path, run: StoredRun) -> list[StoredRun]:
         other
         for other in list_runs(workspace)
         if other.folder != run.folder
-        and other.problem is None
-        and (checkpoint := other.summary.clip.checkpoint) is not None
+        and not other.problem
+        and (checkpoint := other.summary.clip.checkpoint)
         and (workspace / checkpoint).resolve().is_relative_to(folder)
     ]
-
-
-def _begins(run: StoredRun, name: str) -> bool:
-    """Whether the run's name begins so; an empty beginning, with or without a stage, names nothing."""
-    beginning = name.removeprefix(f"{run.stage}/")
-    return bool(beginning) and run.folder.name.startswith(beginning)

@@ -19,11 +19,6 @@ class BaseClip:
         self._network: nn.Module | None = load_clip(model)
         self.fingerprints = Fingerprints.of(self._network.state_dict())
 
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the whole network."""
-        return self.fingerprints.both
-
     def take(self) -> nn.Module:
         """The network, which the caller may change. A second call loads it again."""
         network, self._network = self._network, None

@@ -1,17 +1,21 @@
-"""The workspace's trained runs as `auto` compares them: which of them fit, and which is best."""
+"""The workspace's runs as `auto` compares them: which of them fit, and which is best."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from mlcl_cli.config import Profile
+from mlcl_cli.errors import some
 from mlcl_cli.models.encoder import TOWERS, Towers
 from mlcl_cli.runs.description import ImageRecord, Kind
 from mlcl_cli.runs.listing import StoredRun, list_runs
 from mlcl_cli.runs.summary import BestCheckpoint, RunState, RunSummary
 from mlcl_cli.workflows.run_context import RunContext
-from mlcl_cli.workflows.selection_reasons import Difference, SkippedRun, SkipReason, describe_differences
+
+logger = logging.getLogger(__name__)
+
+PRUNED = "a pruned gallery"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,55 +32,34 @@ class Conditions:
     whole: bool
     weights: str | None
 
-    @classmethod
-    def of_profile(cls, context: RunContext) -> Self:
-        """Those of the profile, on its whole validation split."""
-        image = str(ImageRecord.model_validate(context.image))
-        weights = context.profile.combiner.inference_weights
-        return cls(context.protocol.name, image, context.validation_digest, whole=True, weights=weights)
-
-    @classmethod
-    def of_run(cls, summary: RunSummary) -> Self:
-        """Those of a run's own validation. Older runs recorded no digest of their data."""
-        return cls(
-            summary.protocol,
-            str(summary.image),
-            (summary.data or {}).get("val"),
-            whole=not summary.pruned,
-            weights=summary.inference_weights,
-        )
-
-    def differences(self, wanted: "Conditions") -> list[tuple[Difference, str]]:
-        """What differs from `wanted`, with the value here; empty where the scores compare."""
+    def differences(self, wanted: "Conditions") -> list[str]:
+        """What differs from `wanted`; empty where the scores compare."""
         differences = []
         if self.image != wanted.image:
-            differences.append((Difference.TRANSFORM, self.image))
-        if self.weights is not None and self.weights != wanted.weights:
-            differences.append((Difference.WEIGHTS, self.weights))
+            differences.append(f"transform {self.image}")
+        if self.weights not in (None, wanted.weights):
+            differences.append(f"inference_weights {self.weights}")
         if not self.whole:
-            differences.append((Difference.PRUNED, ""))
+            differences.append(PRUNED)
         if self.protocol != wanted.protocol:
-            differences.append((Difference.PROTOCOL, self.protocol))
+            differences.append(f"protocol {self.protocol}")
         elif self.whole and (self.data is None or self.data != wanted.data):
-            differences.append((Difference.OTHER_DATA if self.data and wanted.data else Difference.UNKNOWN_DATA, ""))
+            differences.append(f"{'other' if self.data and wanted.data else 'unknown'} validation data")
         return differences
 
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
-    """The fingerprint of a CLIP before tuning, and its tuned encoders; both None where unknown."""
-
-    base: str | None = None
-    towers: Towers | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A run with its best checkpoint by the deciding metric, and the lineage of that (of a combiner: of its CLIP)."""
+    """A run with its best checkpoint by the deciding metric.
+
+    `base` is the fingerprint of its CLIP before tuning, and `towers` are that CLIP's tuned encoders, those that the run
+    trains included; None where unknown.
+    """
 
     run: StoredRun
     best: BestCheckpoint
-    lineage: Lineage
+    base: str | None
+    towers: Towers | None
 
     @property
     def checkpoint(self) -> Path:
@@ -90,121 +73,146 @@ class Candidate:
 
     @property
     def conditions(self) -> Conditions:
-        """What its score was measured under."""
-        return Conditions.of_run(self.run.summary)
+        """What its score was measured under. Older runs recorded no digest of their data."""
+        run = self.run.summary
+        data = (run.data or {}).get("val")
+        return Conditions(run.protocol, str(run.image), data, whole=not run.pruned, weights=run.inference_weights)
 
     @property
     def finished(self) -> bool:
-        """Whether its training reached the end."""
+        """Whether its training is complete."""
         return self.run.state is RunState.FINISHED
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The best of `compared` candidates; `differences` say why its score may not compare with others.
-
-    `seed` is the profile's where only runs with it were compared.
-    """
+    """The best of `compared` candidates; `seed` is the profile's where only runs with it were compared."""
 
     chosen: Candidate
     compared: int
-    differences: Sequence[tuple[Difference, str]]
     seed: int | None
 
     def describe(self, metric: str) -> str:
         """Of how many runs it is the best, and its score."""
-        score = f"{metric} {self.chosen.best.score:.2f}"
-        return f"the only one that fits, {score}" if self.compared == 1 else f"best of {self.compared}, {score}"
+        count = "the only one that fits" if self.compared == 1 else f"best of {self.compared}"
+        return f"{count}, {metric} {self.chosen.best.score:.2f}"
 
 
 @dataclass(slots=True)
 class Candidates:
-    """The runs that fit so far, oldest first, and those skipped."""
+    """The runs that fit so far, oldest first, and why others were skipped."""
 
-    fitting: list[Candidate]
-    skipped: list[SkippedRun]
+    fitting: list[Candidate] = field(default_factory=list)
+    skipped: dict[StoredRun, str] = field(default_factory=dict)
 
     @classmethod
-    def find(cls, profile: Profile, kind: Kind, metric: str) -> Self:
-        """The runs of `kind` on the profile's data set that have a best checkpoint by `metric`."""
+    def find(cls, context: RunContext, kind: Kind, *, any_base: bool = False) -> Self:
+        """The runs of `kind` on the profile's data set and model (or `any_base`) with a best checkpoint.
+
+        Raises DataError or MachineError where the profile's model cannot be loaded.
+        """
+        profile, metric = context.profile, context.protocol.bests[0]
         runs = {run.folder.resolve(): run for run in list_runs(profile.workspace)}
         summaries = {folder: run.summary for folder, run in runs.items() if run.problem is None}
-        candidates = cls([], [])
-        for folder, run in runs.items():
+        candidates = cls()
+        for run in runs.values():
             if run.kind is not kind:
                 continue
             if run.problem is not None:
-                candidates.skip(run, SkipReason.DAMAGED, f"{run.problem.where}: {run.problem.what}")
+                candidates.skipped[run] = f"damaged run.json {run.problem.where}: {run.problem.what}"
             elif run.summary.dataset != profile.dataset:
                 continue
             elif (best := run.summary.bests.get(metric)) is None:
-                candidates.skip(run, SkipReason.NOT_VALIDATED)
+                candidates.skipped[run] = "no validated epoch"
             elif not (run.folder / best.checkpoint).is_file():
-                candidates.skip(run, SkipReason.CHECKPOINT_MISSING, best.checkpoint)
+                candidates.skipped[run] = f"missing checkpoint {best.checkpoint}"
             else:
-                candidates.fitting.append(Candidate(run, best, _lineage(folder, summaries, profile.workspace)))
+                candidates.fitting.append(_candidate(run, best, summaries, profile.workspace))
+        if candidates.fitting and not any_base:  # without candidates, the model need not be loaded
+            model = context.base.fingerprints.both
+            candidates.require(
+                lambda run: run.base == model,
+                lambda run: f"trained on another CLIP with base {run.base}" if run.base else "base CLIP not recorded",
+            )
         return candidates
 
-    def skip(self, run: StoredRun, reason: SkipReason, detail: str = "") -> None:
-        """Add a skipped run."""
-        self.skipped.append(SkippedRun(run.name, reason, detail))
+    def require(self, fits: Callable[[Candidate], bool], why: Callable[[Candidate], str]) -> None:
+        """Skip the candidates that do not fit, and record `why`."""
+        self.skipped |= {candidate.run: why(candidate) for candidate in self.fitting if not fits(candidate)}
+        self.fitting = [candidate for candidate in self.fitting if candidate.run not in self.skipped]
 
-    def require(self, fits: Callable[[Candidate], bool], why: Callable[[Candidate], tuple[SkipReason, str]]) -> None:
-        """Skip the runs that do not fit."""
-        for other in self.fitting:
-            if not fits(other):
-                self.skip(other.run, *why(other))
-        self.fitting = [candidate for candidate in self.fitting if fits(candidate)]
-
-    def select(self, wanted: Conditions, seed: int | None = None) -> Selection | None:
-        """The best of the runs whose scores compare under `wanted`, finished ones first; the others are skipped.
+    def select(self, context: RunContext, seed: int | None = None) -> Selection | None:
+        """The best of the runs whose scores compare under the profile's conditions, finished ones first.
 
         Where none compares: the best of those that were measured as the newest was, on the whole gallery and with the
-        profile's transform where there are such. Among equals in all of this, those with `seed` come first.
+        profile's transform where there are such. Among equals in all of this, those with `seed` come first. Reports the
+        skipped runs, and warns where the profile would train another one.
         """
+        wanted = Conditions(
+            context.protocol.name,
+            str(ImageRecord.model_validate(context.image)),
+            context.validation_digest,
+            whole=True,
+            weights=context.profile.combiner.inference_weights,
+        )
         comparable = [candidate for candidate in self.fitting if not candidate.conditions.differences(wanted)]
         pool = _finished(comparable) or comparable
         if not pool:
             others = _finished(self.fitting) or self.fitting
             if not others:
                 return None
-            newest = max(others, key=lambda other: _suitability(other, wanted)).conditions
-            pool = [other for other in others if other.conditions == newest]
-        seeded = [candidate for candidate in pool if seed is not None and candidate.run.summary.seed == seed]
+            measured = [other.conditions for other in reversed(others)]
+            preferred = max(measured, key=lambda conditions: (conditions.image == wanted.image, conditions.whole))
+            pool = [other for other in others if other.conditions == preferred]
+        seeded = [candidate for candidate in pool if candidate.run.summary.seed == seed]
         pool = seeded or pool
         chosen = max(reversed(pool), key=lambda candidate: candidate.best.score)
         for other in self.fitting:
-            if other.conditions != chosen.conditions:
-                differences = other.conditions.differences(wanted) or [(Difference.PROTOCOL, other.conditions.protocol)]
-                self.skip(other.run, SkipReason.CONDITIONS, describe_differences(differences))
+            differences = other.conditions.differences(wanted)
+            if differences and other.conditions != chosen.conditions:
+                self.skipped[other.run] = f"scored under {', '.join(differences)}"
             elif chosen.finished and not other.finished:
-                self.skip(other.run, SkipReason.UNFINISHED)
-        return Selection(chosen, len(pool), chosen.conditions.differences(wanted), seed if seeded else None)
+                self.skipped[other.run] = "not finished"
+        self._report(context, chosen, chosen.conditions.differences(wanted))
+        return Selection(chosen, len(pool), seed if seeded else None)
+
+    def _report(self, context: RunContext, chosen: Candidate, differences: Sequence[str]) -> None:
+        if damaged := {run: why for run, why in self.skipped.items() if run.problem}:
+            logger.warning(f"Skipped: {describe_skipped(damaged)}")
+        if others := {run: why for run, why in self.skipped.items() if not run.problem}:
+            logger.info(f"Skipped: {describe_skipped(others)}")
+        name, state = chosen.run.name, chosen.run.state
+        if not chosen.finished:
+            logger.warning(f"{name} is {state}, but no finished run fits: its best epoch so far is used")
+        expected = [PRUNED] if context.profile.bad_images == "drop" else []
+        if differences not in ([], expected):
+            what = ", ".join(differences)
+            logger.warning(f"{name} was validated under other settings than the profile's: {what}")
 
 
-def _suitability(candidate: Candidate, wanted: Conditions) -> tuple[bool, bool, str, str]:
-    conditions = candidate.conditions
-    return conditions.image == wanted.image, conditions.whole, candidate.run.created, candidate.run.name
+def describe_skipped(runs: Mapping[StoredRun, str]) -> str:
+    """A few of the runs with their reasons, newest first: run names begin with their time."""
+    return some(sorted((f"{run.name} ({why})" for run, why in runs.items()), reverse=True), 3)
 
 
 def _finished(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [candidate for candidate in candidates if candidate.finished]
 
 
-def _lineage(folder: Path, summaries: Mapping[Path, RunSummary], workspace: Path) -> Lineage:
-    """The lineage of the best checkpoint of the run in `folder`.
+def _candidate(
+    run: StoredRun, best: BestCheckpoint, summaries: Mapping[Path, RunSummary], workspace: Path
+) -> Candidate:
+    """A candidate with its base and towers.
 
-    Runs of older versions recorded none: those are followed from checkpoint to checkpoint down to the untuned CLIP.
+    Runs of older versions recorded neither: those are followed from checkpoint to checkpoint down to the untuned CLIP.
     """
-    encoder = summaries[folder].encoder
-    towers: Towers = frozenset() if encoder is None else TOWERS[encoder]
+    folder, towers = run.folder.resolve(), Towers()
     for _ in summaries:
-        clip = summaries[folder].clip
+        clip, encoder = summaries[folder].clip, summaries[folder].encoder
+        towers |= TOWERS[encoder] if encoder else Towers()
         if clip.known_base is not None and (clip.tuned is not None or clip.checkpoint is None):
-            return Lineage(clip.known_base, towers | frozenset(clip.tuned or ()))
+            return Candidate(run, best, clip.known_base, towers | Towers(clip.tuned or ()))
         folder = (workspace / (clip.checkpoint or "")).resolve().parent
-        encoder = summaries[folder].encoder if folder in summaries else None
-        if encoder is None:
+        if folder not in summaries or summaries[folder].encoder is None:
             break
-        towers |= TOWERS[encoder]
-    return Lineage()
+    return Candidate(run, best, None, None)

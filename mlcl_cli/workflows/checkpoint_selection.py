@@ -2,33 +2,44 @@
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
+from mlcl_cli.config import Profile
 from mlcl_cli.config.types import CLIP_NAMES
 from mlcl_cli.errors import DataError
-from mlcl_cli.models.encoder import BOTH_TOWERS, TOWERS, Encoder, Fingerprints, Towers
+from mlcl_cli.features.store import FeatureStore
+from mlcl_cli.models.encoder import BOTH_TOWERS, TOWERS, Encoder, Fingerprints, Tower
 from mlcl_cli.models.weights import load_tuned
 from mlcl_cli.progress import NOTICE
-from mlcl_cli.runs.checkpoints import Checkpoint, load_checkpoint
+from mlcl_cli.runs.checkpoints import Checkpoint, load_checkpoint, stored_fingerprint
 from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
 from mlcl_cli.runs.listing import FOLDERS
 from mlcl_cli.workflows.base_clip import BaseClip
-from mlcl_cli.workflows.candidates import Candidate, Candidates, Conditions, Selection
+from mlcl_cli.workflows.candidates import Candidates, Selection, describe_skipped
 from mlcl_cli.workflows.run_context import RunContext
-from mlcl_cli.workflows.selection_reasons import (
-    ClipReason,
-    Difference,
-    SkippedRun,
-    SkipReason,
-    describe_differences,
-    describe_skipped,
-    describe_towers,
-)
 
 logger = logging.getLogger(__name__)
+
+START = "--from RUN|FILE|none chooses another start"
+
+
+class ClipReason(StrEnum):
+    """Why a CLIP is used; `{}` stands for a detail."""
+
+    GIVEN = "given by {}"
+    DISABLED = "{} is none"
+    BOTH_ENCODERS = f"tuning both encoders starts from the untuned CLIP; {START}"
+    BEST = "best of {}"
+    BEST_START = f"best of {{}}; {START}"
+    NONE_WITH_OTHER_ENCODER = f"none has only its {{}} encoder tuned here; {START}"
+    NONE_TUNED = "none is tuned in this workspace yet"
+    NONE_FITS = "no tuned one fits"
+    RUN = "the run's"
+    COMBINER = "the combiner was trained on it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +52,13 @@ class ClipChoice:
     detail: str = ""
 
     @classmethod
-    def from_record(cls, record: ClipRecord, workspace: Path, reason: ClipReason) -> Self:
-        """The CLIP of a run or a checkpoint, in the workspace as it is now."""
-        model = record.model if record.model in CLIP_NAMES else (workspace / record.model).resolve()
-        checkpoint = None if record.checkpoint is None else (workspace / record.checkpoint).resolve()
-        return cls(model, checkpoint, reason)
-
-    def with_model_at(self, model: str | Path) -> Self:
-        """The same choice with `model` where its own model is a file that no longer exists."""
-        return replace(self, model=model) if isinstance(self.model, Path) and not self.model.exists() else self
+    def of_run(cls, record: ClipRecord, profile: Profile) -> Self:
+        """The CLIP that a run started from, in the present workspace; the profile's model if its own is missing."""
+        model = record.model if record.model in CLIP_NAMES else (profile.workspace / record.model).resolve()
+        if isinstance(model, Path) and not model.exists():
+            model = profile.clip.model
+        checkpoint = None if record.checkpoint is None else (profile.workspace / record.checkpoint).resolve()
+        return cls(model, checkpoint, ClipReason.RUN)
 
 
 @dataclass(frozen=True)
@@ -90,25 +99,27 @@ def choose_clip(context: RunContext, start: str | Path | None = None, encoder: s
         return ClipChoice(model, asked, ClipReason.GIVEN, source)
     if asked == "none":
         return ClipChoice(model, None, ClipReason.DISABLED, source)
-    towers = None if encoder is None else BOTH_TOWERS - TOWERS[encoder]
-    if towers is not None and not towers:
+    others = None if encoder is None else BOTH_TOWERS - TOWERS[encoder]
+    if others is not None and not others:
         return ClipChoice(model, None, ClipReason.BOTH_ENCODERS)
-    metric = context.protocol.bests[0]
-    candidates = Candidates.find(profile, Kind.CLIP, metric)
-    _require_base(context, candidates)
-    if towers is not None:
-        candidates.require(
-            lambda run: run.lineage.towers == towers,
-            lambda run: (SkipReason.TOWERS, describe_towers(run.lineage.towers)),
-        )
-    selection = _select(context, candidates, None if encoder is None else profile.seed)
-    if selection is None:
-        return _untuned(model, towers, candidates.skipped)
-    which = "tuned here" if towers is None else f"with only its {describe_towers(towers)} encoder tuned"
-    seed = "" if selection.seed is None else f", seed {selection.seed}"
-    detail = f"{selection.compared} {which}{seed}, {metric} {selection.chosen.best.score:.2f}"
-    reason = ClipReason.BEST if towers is None else ClipReason.BEST_START
-    return ClipChoice(model, selection.chosen.checkpoint, reason, detail)
+    candidates = Candidates.find(context, Kind.CLIP)
+    if others is not None:
+        candidates.require(lambda run: run.towers == others, lambda run: f"tuned {_names(run.towers or ())}")
+    selection = candidates.select(context, None if others is None else profile.seed)
+    if selection is not None:
+        which = "tuned here" if others is None else f"with only its {_names(others)} encoder tuned"
+        seed = "" if selection.seed is None else f", seed {selection.seed}"
+        score = f"{context.protocol.bests[0]} {selection.chosen.best.score:.2f}"
+        reason = ClipReason.BEST if others is None else ClipReason.BEST_START
+        return ClipChoice(model, selection.chosen.checkpoint, reason, f"{selection.compared} {which}{seed}, {score}")
+    skipped = describe_skipped(candidates.skipped)
+    if others is not None:
+        if skipped:
+            logger.info(f"Skipped: {skipped}")
+        return ClipChoice(model, None, ClipReason.NONE_WITH_OTHER_ENCODER, _names(others))
+    if skipped:  # the recipe expects a tuned CLIP
+        logger.warning(f"The CLIP is untuned: no tuned one fits. Skipped: {skipped}")
+    return ClipChoice(model, None, ClipReason.NONE_FITS if skipped else ClipReason.NONE_TUNED)
 
 
 def load_encoder(context: RunContext, choice: ClipChoice, *, announce: bool = False) -> LoadedClip:
@@ -124,38 +135,63 @@ def load_encoder(context: RunContext, choice: ClipChoice, *, announce: bool = Fa
         checkpoint, shown = load_checkpoint(choice.checkpoint, Kind.CLIP), _relative(choice.checkpoint, workspace)
         load_tuned(network, checkpoint.state, choice.checkpoint)
         require_base(checkpoint, base, workspace)
-        description, image = checkpoint.about, ImageRecord.model_validate(context.image)
-        if description.image is not None and description.image != image:
-            problem = f"was tuned with {description.image.settings}, but the profile has {image.settings}"
-            logger.warning(f"{shown} {problem}")
-        tuned, trained_on = f", tuned: {shown}", description.dataset
+        if difference := _image_difference(context, checkpoint):
+            logger.warning(f"{shown} was tuned with {difference}")
+        tuned, trained_on = f", tuned: {shown}", checkpoint.about.dataset
     level, why = NOTICE if announce else logging.INFO, choice.reason.format(choice.detail)
     logger.log(level, f"CLIP: {_relative(choice.model, workspace)}{tuned} ({why})")
     return LoadedClip(choice, Encoder(network, context.compute), base.fingerprints, trained_on)
 
 
 def named_clip(context: RunContext) -> LoadedClip | None:
-    """The CLIP that the profile's `clip.checkpoint` names; None where it says `auto`."""
+    """The CLIP that the profile's `clip.checkpoint` names; None where it is `auto`."""
     return None if context.profile.clip.checkpoint == "auto" else load_encoder(context, choose_clip(context))
 
 
+def clip_of(context: RunContext, combiner: Checkpoint) -> ClipChoice:
+    """The CLIP that a combiner was trained on, where `clip.checkpoint` is `auto`.
+
+    It is found by its fingerprint: the profile's model, the recorded file in this workspace or in the combiner's, or
+    any tuned CLIP of this workspace. Raises DataError where it is none of them.
+    """
+    profile, record = context.profile, combiner.about.clip
+    if record is None:
+        return choose_clip(context)
+    if record.fingerprint == context.base.fingerprints.both:
+        return ClipChoice(profile.clip.model, None, ClipReason.COMBINER)
+    if record.checkpoint is None:
+        recorded, missing, setting = [], record.model, "clip.model"
+    else:
+        folders = (profile.workspace, *combiner.path.parents[2:3])
+        recorded = [Path(os.path.normpath(folder / record.checkpoint)) for folder in folders]
+        missing, setting = str(recorded[0]), "clip.checkpoint"
+    for path in recorded:
+        if path.is_file() and stored_fingerprint(path) in (record.fingerprint, None):
+            return ClipChoice(profile.clip.model, path, ClipReason.COMBINER)
+    for path in sorted(profile.workspace.glob(f"{FOLDERS[Kind.CLIP]}/*/best*.safetensors")):
+        if stored_fingerprint(path) == record.fingerprint:
+            return ClipChoice(profile.clip.model, path, ClipReason.COMBINER)
+    what = f"needs the CLIP that it was trained on, fingerprint {record.fingerprint}, recorded as {missing}"
+    where, remedy = combiner.path, f"Set {setting} to that file"
+    raise DataError(f"{what}, which is missing or another CLIP", where=where, remedy=remedy)
+
+
 def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_base: bool = False) -> Selection | None:
-    """The best run of `kind` that fits the profile, its model (or `any_base`), and `clip` if given.
+    """The best run of `kind` that fits the profile, its model (or `any_base`), and a combiner's `clip` if given.
 
     Skipped runs are reported. Raises DataError or MachineError where the profile's model cannot be loaded.
     """
-    candidates = Candidates.find(context.profile, kind, context.protocol.bests[0])
-    if not any_base:
-        _require_base(context, candidates)
-    if clip is not None and kind is Kind.COMBINER:
+    candidates = Candidates.find(context, kind, any_base=any_base)
+    if clip is not None:
         fingerprint = clip.encoder.fingerprints().both
         candidates.require(
-            lambda run: run.clip == fingerprint,
-            lambda run: (SkipReason.OTHER_CLIP, f"with fingerprint {run.clip}"),
+            lambda candidate: candidate.clip == fingerprint,
+            lambda candidate: f"trained on another CLIP with fingerprint {candidate.clip}",
         )
-    selection = _select(context, candidates)
+    selection = candidates.select(context)
     if selection is None and candidates.skipped:
-        logger.warning(f"No {FOLDERS[kind]} run fits this profile. Skipped: {describe_skipped(candidates.skipped)}")
+        skipped = describe_skipped(candidates.skipped)
+        logger.warning(f"No {FOLDERS[kind]} run fits this profile. Skipped: {skipped}")
     return selection
 
 
@@ -164,18 +200,15 @@ def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | 
 
     Raises DataError where there is none that fits the data set and the CLIP (`clip`, if the profile names one).
     """
-    profile = context.profile
     if asked is not None:
         checkpoint = load_checkpoint(asked, Kind.COMBINER)
         logger.info(f"Combiner: {asked} (given by --checkpoint)")
         return checkpoint
     selection = choose_run(context, Kind.COMBINER, clip)
     if selection is None:
-        raise DataError(
-            f"found no combiner for {profile.dataset} with this CLIP",
-            where=profile.workspace,
-            remedy="Run `mlcl train-combiner` first, give --checkpoint FILE, or use --combining-function sum",
-        )
+        remedy = "Run `mlcl train-combiner` first, give --checkpoint FILE, or use --combining-function sum"
+        what = f"found no combiner for {context.profile.dataset} with this CLIP"
+        raise DataError(what, where=context.profile.workspace, remedy=remedy)
     checkpoint = load_checkpoint(selection.chosen.checkpoint, Kind.COMBINER)
     logger.log(NOTICE, f"Combiner: {selection.chosen.run.name}, {selection.describe(context.protocol.bests[0])}")
     return checkpoint
@@ -184,56 +217,52 @@ def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | 
 def require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> None:
     """Raises DataError where a tuned CLIP was tuned from another model than `base`."""
     record = checkpoint.about.clip
-    if record is not None and record.known_base not in (None, base.fingerprint):
-        raise DataError(
-            f"was tuned from a CLIP with fingerprint {record.known_base}, but clip.model "
-            f"({_relative(base.model, workspace)}) has {base.fingerprint}",
-            where=checkpoint.path,
-            remedy="Set clip.model to the model that was tuned, or clip.checkpoint to none",
-        )
+    if record is not None and record.known_base not in (None, base.fingerprints.both):
+        model = f"clip.model ({_relative(base.model, workspace)}) has {base.fingerprints.both}"
+        what = f"was tuned from a CLIP with fingerprint {record.known_base}, but {model}"
+        remedy = "Set clip.model to the model that was tuned, or clip.checkpoint to none"
+        raise DataError(what, where=checkpoint.path, remedy=remedy)
 
 
-def _require_base(context: RunContext, candidates: Candidates) -> None:
-    """Skip the runs whose CLIP was tuned from another model than the profile's."""
+def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureStore) -> None:
+    """Raises DataError where a combiner would be used with another CLIP or transform than its own.
 
-    def why(run: Candidate) -> tuple[SkipReason, str]:
-        base = run.lineage.base
-        return (SkipReason.OTHER_CLIP, f"with base {base}") if base else (SkipReason.BASE_UNKNOWN, "")
+    Another data set is allowed, with a warning: that is zero-shot transfer.
+    """
+    record, fingerprint, path = checkpoint.about.clip, store.fingerprints.both, checkpoint.path
+    if record is None:
+        logger.warning(f"{path.name} does not record which CLIP it belongs to; this is not checked")
+    elif record.fingerprint != fingerprint:
+        other = f"{record.model}, tuned: {record.checkpoint or 'none'}, fingerprint {record.fingerprint}"
+        what = f"was trained on another CLIP ({other}); this one is {fingerprint}"
+        remedy = "Set clip.model and clip.checkpoint to that one, or leave clip.checkpoint at auto"
+        raise DataError(what, where=path, remedy=remedy)
+    warn_of_transfer(context, path.name, checkpoint.about.dataset)
+    if difference := _image_difference(context, checkpoint):
+        remedy = "Set image.transform and image.target_ratio to the checkpoint's"
+        raise DataError(f"was trained with {difference}", where=path, remedy=remedy)
+    size = int(checkpoint.state["text_projection_layer.weight"].shape[1])
+    if size != store.encoder.feature_dim:
+        what = f"takes features of size {size}, and this CLIP gives {store.encoder.feature_dim}"
+        raise DataError(what, where=path, remedy="Set clip.model to the model that it was trained on")
 
-    if candidates.fitting:  # else the model need not be loaded
-        fingerprint = context.base.fingerprint
-        candidates.require(lambda run: run.lineage.base == fingerprint, why)
+
+def warn_of_transfer(context: RunContext, name: str, trained_on: str | None) -> None:
+    """Warns where weights were trained on another data set than the profile's."""
+    dataset = context.profile.dataset
+    if trained_on not in (None, dataset):
+        logger.warning(f"{name} was trained on {trained_on}: on {dataset} this is zero-shot transfer")
 
 
-def _select(context: RunContext, candidates: Candidates, seed: int | None = None) -> Selection | None:
-    """The best candidate. Reports the skipped runs, and warns where it is not what the profile would train."""
-    selection = candidates.select(Conditions.of_profile(context), seed)
-    if selection is None:
+def _image_difference(context: RunContext, checkpoint: Checkpoint) -> str | None:
+    trained, image = checkpoint.about.image, ImageRecord.model_validate(context.image)
+    if trained is None or trained == image:
         return None
-    run, skipped = selection.chosen.run, candidates.skipped
-    if damaged := [other for other in skipped if other.reason is SkipReason.DAMAGED]:
-        logger.warning(f"Skipped: {describe_skipped(damaged)}")
-    if others := [other for other in skipped if other.reason is not SkipReason.DAMAGED]:
-        logger.info(f"Skipped: {describe_skipped(others)}")
-    if not selection.chosen.finished:
-        logger.warning(f"{run.name} is {run.state}, but no finished run fits: its best epoch so far is used")
-    pruned = [difference for difference, _ in selection.differences] == [Difference.PRUNED]
-    if selection.differences and not (pruned and context.profile.bad_images == "drop"):
-        differences = describe_differences(selection.differences)
-        logger.warning(f"{run.name} was validated under other settings than the profile's: {differences}")
-    return selection
+    return f"{trained.settings}, but the profile has {image.settings}"
 
 
-def _untuned(model: str | Path, towers: Towers | None, skipped: Sequence[SkippedRun]) -> ClipChoice:
-    """The untuned CLIP. Runs that were skipped are a warning where the recipe expects a tuned one."""
-    if towers is not None:
-        if skipped:
-            logger.info(f"Skipped: {describe_skipped(skipped)}")
-        return ClipChoice(model, None, ClipReason.NONE_WITH_OTHER_ENCODER, describe_towers(towers))
-    if not skipped:
-        return ClipChoice(model, None, ClipReason.NONE_TUNED)
-    logger.warning(f"The CLIP is untuned: no tuned one fits. Skipped: {describe_skipped(skipped)}")
-    return ClipChoice(model, None, ClipReason.NONE_FITS)
+def _names(towers: Iterable[Tower]) -> str:
+    return " and ".join(sorted(towers, reverse=True)) or "nothing"
 
 
 def _relative(path: str | Path, workspace: Path) -> str:

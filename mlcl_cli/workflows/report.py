@@ -24,7 +24,6 @@ from mlcl_cli.runs.listing import find_run, list_runs
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice, choose_run, named_clip
 from mlcl_cli.workflows.retrieval_model import prepare_split
 from mlcl_cli.workflows.run_context import RunContext
-from mlcl_cli.workflows.selection_reasons import ClipReason
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +190,7 @@ def _profile_here(run: ReportedRun, stored: Profile, here: Profile) -> Profile:
     if stored.dataset != run.summary.dataset:
         what = f"is for {stored.dataset}, but run.json says {run.summary.dataset}"
         raise DataError(what, where=run.listed.folder / "profile.yaml", remedy="Restore the run's own files")
-    choice = ClipChoice.from_record(run.summary.clip, here.workspace, ClipReason.RUN).with_model_at(here.clip.model)
+    choice = ClipChoice.of_run(run.summary.clip, here)
     checkpoint = "auto" if _has_combiner(run) else _best(run)
     clip = stored.clip.model_copy(update={"model": choice.model, "checkpoint": checkpoint})
     machine = {name: getattr(here, name) for name in ("workspace", *DATA_SECTIONS, "workers", "device")}

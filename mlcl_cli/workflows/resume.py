@@ -14,28 +14,25 @@ from mlcl_cli.config import Profile
 from mlcl_cli.config.schema import DATA_SECTIONS
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError, some
+from mlcl_cli.formatting import counted
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import FOLDERS, StoredRun, list_runs
 from mlcl_cli.runs.summary import SUMMARY
-from mlcl_cli.workflows.checkpoint_selection import ClipChoice
 from mlcl_cli.workflows.content_digests import combined, read_note
-from mlcl_cli.workflows.selection_reasons import ClipReason
 
 logger = logging.getLogger(__name__)
 
 # What may change when a run is resumed: where files are, and how the machine is used.
-MACHINE = ("workspace", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate")
-FREE = (*MACHINE, *DATA_SECTIONS)
+MAY_CHANGE = {"workspace", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate"}
 UNUSED_SECTION = {Kind.CLIP: "combiner", Kind.COMBINER: "finetune"}  # of the profile
-ABSENT = "nothing"
 CONTENTS = "images.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Which run to resume: a named one (`run`, its folder or one of its state files), or the newest unfinished one.
+    """Which run to resume: `run` (its folder or one of its state files), else the newest unfinished one if `wanted`.
 
-    Without `run`, `wanted` asks for the newest one. Where there is none, `optional` starts a new run.
+    Where there is none, `optional` starts a new run.
     """
 
     wanted: bool = False
@@ -51,11 +48,7 @@ class ResumableRun:
     """A run to resume, and its state file if one was named."""
 
     stored: StoredRun
-    state: Path | None
-
-    def clip(self, workspace: Path) -> ClipChoice:
-        """The CLIP that the run began with, whatever has been tuned since."""
-        return ClipChoice.from_record(self.stored.summary.clip, workspace, ClipReason.RUN)
+    state: Path | None = None
 
 
 def find_resumable(profile: Profile, kind: Kind, resume: Resume, encoder: str | None = None) -> ResumableRun | None:
@@ -75,14 +68,13 @@ def find_resumable(profile: Profile, kind: Kind, resume: Resume, encoder: str | 
         logger.warning(f"Skipped a damaged run: {problem}")
     for run in reversed(unfinished):
         if run.summary.dataset == profile.dataset and encoder in (None, run.summary.encoder):
-            return ResumableRun(run, None)
+            return ResumableRun(run)
     if resume.optional:
         return None
     if damaged and not unfinished:
         raise damaged[0]
-    what = ", ".join(filter(None, (profile.dataset, encoder)))
-    where = profile.workspace / FOLDERS[kind]
-    raise UsageError(f"there is no unfinished run ({what})", where=where, remedy="Leave out --resume")
+    what = f"no unfinished run to resume ({', '.join(filter(None, (profile.dataset, encoder)))})"
+    raise UsageError(what, where=profile.workspace / FOLDERS[kind], remedy="Leave out --resume")
 
 
 def identity(
@@ -92,13 +84,13 @@ def identity(
 
     `images` maps each image of the data to a digest of its file's content.
     """
-    settings = profile.model_dump(mode="json", exclude={*FREE, UNUSED_SECTION[kind]})
+    settings = profile.model_dump(mode="json", exclude={*MAY_CHANGE, *DATA_SECTIONS, UNUSED_SECTION[kind]})
     data: dict[str, JsonValue] = {split.name: _digest(split) for split in splits}
     return {"profile": settings, "data": data, "images": combined(images), "clip": clip}
 
 
 def save_contents(run: Path, images: Mapping[str, str]) -> None:
-    """Save `images`, as in `identity`, in the run's folder, so that a resume names those that have changed."""
+    """Save `images`, as in `identity`, so that a resume names those that have changed."""
     write_file(run / CONTENTS, to_json(dict(images)))
 
 
@@ -109,15 +101,16 @@ def require_same(stored: StoredRun, now: Mapping[str, JsonValue], images: Mappin
     """
     then = stored.summary.identity or {}
     before, after = _flat(then), _flat({key: now[key] for key in now if key != "images" or key in then})
-    changed = [key for key in before | after if before.get(key, ABSENT) != after.get(key, ABSENT)]
-    if not changed:
+    pairs = {key: (before.get(key, "nothing"), after.get(key, "nothing")) for key in before | after}
+    changes = {key: f"{key} was {old}, is {new}" for key, (old, new) in pairs.items() if old != new}
+    if not changes:
         return
-    if "images" in changed and (differing := _changed_images(stored.folder / CONTENTS, images)):
-        count = "1 image" if len(differing) == 1 else f"{len(differing):,} images"
-        what = f"{count} changed or disappeared since the run began: {some(differing)}"
+    recorded = read_note(stored.folder / CONTENTS, dict[str, str]) or images
+    changed = [name for name in dict.fromkeys([*recorded, *images]) if recorded.get(name) != images.get(name)]
+    if "images" in changes and changed:
+        what = f"{counted(len(changed), 'image')} changed or disappeared since the run began: {some(changed)}"
     else:
-        changes = (f"{key} was {before.get(key, ABSENT)}, is {after.get(key, ABSENT)}" for key in changed)
-        what = f"settings or data differ from when the run began: {'; '.join(changes)}"
+        what = f"settings or data differ from when the run began: {'; '.join(changes.values())}"
     remedy = "Restore them, or start a new run with --no-resume"
     raise UsageError(f"cannot resume: {what}", where=stored.folder, remedy=remedy)
 
@@ -125,20 +118,13 @@ def require_same(stored: StoredRun, now: Mapping[str, JsonValue], images: Mappin
 def _named(path: Path, kind: Kind) -> ResumableRun:
     folder, state = (path, None) if path.is_dir() else (path.parent, path)
     if os.path.lexists(folder / SUMMARY):
-        run = StoredRun.read(folder, kind)
+        run = StoredRun(folder, kind)
         if run.problem is not None:
             raise run.problem
         if run.resumable and (state is None or state.exists()):
             return ResumableRun(run, state)
-    what = "there is no unfinished run: it has finished, never began, or has no state"
+    what = "no unfinished run to resume: it has finished, never started, or has no state"
     raise DataError(what, where=path, remedy="Give an unfinished run's name or folder, or a state in it")
-
-
-def _changed_images(path: Path, images: Mapping[str, str]) -> list[str]:
-    before = read_note(path, dict[str, str])
-    if before is None:
-        return []
-    return [name for name in [*before, *(images.keys() - before)] if before.get(name) != images.get(name)]
 
 
 def _digest(split: Split) -> str:

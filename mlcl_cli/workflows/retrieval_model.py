@@ -26,8 +26,16 @@ from mlcl_cli.retrieval.evaluation import (
 )
 from mlcl_cli.retrieval.ranking import Ranks
 from mlcl_cli.runs.checkpoints import Checkpoint
-from mlcl_cli.workflows.checkpoint_selection import LoadedClip, choose_clip, choose_combiner, load_encoder, named_clip
-from mlcl_cli.workflows.combiner_clip import clip_of, require_partner, warn_of_transfer
+from mlcl_cli.workflows.checkpoint_selection import (
+    LoadedClip,
+    choose_clip,
+    choose_combiner,
+    clip_of,
+    load_encoder,
+    named_clip,
+    require_partner,
+    warn_of_transfer,
+)
 from mlcl_cli.workflows.provenance import Circumstances, data_digest
 from mlcl_cli.workflows.run_context import RunContext, files_of, pruned_protocol
 

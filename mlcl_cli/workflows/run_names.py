@@ -6,30 +6,32 @@ from mlcl_cli.config import Profile
 from mlcl_cli.data.datasets import protocol_of
 from mlcl_cli.errors import UsageError
 from mlcl_cli.runs.description import Kind
-from mlcl_cli.runs.listing import FOLDERS, best_checkpoint, find_run
-from mlcl_cli.runs.summary import SUMMARY
+from mlcl_cli.runs.listing import FOLDERS, find_run
+from mlcl_cli.runs.summary import SUMMARY, RunSummary
 
 
 def checkpoint_named(profile: Profile, text: str, kind: Kind | None = None) -> Path:
     """The file that `text` names, or else the best checkpoint of the run that it names, one of `kind` if given.
 
     A name is a run's as `mlcl runs` lists it, its beginning, STAGE/name, or its folder. A path with a suffix is
-    returned even if there is no such file: its reader reports that. Raises UsageError where a name fits no run or
-    several, or the run has no checkpoint yet, DataError where its summary is damaged.
+    returned even if the file is missing: its reader reports that. Raises UsageError where a name does not match exactly
+    one run, or the run has no checkpoint yet, DataError where its summary is damaged.
     """
     path = _path(text)
     if path.is_file() or (path.suffix and not path.is_dir()):
         return path
     gallery, mean = profile.evaluate.gallery, profile.combiner.select_by
     metric = protocol_of(profile.dataset, gallery).bests[0] if mean == "auto" else f"{mean}_mean"
-    return best_checkpoint(_folder(profile, text, kind), metric)
+    folder = _folder(profile, text, kind)
+    summary = RunSummary.read(folder / SUMMARY)
+    best = summary.bests.get(metric, summary.best)
+    if best is None:
+        raise UsageError("has no validated epoch yet", where=folder, remedy="Wait for its first one")
+    return folder / best.checkpoint
 
 
 def run_named(profile: Profile, text: str, kind: Kind) -> Path:
-    """The file that `text` names where there is one, else the folder of the run of `kind` that it names.
-
-    Raises UsageError where a name fits no run or several.
-    """
+    """The file `text`, or else the folder of the only run of `kind` that it names. Raises UsageError otherwise."""
     path = _path(text)
     return path if path.is_file() or path.suffix else _folder(profile, text, kind)
 
@@ -50,6 +52,7 @@ def _folder(profile: Profile, text: str, kind: Kind | None) -> Path:
     try:
         return find_run(profile.workspace, f"{FOLDERS[kind]}/{text}").folder
     except UsageError as error:
-        names = f"names {error.what.partition(' names ')[2]} of {FOLDERS[kind]}"
+        matched = error.what.partition(" matches ")[2]
         remedy = "Give a file, or more of a run's name; `mlcl runs` lists them"
-        raise UsageError(f"{text!r} is not a file, and {names}", where=error.where, remedy=remedy) from error
+        what = f"{text!r} is not a file, and matches {matched} of {FOLDERS[kind]}"
+        raise UsageError(what, where=error.where, remedy=remedy) from error

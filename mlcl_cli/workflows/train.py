@@ -37,7 +37,10 @@ def train(profile: Profile, progress: Progress, stage: Stage, *, resume: Resume 
     unfinished = find_resumable(profile, stage.kind, resume, stage.encoder)
     train, val = context.split("train"), context.split("val")
     stage.plan(profile).steps(len(train.triplets))  # a batch that is too large is an error before anything is encoded
-    choice = _resumed_clip(profile, unfinished) if unfinished else stage.choose_clip(context)
+    if unfinished is None:
+        choice = stage.choose_clip(context)
+    else:  # what the run began with, whatever has been tuned since; fingerprints are compared later
+        choice = ClipChoice.of_run(unfinished.stored.summary.clip, profile)
 
     setup = stage.set_up(context, train, val, choice)
     data = setup.data
@@ -56,11 +59,6 @@ def train(profile: Profile, progress: Progress, stage: Stage, *, resume: Resume 
         seconds=seconds,
         circumstances=context.circumstances(settings.description.data or {}, combiner=stage.has_combiner),
     )
-
-
-def _resumed_clip(profile: Profile, unfinished: ResumableRun) -> ClipChoice:
-    """The CLIP that a run began with, or the profile's if its model has moved; fingerprints are compared later."""
-    return unfinished.clip(profile.workspace).with_model_at(profile.clip.model)
 
 
 def _settings(context: RunContext, stage: Stage, setup: TrainingSetup, images: Mapping[str, str]) -> RunSettings:

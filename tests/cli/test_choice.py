@@ -17,20 +17,13 @@ from mlcl_cli.cli.app import app
 FAST = ("--epochs", "1", "--set", "combiner.augmented_views=1")
 
 
-def command(folder: Path, *arguments: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLCL_PROFILE", raising=False)
-        patch.chdir(folder)
-        result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.stderr
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CIRR with a text-tuned CLIP and a combiner trained on it."""
     folder = world(tmp_path_factory.mktemp("made"), "cirr", triplets=20)
-    command(folder, "finetune", "--encoder", "text", "--epochs", "1")
-    command(folder, "train-combiner", *FAST)
+    for command in (("finetune", "--encoder", "text", "--epochs", "1"), ("train-combiner", *FAST)):
+        result = CliRunner().invoke(app, [*command, "--profile", str(folder / "mlcl.yaml")], catch_exceptions=False)
+        assert result.exit_code == 0, result.stderr
     return folder
 
 
@@ -41,8 +34,8 @@ def trained(made: Path, tmp_path: Path) -> Path:
 
 
 def runs_of(folder: Path, stage: str) -> list[Path]:
-    found = [path.parent for path in folder.glob(f"work/{stage}/*/run.json")]
-    return sorted(found, key=lambda run: json.loads((run / "run.json").read_text())["created"])
+    runs = [path.parent for path in folder.glob(f"work/{stage}/*/run.json")]
+    return sorted(runs, key=lambda run: json.loads((run / "run.json").read_text())["created"])
 
 
 def summary_of(run: Path) -> Any:
@@ -95,7 +88,7 @@ def test_seeds_in_one_workspace_are_independent_chains(mlcl: Mlcl, trained: Path
     other = mlcl("finetune", "--encoder", "image", "--set", "seed=5", "--epochs", "1", "--json")
     assert started_from(other) == first.name, "without a run of its seed, the best"
     again = mlcl("finetune", "--encoder", "text", "--epochs", "1", "--json")
-    assert started_from(again) is None, "those with both sides tuned are no start"
+    assert started_from(again) is None, "a CLIP with both encoders tuned is not a start"
 
 
 def test_from_option_takes_a_run_name(mlcl: Mlcl, trained: Path) -> None:
@@ -103,7 +96,7 @@ def test_from_option_takes_a_run_name(mlcl: Mlcl, trained: Path) -> None:
     outcome = mlcl("finetune", "--encoder", "text", "--from", first.name, "--epochs", "1", "--json")
     assert started_from(outcome) == first.name
     refused = mlcl("finetune", "--from", "nothing")
-    assert (refused.code, "names no run" in refused.err) == (2, True)
+    assert (refused.code, "matches no run" in refused.err) == (2, True)
 
 
 # --- The CLIP that a combiner is trained on
@@ -127,7 +120,7 @@ def test_moved_workspace_keeps_its_tuned_clip(mlcl: Mlcl, trained: Path) -> None
     assert "warning" not in outcome.err
 
 
-def test_tuned_clip_of_another_transform_is_used_with_a_warning(mlcl: Mlcl, trained: Path) -> None:
+def test_clip_validated_with_another_transform_is_used_with_a_warning(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "finetune")
     outcome = mlcl("train-combiner", *FAST, "--set", "image.target_ratio=1.5", "--json")
     assert started_from(outcome) == first.name
@@ -136,7 +129,7 @@ def test_tuned_clip_of_another_transform_is_used_with_a_warning(mlcl: Mlcl, trai
     )
 
 
-def test_tuned_clip_of_another_gallery_is_used_with_a_warning(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_clip_validated_on_another_gallery_is_used_with_a_warning(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "fashioniq")
     mlcl("finetune", "--encoder", "text", "--epochs", "1")
     (first,) = runs_of(tmp_path, "finetune")
@@ -164,7 +157,7 @@ def test_clip_tuned_from_another_base_is_skipped_and_named(mlcl: Mlcl, trained: 
         ({"state": "interrupted"}, "not finished"),
     ],
 )
-def test_incomparable_scores_do_not_win(mlcl: Mlcl, trained: Path, fields: Any, reason: str) -> None:
+def test_incomparable_scores_are_skipped_with_the_reason(mlcl: Mlcl, trained: Path, fields: Any, reason: str) -> None:
     (first,), (combiner,) = runs_of(trained, "finetune"), runs_of(trained, "combiner")
     another(first, "cirr-2", 99.0, **fields)
     another(combiner, "cirr-3", 99.0, **fields)
@@ -229,18 +222,18 @@ def test_best_finished_combiner_is_used_and_named_in_one_line(mlcl: Mlcl, traine
     (first,) = runs_of(trained, "combiner")
     best = another(first, "cirr-2", 90.0, created="2001-01-01T00:00:00+00:00")
     another(first, "cirr-3", 95.0, state="running", created="2099-01-01T00:00:00+00:00")
-    said = "· Combiner: combiner/cirr-2, best of 2, arithmetic_mean 90.00\n"
+    message = "· Combiner: combiner/cirr-2, best of 2, arithmetic_mean 90.00\n"
     evaluated = mlcl("evaluate", "--quiet", "--json")
-    assert evaluated.err == said
+    assert evaluated.err == message
     assert evaluated.json["checkpoint"] == str(best / "best.safetensors")
-    assert mlcl("submit-cirr", "--quiet", "--json").err == said
+    assert mlcl("submit-cirr", "--quiet", "--json").err == message
     report = mlcl("report", "--quiet", "--json")
-    assert report.err == said.replace("Combiner", "Run")
+    assert report.err == message.replace("Combiner", "Run")
     assert [run["run"] for run in report.json["runs"]] == ["combiner/cirr-2"]
     assert mlcl("evaluate", "--combining-function", "sum", "--quiet", "--json").err.count("\n") == 1
 
 
-def test_unfinished_combiner_is_a_last_resort(mlcl: Mlcl, trained: Path) -> None:
+def test_unfinished_combiner_is_used_where_no_finished_one_fits(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
     amend(first, lambda summary: summary.update(state="interrupted"))
     outcome = mlcl("evaluate", "--json")
@@ -248,7 +241,7 @@ def test_unfinished_combiner_is_a_last_resort(mlcl: Mlcl, trained: Path) -> None
     assert f"warning: combiner/{first.name} is interrupted, but no finished run fits" in outcome.err
 
 
-def test_named_clip_decides_which_combiners_fit(mlcl: Mlcl, trained: Path) -> None:
+def test_combiner_is_chosen_by_the_named_clip(mlcl: Mlcl, trained: Path) -> None:
     (tuned,) = runs_of(trained, "combiner")
     untuned = Path(mlcl("train-combiner", *FAST, "--set", "clip.checkpoint=none", "--json").json["run"])
     amend(tuned, lambda summary: summary["bests"]["arithmetic_mean"].update(score=99.0))
@@ -272,13 +265,13 @@ def test_run_names_stand_for_their_best_checkpoints(mlcl: Mlcl, trained: Path) -
     assert mlcl("export", path, "again.pt").code == 0, "a path needs no profile"
     assert mlcl("export", "combiner/cirr", "named.pt", "--profile", "other.yaml").code == 0
     for file in ("again.pt", "named.pt"):
-        weights = [torch.load(trained / one, weights_only=True)["Combiner"] for one in ("out.pt", file)]
+        weights = [torch.load(trained / path, weights_only=True)["Combiner"] for path in ("out.pt", file)]
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_names_of_no_run_or_of_another_stage_are_refused(mlcl: Mlcl, trained: Path) -> None:
+def test_unknown_names_and_runs_of_another_stage_are_refused(mlcl: Mlcl, trained: Path) -> None:
     (clip,) = runs_of(trained, "finetune")
-    assert "names no run" in mlcl("evaluate", "--checkpoint", "nothing").err
+    assert "matches no run" in mlcl("evaluate", "--checkpoint", "nothing").err
     assert "not of a combiner" in mlcl("evaluate", "--checkpoint", f"finetune/{clip.name}").err
     assert "does not exist" in mlcl("evaluate", "--checkpoint", "nowhere.pt").err
 
@@ -314,9 +307,9 @@ def test_run_names_complete_in_the_shell(trained: Path, monkeypatch: pytest.Monk
 def test_combiner_without_its_clip_names_the_clip_it_needs(mlcl: Mlcl, trained: Path) -> None:
     (first,), (clip,) = runs_of(trained, "combiner"), runs_of(trained, "finetune")
     best = shutil.copy(clip / "best.safetensors", trained / "tuned.safetensors")
-    shutil.copy(first / "best.safetensors", trained / "theirs.safetensors")
+    shutil.copy(first / "best.safetensors", trained / "combiner.safetensors")
     shutil.rmtree(clip)
-    outcome = mlcl("evaluate", "--checkpoint", "theirs.safetensors")
+    outcome = mlcl("evaluate", "--checkpoint", "combiner.safetensors")
     assert outcome.code == 3
     error = outcome.err.splitlines()[-1]
     fingerprint = summary_of(first)["clip"]["fingerprint"]
@@ -324,8 +317,8 @@ def test_combiner_without_its_clip_names_the_clip_it_needs(mlcl: Mlcl, trained: 
         assert words in error
     (trained / "work/finetune/moved").mkdir()
     shutil.move(best, trained / "work/finetune/moved/best.safetensors")
-    found = mlcl("evaluate", "--checkpoint", "theirs.safetensors", "--json").json
-    assert found["clip"].endswith("work/finetune/moved/best.safetensors"), "its fingerprint is enough"
+    evaluated = mlcl("evaluate", "--checkpoint", "combiner.safetensors", "--json").json
+    assert evaluated["clip"].endswith("work/finetune/moved/best.safetensors"), "its fingerprint is enough"
 
 
 def test_combiner_finds_its_clip_in_its_own_workspace(mlcl: Mlcl, trained: Path) -> None:
@@ -355,15 +348,15 @@ def test_tuned_weights_of_a_replaced_model_are_refused(mlcl: Mlcl, trained: Path
 
 def test_zero_shot_transfer_is_allowed_with_a_warning(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
-    own = mlcl("evaluate", "--json")
-    assert own.json["trained_on"] == "cirr"
-    assert "zero-shot" not in own.err
+    plain = mlcl("evaluate", "--json")
+    assert plain.json["trained_on"] == "cirr"
+    assert "zero-shot" not in plain.err
     fashioniq(trained / "fashion")
     other = ("--set", "dataset=fashioniq", "--set", "roots.fashioniq=fashion")
     outcome = mlcl("evaluate", "--checkpoint", first.name, *other, "--json")
     assert outcome.json["trained_on"] == "cirr"
     assert "was trained on cirr: on fashioniq this is zero-shot transfer" in outcome.err
-    assert mlcl("evaluate", *other).code == 3, "it is never taken by itself"
+    assert mlcl("evaluate", *other).code == 3, "auto never picks it"
 
 
 # --- What makes results differ
@@ -376,7 +369,7 @@ def test_results_name_everything_that_changes_their_figures(mlcl: Mlcl, trained:
         "inference_weights": ("combiner.inference_weights=matched",),
     }
     results = {
-        key: mlcl("evaluate", *(part for one in overrides for part in ("--set", one)), "--json").json
+        key: mlcl("evaluate", *(part for text in overrides for part in ("--set", text)), "--json").json
         for key, overrides in variants.items()
     }
     plain = results["device"]

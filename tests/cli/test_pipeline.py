@@ -150,7 +150,7 @@ def test_levels_can_be_turned_off(mlcl: Mlcl, tmp_path: Path) -> None:
     assert mlcl("evaluate", "--checkpoint", "clip4cir.pt", "--json").json["metrics"] == result["metrics"]
     (tmp_path / "clip4cir.json").unlink()
     again = mlcl("evaluate", "--checkpoint", "clip4cir.pt", "--json")
-    assert "does not say which CLIP" in again.err
+    assert "does not record which CLIP" in again.err
     assert again.json["metrics"] == result["metrics"]
 
 

@@ -269,7 +269,7 @@ def test_captions_and_names_are_escaped(mlcl: Mlcl, trained: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["report", "nothing"], "'nothing' names no run"),
+        (["report", "nothing"], "'nothing' matches no run"),
         (["report", "--all", "cirr"], "--all: cannot be combined with run names"),
         (["report", "--output", "thesis.html"], "thesis.html: already exists and is not a report written by mlcl"),
         (["report", "--set", "evaluate.gallery=val"], "--set evaluate.gallery=val: has no effect on a report"),

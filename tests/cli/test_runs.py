@@ -22,17 +22,17 @@ def test_runs_are_listed_shown_and_removed(mlcl: Mlcl, tmp_path: Path) -> None:
     assert all(run["name"] in mlcl("runs").out for run in listed)
 
     name = listed[1]["name"]  # a run of the other stage may have begun in the same second
-    own = f"combiner/{name}"
-    assert mlcl("runs", "show", own, "--json").json["score"] == listed[1]["score"]
-    assert "architecture" in mlcl("runs", "show", own).out
+    full_name = f"combiner/{name}"
+    assert mlcl("runs", "show", full_name, "--json").json["score"] == listed[1]["score"]
+    assert "architecture" in mlcl("runs", "show", full_name).out
     several = mlcl("runs", "show", "cirr")
     assert several.code == 2
-    assert "names 3 runs" in several.err
+    assert "matches 3 runs" in several.err
 
     folder = tmp_path / "work/combiner" / name
-    assert mlcl("runs", "rm", own).code != 0  # nobody said yes
+    assert mlcl("runs", "rm", full_name).code != 0  # not confirmed
     assert folder.exists()
-    assert mlcl("runs", "rm", own, "--yes").code == 0
+    assert mlcl("runs", "rm", full_name, "--yes").code == 0
     assert not folder.exists()
     assert len(mlcl("runs", "--json").json["runs"]) == 2
 
@@ -61,10 +61,10 @@ def run(mlcl: Mlcl, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["", "combiner/", "combiner", "c/", "/", ".", "..", "*", " "])
-def test_name_of_no_run_deletes_nothing(mlcl: Mlcl, run: Path, name: str) -> None:
+def test_unknown_name_deletes_nothing(mlcl: Mlcl, run: Path, name: str) -> None:
     outcome = mlcl("runs", "rm", name, "--yes")
     assert outcome.code == 2
-    assert "names no run" in outcome.err
+    assert "matches no run" in outcome.err
     assert run.exists()
 
 
@@ -82,7 +82,7 @@ def test_unique_prefix_is_enough_and_the_whole_name_is_shown(mlcl: Mlcl, run: Pa
     assert not run.exists()
 
 
-def test_run_in_training_stays_even_with_a_damaged_summary(mlcl: Mlcl, run: Path) -> None:
+def test_run_in_training_is_not_deleted_even_with_a_damaged_summary(mlcl: Mlcl, run: Path) -> None:
     (run / "run.json").write_text("{")
     with FileLock(run / ".lock"):
         outcome = mlcl("runs", "rm", run.name, "--yes")

@@ -54,7 +54,7 @@ def best_of(summary: Any) -> Any:
 
 
 @pytest.mark.parametrize("how", [("--resume",), ("--set", "resume=auto"), ("--resume", "--run", "second")])
-def test_damaged_run_does_not_keep_another_from_being_resumed(mlcl: Mlcl, trained: Path, how: tuple[str, ...]) -> None:
+def test_resume_skips_a_damaged_run(mlcl: Mlcl, trained: Path, how: tuple[str, ...]) -> None:
     first = trained / "work/combiner/first"
     second = another(first, "second", lambda summary: summary.update(state="interrupted"))
     (first / "run.json").write_text("{")
@@ -91,7 +91,14 @@ def test_scores_with_other_inference_weights_do_not_compare(mlcl: Mlcl, trained:
     assert matched.json["checkpoint"] == str(second / "best.safetensors")
 
 
-def test_clip_tuned_with_another_transform_is_named(mlcl: Mlcl, trained: Path) -> None:
+def test_combiner_without_recorded_inference_weights_is_compared(mlcl: Mlcl, trained: Path) -> None:
+    another(trained / "work/combiner/first", "second", lambda summary: summary.pop("inference_weights"))
+    outcome = mlcl("evaluate", "--json")
+    assert "best of 2" in outcome.err
+    assert "Skipped" not in outcome.err
+
+
+def test_clip_tuned_with_another_transform_is_used_with_a_warning(mlcl: Mlcl, trained: Path) -> None:
     clip = tuned_in(trained)
     other = ("--set", f"clip.checkpoint={clip}", "--set", "image.transform=clip", "--quiet")
     outcome = mlcl("evaluate", "--combining-function", "sum", *other)
@@ -115,7 +122,7 @@ def test_check_finds_a_checkpoint_that_does_not_fit(mlcl: Mlcl, trained: Path, h
     given = ("--set", f"clip.checkpoint={path}")
     outcome = mlcl("check", "--json", *given)
     assert json.loads(outcome.out)["verdicts"]["finetune"] == "would fail"
-    (finding,) = [found for found in json.loads(outcome.out)["findings"] if found["check"] == "checkpoints"]
+    (finding,) = [finding for finding in json.loads(outcome.out)["findings"] if finding["check"] == "checkpoints"]
     failed = mlcl("evaluate", "--combining-function", "sum", *given)
     assert failed.code == 3
     assert finding["what"] in failed.err
@@ -139,13 +146,13 @@ def test_report_is_written_despite_an_invalid_run_profile(mlcl: Mlcl, trained: P
 
 def test_check_finds_a_split_without_good_images(mlcl: Mlcl, trained: Path) -> None:
     for path in (trained / "data/dev").iterdir():
-        path.write_text("no picture")
+        path.write_text("not an image")
     drop = ("--set", "bad_images=drop")
     result = json.loads(mlcl("check", "--json", *drop).out)
     assert result["verdicts"]["evaluate"] == result["verdicts"]["finetune"] == "would fail"
     assert result["verdicts"]["submit-cirr"] == "ok"
-    left = [found["commands"] for found in result["findings"] if found["what"].startswith("nothing is left of cirr")]
-    assert left == [["finetune", "train-combiner", "evaluate"]]
+    findings = [each for each in result["findings"] if each["what"].startswith("nothing is left of cirr")]
+    assert [finding["commands"] for finding in findings] == [["finetune", "train-combiner", "evaluate"]]
     assert "nothing is left of cirr" in mlcl("evaluate", *drop).err
 
 
@@ -168,7 +175,7 @@ def test_workspace_notes_are_not_written_through_links(mlcl: Mlcl, trained: Path
     assert mlcl("evaluate").code == 0
 
 
-def test_nothing_is_deleted_in_a_folder_that_a_bank_links_to(mlcl: Mlcl, trained: Path) -> None:
+def test_linked_feature_bank_deletes_nothing_in_its_target(mlcl: Mlcl, trained: Path) -> None:
     elsewhere = trained / "elsewhere"
     elsewhere.mkdir()
     for bank in [path for path in (trained / "work/features").iterdir() if path.is_dir()]:
@@ -182,7 +189,7 @@ def test_nothing_is_deleted_in_a_folder_that_a_bank_links_to(mlcl: Mlcl, trained
 
 
 @pytest.mark.parametrize("command", [("evaluate", "--checkpoint"), ("finetune", "--from"), ("export",)])
-def test_unknown_home_folder_is_named(mlcl: Mlcl, trained: Path, command: tuple[str, ...]) -> None:
+def test_unknown_home_folder_is_a_usage_error(mlcl: Mlcl, trained: Path, command: tuple[str, ...]) -> None:
     more = (str(trained / "x.pt"),) if command == ("export",) else ()
     outcome = mlcl(*command, "~nobody-of-this-name/run", *more)
     assert (outcome.code, "has no home folder" in outcome.err) == (2, True)

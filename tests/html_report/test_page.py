@@ -48,7 +48,9 @@ def reported(
 
 
 def listed(number: int) -> StoredRun:
-    return StoredRun(Path(f"missing/shoes-{number}"), Kind.COMBINER, SUMMARY)
+    run = StoredRun(Path(f"missing/shoes-{number}"), Kind.COMBINER)
+    vars(run)["summary"] = SUMMARY  # as if read from its folder
+    return run
 
 
 def ranks_of(moves: Sequence[Move]) -> list[tuple[int, int]]:
