@@ -6,7 +6,7 @@ nothing without the reference: "has longer sleeves", "swap the colours").
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, product
 from pathlib import Path
@@ -38,9 +38,8 @@ def draw_catalog(folder: Path, datasets: Sequence[str] = tuple(ROOTS), seed: int
     return [image for name in datasets for image in WRITERS[name](folder / ROOTS[name], seed)]
 
 
-def write_fashioniq(root: Path, seed: int) -> list[TrainingImage]:
+def write_fashioniq(root: Path, seed: int) -> Iterator[TrainingImage]:
     """Write FashionIQ: three categories; each of a triplet's two captions names a part of the change."""
-    images: list[TrainingImage] = []
     for category, (split, (size, triplets)) in product(DRAWINGS.garments, FASHIONIQ.items()):
         draw = random.Random(derive_seed(seed, "fashioniq", category, split))
         items = make_pool(KINDS[category], size, draw)
@@ -53,13 +52,12 @@ def write_fashioniq(root: Path, seed: int) -> list[TrainingImage]:
         ]
         _write(root / f"captions/cap.{category}.{split}.json", records)
         _write(root / f"image_splits/split.{category}.{split}.json", names)
-        images += drawn if split == "train" else ()
-    return images
+        if split == "train":
+            yield from drawn
 
 
-def write_shoes(root: Path, seed: int) -> list[TrainingImage]:
+def write_shoes(root: Path, seed: int) -> Iterator[TrainingImage]:
     """Write Shoes as downloaded, for `mlcl prepare-shoes`: lists of names, one caption file, nested image folders."""
-    images: list[TrainingImage] = []
     records: list[dict[str, str]] = []
     number = count(1)
     for split, (size, triplets) in SHOES.items():
@@ -72,15 +70,14 @@ def write_shoes(root: Path, seed: int) -> list[TrainingImage]:
             target, reference = names[pair.target], names[pair.reference]
             records.append({"ImageName": target, "ReferenceImageName": reference, "RelativeCaption": pair.sentence})
         _write(root / f"annotations/{split}_im_names.txt", "\n".join(names) + "\n")
-        images += drawn if split == "train" else ()
+        if split == "train":
+            yield from drawn
     random.Random(derive_seed(seed, "shoes")).shuffle(records)
     _write(root / "annotations/relative_captions_shoes.json", records)
-    return images
 
 
-def write_cirr(root: Path, seed: int) -> list[TrainingImage]:
+def write_cirr(root: Path, seed: int) -> Iterator[TrainingImage]:
     """Write CIRR: a set of six look-alikes for each pair; one caption of test1 is blank, as in the original."""
-    images: list[TrainingImage] = []
     pair_id = count()
     for split, (size, triplets) in CIRR.items():
         draw = random.Random(derive_seed(seed, "cirr", split))
@@ -105,8 +102,8 @@ def write_cirr(root: Path, seed: int) -> list[TrainingImage]:
             records[-1]["caption"] = ""
         _write(root / f"cirr/captions/cap.rc2.{split}.json", records)
         _write(root / f"cirr/image_splits/split.rc2.{split}.json", files)
-        images += drawn if split == "train" else ()
-    return images
+        if split == "train":
+            yield from drawn
 
 
 def profile_text(dataset: str) -> str:
@@ -114,7 +111,7 @@ def profile_text(dataset: str) -> str:
     return read_text("profile.yaml").format(dataset=dataset, root=ROOTS[dataset])
 
 
-WRITERS: Mapping[str, Callable[[Path, int], list[TrainingImage]]] = {
+WRITERS: Mapping[str, Callable[[Path, int], Iterator[TrainingImage]]] = {
     "fashioniq": write_fashioniq,
     "shoes": write_shoes,
     "cirr": write_cirr,
