@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from mlcl_cli.bench import baseline
 from mlcl_cli.bench.measure import Row, difference, exceeds
-from mlcl_cli.bench.synthetic_data import CIRR_WORDS, RandomValidation, SyntheticData, caption_pairs, captions
+from mlcl_cli.bench.synthetic_data import CIRR_WORDS, RandomValidation, SyntheticData, captions
 from mlcl_cli.data.datasets import protocol_of
 from mlcl_cli.features.bank import Bank
 from mlcl_cli.features.shards import VERIFIED
@@ -59,7 +59,7 @@ def image_encoding(data: SyntheticData) -> Iterator[Row]:
         count,
         lambda: torch.cat([encoder.encode_images(part) for part in pixels.split(batch_size)]),
         lambda: baseline.encode(clip.encode_image, pixels, _in_fp32(data)),
-        lambda ours, theirs: difference(ours, theirs, 1e-4, "features"),
+        partial(difference, limit=1e-4, what="features"),
     )
 
 
@@ -67,7 +67,7 @@ def image_encoding(data: SyntheticData) -> Iterator[Row]:
 def text_encoding(data: SyntheticData) -> Iterator[Row]:
     """Tokens through the text encoder, with captions as long as FashionIQ's (two joined) and as CIRR's."""
     clip, store, count = baseline.copy_clip(data.encoder), data.store(), data.sizes.texts
-    joined = [f"{first} and {second}" for first, second in caption_pairs(count, 3)]
+    joined = data.triplets(count).captions[::4]
     for name, texts in (("FashionIQ", joined), ("CIRR", captions(count, CIRR_WORDS, 5))):
         tokens = tokenize(texts, data.encoder.context_length, data.encoder.compute.device)
         yield data.machine.compare(
@@ -101,9 +101,7 @@ def bank_build(data: SyntheticData) -> Iterator[Row]:
         for part in pixels.split(store.batch_size):
             encoder.encode_images(preprocess_pixels(part.to(encoder.compute.device)))
 
-    def check(ours: Tensor, theirs: Tensor) -> str | None:
-        return difference(ours, theirs, 1e-4, "features")
-
+    check = partial(difference, limit=1e-4, what="features")
     row = data.machine.compare("bank build", "image", len(names), build, baseline_build, check)
     decoding_s, encoding_s = (timing.median_s for timing in data.machine.alternate(lambda: _decode(data), encode))
     floor = f"the slower of decoding alone, {decoding_s:.2f} s, and encoding alone, {encoding_s:.2f} s"
@@ -114,7 +112,7 @@ def bank_build(data: SyntheticData) -> Iterator[Row]:
 
 
 def bank_growth(data: SyntheticData) -> Iterator[Row]:
-    """Add a row to a large bank, and look up a few; the baseline is one safetensors file, written and read whole.
+    """Add a row to a large bank, and look up five; the baseline rewrites and reads a single safetensors file.
 
     Skipped if the disk has no room for both.
     """
@@ -160,10 +158,8 @@ def bank_growth(data: SyntheticData) -> Iterator[Row]:
         return f"{lost} added rows are missing" if lost else None
 
     yield data.machine.compare(f"add a row to {count:,}", "row", 1, add, rewrite, missing)
-    name = f"open {count:,}, look up {LOOKED_UP}"
-    yield data.machine.compare(
-        name, "time", 1, look_up, look_up_in_file, lambda ours, theirs: difference(ours, theirs, 0, "features")
-    )
+    name, check = f"open {count:,}, look up {LOOKED_UP}", partial(difference, limit=0, what="features")
+    yield data.machine.compare(name, "time", 1, look_up, look_up_in_file, check)
     shutil.rmtree(folder)
 
 

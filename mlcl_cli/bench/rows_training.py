@@ -230,7 +230,7 @@ def full_run(data: SyntheticData) -> Iterator[Row]:
 def shared_processors(data: SyntheticData) -> Iterator[Row]:
     """Combiner steps beside busy programs with our wait policy, and with OpenMP's default. Only on a CPU.
 
-    Each side trains in a process of its own, whose environment decides how its threads wait.
+    Each run is a new process, since the environment at its start decides how its threads wait.
     """
     if data.machine.compute.device.type != "cpu":
         return

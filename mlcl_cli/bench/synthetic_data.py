@@ -123,9 +123,9 @@ class SyntheticData:
 
     def triplets(self, count: int) -> TripletRows:
         """Random pairs of images, with FashionIQ's four captions for each."""
-        pairs = caption_pairs(count, 1)
+        pairs = zip(captions(count, FASHIONIQ_WORDS, 1), captions(count, FASHIONIQ_WORDS, 2), strict=True)
         texts = [text for one, two in pairs for text in (f"{one} and {two}", f"{two} and {one}", one, two)]
-        return random_triplets(count, [name for name, _ in self.files], texts)
+        return random_triplets(count, [str(number) for number in range(self.sizes.images)], texts)
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -135,7 +135,7 @@ class SyntheticData:
 
 
 class RandomValidation:
-    """A validation split with random features; each triplet has a caption and an image set of its own."""
+    """A validation split with random features; each triplet has a different caption and image set."""
 
     def __init__(self, dataset: str, sizes: Queries, feature_dim: int, device: torch.device) -> None:
         """Query sets of `sizes` under a data set's name."""
@@ -165,7 +165,7 @@ class RandomValidation:
 
 
 def random_triplets(count: int, images: Sequence[str], texts: Sequence[str]) -> TripletRows:
-    """Triplets of random images with four captions each, of their own as long as `texts` lasts."""
+    """Triplets of random images with four captions each, all different as long as `texts` lasts."""
     draw = torch.Generator().manual_seed(0)
     references, targets = torch.randint(len(images), (2, count), generator=draw)
     variants = torch.arange(4 * count).view(count, 4) % len(texts)
@@ -193,11 +193,6 @@ def captions(count: int, words: Mapping[float, int], seed: int) -> list[str]:
     draw = random.Random(seed)
     lengths = [round(float(np.interp(draw.random(), [*words], [*words.values()]))) for _ in range(count)]
     return [" ".join(draw.choices(VOCABULARY.split(), k=length)) for length in lengths]
-
-
-def caption_pairs(count: int, seed: int) -> list[tuple[str, str]]:
-    """Pairs of captions as long as FashionIQ's."""
-    return list(zip(*(captions(count, FASHIONIQ_WORDS, number) for number in (seed, seed + 1)), strict=True))
 
 
 def _image(draw: random.Random, size: tuple[int, int]) -> Image.Image:

@@ -19,6 +19,8 @@ from mlcl_cli.workflows.provenance import versions
 
 logger = logging.getLogger(__name__)
 
+BUSY_PERCENT = 15.0  # of the processors in use by other programs: worth a warning
+
 GROUPS: Mapping[str, Callable[[SyntheticData], Iterator[Row]]] = {
     "decoding": rows_features.decoding,
     "image-encoding": rows_features.image_encoding,
@@ -62,7 +64,7 @@ def run_bench(
     sizes = load_sizes("smallest" if smallest else "full" if compute.device.type == "cuda" else "reduced")
     data = SyntheticData(machine, sizes, choose_workers("auto"))
     busy = psutil.cpu_percent(interval=0.1 if smallest else 1.0)
-    if busy > 15:
+    if busy > BUSY_PERCENT:
         logger.warning(f"other programs use {busy:.0f} % of this machine's processors: the figures will be noisy")
     about = {
         "device": str(compute),
