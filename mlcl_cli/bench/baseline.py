@@ -7,7 +7,6 @@ tokens, computes both branches of the combiner in full, and scores by comparing 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,27 +30,29 @@ from mlcl_cli.models.losses import contrastive
 from mlcl_cli.models.weights import import_clip
 from mlcl_cli.training.triplet_rows import TripletRows
 
-WORKERS = 4
-ENCODE_BATCH = 64
 T = TypeVar("T")
+TO_RGB = tv.Lambda(lambda image: image.convert("RGB"))
+TO_TENSOR = tv.Compose([tv.ToTensor(), tv.Normalize(MEAN, STD)])
 
 
-class Images(Dataset[Tensor]):
-    """Every file through the transform, as fp32."""
+class Items(Dataset[T]):
+    """`count` items, each read when it is needed."""
 
-    def __init__(self, files: Sequence[tuple[str, Path]], transform: Transform) -> None:
-        self.files, self.transform = files, transform
-        self.to_tensor = tv.Compose([tv.ToTensor(), tv.Normalize(MEAN, STD)])
+    def __init__(self, count: int, read: Callable[[int], T]) -> None:
+        self.count, self.read = count, read
 
     def __len__(self) -> int:
-        return len(self.files)
+        return self.count
 
-    def __getitem__(self, index: int) -> Tensor:
-        size = [self.transform.size]
-        padded = self.transform.pad(open_image(self.files[index][1]))
-        resized = tv.functional.resize(padded, size, tv.InterpolationMode.BICUBIC)
-        tensor: Tensor = self.to_tensor(tv.functional.center_crop(resized, size).convert("RGB"))
-        return tensor
+    def __getitem__(self, index: int) -> T:
+        return self.read(index)
+
+
+def read_images(files: Sequence[tuple[str, Path]], transform: Transform) -> Items[Tensor]:
+    """Every file through the transform, as fp32."""
+    resize = tv.Resize(transform.size, tv.InterpolationMode.BICUBIC)
+    prepare = tv.Compose([transform.pad, resize, tv.CenterCrop(transform.size), TO_RGB, TO_TENSOR])
+    return Items(len(files), lambda index: prepare(open_image(files[index][1])))
 
 
 class TripletImages(NamedTuple):
@@ -63,47 +64,43 @@ class TripletImages(NamedTuple):
     texts: Sequence[str]
 
 
-class Triplets(Dataset[TripletImages]):
+def read_triplets(files: Sequence[tuple[str, Path]], transform: Transform, rows: TripletRows) -> Items[TripletImages]:
     """Reference, augmented reference, target, and one of the four captions."""
+    images = read_images(files, transform)
+    flip = tv.RandomHorizontalFlip(p=1.0)
+    turns = {turn: tv.RandomRotation((turn, turn)) for turn in (0, 90, 180, 270)}
+    flipped_turns = [tv.Compose([flip, turns[turn]]) for turn in (90, 270)]
+    augment = tv.Compose(
+        [
+            transform.pad,
+            tv.RandomResizedCrop(transform.size),
+            TO_RGB,
+            tv.RandomChoice([tv.ColorJitter(**amounts) for amounts in JITTERS]),
+            tv.RandomChoice([*turns.values(), flip, tv.RandomVerticalFlip(p=1.0), *flipped_turns]),
+            tv.RandomAutocontrast(0.5),
+            tv.RandomPerspective(p=0.5),
+            tv.RandomGrayscale(0.5),
+            TO_TENSOR,
+        ]
+    )
 
-    def __init__(self, files: Sequence[tuple[str, Path]], transform: Transform, rows: TripletRows) -> None:
-        self.images, self.rows = Images(files, transform), rows
-        flip = tv.RandomHorizontalFlip(p=1.0)
-        turns = {turn: tv.RandomRotation((turn, turn)) for turn in (0, 90, 180, 270)}
-        flipped_turns = [tv.Compose([flip, turns[turn]]) for turn in (90, 270)]
-        self.augment = tv.Compose(
-            [
-                tv.RandomResizedCrop(transform.size),
-                tv.Lambda(lambda image: image.convert("RGB")),
-                tv.RandomChoice([tv.ColorJitter(**amounts) for amounts in JITTERS]),
-                tv.RandomChoice([*turns.values(), flip, tv.RandomVerticalFlip(p=1.0), *flipped_turns]),
-                tv.RandomAutocontrast(0.5),
-                tv.RandomPerspective(p=0.5),
-                tv.RandomGrayscale(0.5),
-                self.images.to_tensor,
-            ]
-        )
+    def read(index: int) -> TripletImages:
+        reference, target = int(rows.references[index]), int(rows.targets[index])
+        caption = rows.captions[int(rows.variants[index][torch.randint(4, (1,))])]
+        return TripletImages(images[reference], augment(open_image(files[reference][1])), images[target], caption)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> TripletImages:
-        reference, target = int(self.rows.references[index]), int(self.rows.targets[index])
-        caption = self.rows.captions[int(self.rows.variants[index][torch.randint(4, (1,))])]
-        augmented = self.augment(self.images.transform.pad(open_image(self.images.files[reference][1])))
-        return TripletImages(self.images[reference], augmented, self.images[target], caption)
+    return Items(len(rows), read)
 
 
 def batches(dataset: Dataset[T], batch_size: int, *, training: bool = False) -> Iterator[T]:
-    """The loader of the original."""
+    """The loader of the original, with four workers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # four workers are the recipe
         warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
         pinned = torch.cuda.is_available()
-        loader = DataLoader(
-            dataset, batch_size, shuffle=training, drop_last=training, num_workers=WORKERS, pin_memory=pinned
+        return iter(
+            DataLoader(dataset, batch_size, shuffle=training, drop_last=training, num_workers=4, pin_memory=pinned)
         )
-        return iter(loader)
 
 
 def copy_clip(encoder: Encoder) -> Any:
@@ -113,58 +110,59 @@ def copy_clip(encoder: Encoder) -> Any:
     return clip
 
 
-def encode(function: Callable[[Tensor], Tensor], inputs: Tensor | Sequence[str], compute: Compute) -> Tensor:
-    """Raw features (B, d) of pixels, of tokens (B, 77), or of texts, in parts of 64."""
-    tensor = inputs if isinstance(inputs, Tensor) else import_clip().tokenize(list(inputs), truncate=True)
+def encode(function: Callable[[Tensor], Tensor], inputs: Tensor, compute: Compute) -> Tensor:
+    """Raw features (B, d) of pixels or of tokens (B, 77), in parts of 64."""
     with compute.autocast():
-        return torch.vstack([function(part).float() for part in tensor.to(compute.device).split(ENCODE_BATCH)])
+        return torch.vstack([function(part).float() for part in inputs.to(compute.device).split(64)])
 
 
-@dataclass(frozen=True)
-class Training:
-    """Training as the original does it: every image and text through CLIP in every step."""
+def encode_batch(clip: Any, texts: Sequence[str], images: Sequence[Tensor], compute: Compute) -> list[Tensor]:
+    """Raw features (B, d) of the texts, then of each of the `images`."""
+    tokens = import_clip().tokenize(list(texts), truncate=True)
+    text = encode(clip.encode_text, tokens, compute)
+    return [text, *(encode(clip.encode_image, pixels, compute) for pixels in images)]
 
-    dataset: Triplets
-    batch_size: int
-    optimizer: torch.optim.Optimizer
-    loss: Callable[[TripletImages], Tensor]
 
-    def run_epoch(self) -> None:
-        """Train on every batch, and read every loss."""
-        for batch in batches(self.dataset, self.batch_size, training=True):
-            loss = self.loss(batch)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            loss.item()
+def train_epoch(
+    dataset: Items[TripletImages],
+    batch_size: int,
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[TripletImages], Tensor],
+) -> None:
+    """Train on every batch, and read every loss."""
+    for batch in batches(dataset, batch_size, training=True):
+        loss = loss_of(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
 
 
 def combiner_loss(combiner: Combiner, text: Tensor, image: Tensor, augmented: Tensor, target: Tensor) -> Tensor:
     """METHOD.md, Equation 13, term by term."""
     t = dropout(relu(combiner.text_projection_layer(text)), 0.5, combiner.training)
-    r, mid, high = _branch(combiner, t, text, image)
-    r_augmented, _, high_augmented = _branch(combiner, t, text, augmented)
+
+    def branch(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # Equations 4–9, as written: r, f_c, f_h
+        i = dropout(relu(combiner.image_projection_layer(image)), 0.5, combiner.training)
+        r = torch.cat([t, i], dim=-1)
+        c = dropout(relu(combiner.combiner_layer(r)), 0.5, combiner.training)
+        share = torch.sigmoid(combiner.dynamic_scalar(r))
+        high = normalize(combiner.output_layer(c) + share * text + (1 - share) * image, dim=-1)
+        return r, normalize(combiner.combiner_proj(relu(c)), dim=-1), high
+
+    r, mid, high = branch(image)
+    r_augmented, _, high_augmented = branch(augmented)
     goal, tau, tau_s = normalize(target, dim=-1), combiner.temperature, combiner.sscl_temperature
     low, w = normalize(image + text, dim=-1), combiner.weight
     assert w is not None
-    losses = (
-        2 * w * contrastive(tau * high @ goal.T),
-        (2 - 2 * w) * contrastive(tau * mid @ goal.T),
-        contrastive(tau * low @ goal.T),
-        contrastive(tau_s * normalize(r, dim=-1) @ normalize(r_augmented, dim=-1).T),
-        contrastive(tau_s * high @ high_augmented.T),
+    loss = (
+        2 * w * contrastive(tau * high @ goal.T)
+        + (2 - 2 * w) * contrastive(tau * mid @ goal.T)
+        + contrastive(tau * low @ goal.T)
+        + contrastive(tau_s * normalize(r, dim=-1) @ normalize(r_augmented, dim=-1).T)
+        + contrastive(tau_s * high @ high_augmented.T)
     )
-    return torch.stack([loss.squeeze() for loss in losses]).sum()
-
-
-def _branch(combiner: Combiner, t: Tensor, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One branch of METHOD.md, Equations 4–9, as written: r, f_c, f_h."""
-    i = dropout(relu(combiner.image_projection_layer(image)), 0.5, combiner.training)
-    r = torch.cat([t, i], dim=-1)
-    c = dropout(relu(combiner.combiner_layer(r)), 0.5, combiner.training)
-    share = torch.sigmoid(combiner.dynamic_scalar(r))
-    high = normalize(combiner.output_layer(c) + share * text + (1 - share) * image, dim=-1)
-    return r, normalize(combiner.combiner_proj(relu(c)), dim=-1), high
+    return loss.squeeze()
 
 
 @torch.no_grad()

@@ -2,29 +2,27 @@
 
 import ctypes
 import gc
+import re
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-import psutil
 import torch
+from torch.utils.benchmark import timer
+from torch.utils.flop_counter import FlopCounterMode
 
 from mlcl_cli.models.compute import Compute
-
-BUSY_PERCENT = 15.0  # of the processors in use by other programs: from here on it is worth a warning
-STATUS = Path("/proc/self/status")
-CLEAR_REFS = Path("/proc/self/clear_refs")
+from mlcl_cli.training.objectives import CombinerObjective
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The counted runs in seconds, and the peak memory of a first run above its start, in bytes; None: unknown."""
+    """The timed runs in seconds, and how far memory rose in a first run, in bytes; None if unknown."""
 
     median_s: float
     least_s: float
@@ -62,37 +60,19 @@ class Row:
             return None
         return (self.baseline.median_s / self.items[1]) / (self.ours.median_s / self.items[0])
 
-    @property
-    def share_of_floor(self) -> float | None:
-        """The floor's share of our median, 0 to 1."""
-        return None if self.floor_s is None else self.floor_s / self.ours.median_s
-
     def as_json(self) -> dict[str, object]:
-        """The row as a JSON object."""
-        return {**asdict(self), "ratio": self.ratio, "share_of_floor": self.share_of_floor}
+        """The row as a JSON object; `share_of_floor` is the floor's share of our median, 0 to 1."""
+        share = None if self.floor_s is None else self.floor_s / self.ours.median_s
+        return {**asdict(self), "ratio": self.ratio, "share_of_floor": share}
 
 
-class Side(Generic[T]):
-    """One way to do a task; keeps the result of the latest run."""
-
-    result: T
-
-    def __init__(self, run: Callable[[], T]) -> None:
-        self._run = run
-
-    def __call__(self) -> None:
-        self.result = self._run()
-
-
+@dataclass(frozen=True)
 class Machine:
     """One device, how often each side runs on it, and what it can do at best."""
 
-    def __init__(self, compute: Compute, repeats: int, *, quick: bool = False) -> None:
-        self.compute, self.repeats, self._quick = compute, repeats, quick
-
-    def busy_percent(self) -> float:
-        """The share of the processors that other programs use at the moment, in percent."""
-        return psutil.cpu_percent(interval=0.1 if self._quick else 1.0)
+    compute: Compute
+    repeats: int
+    quick: bool = False
 
     def compare(
         self,
@@ -104,10 +84,12 @@ class Machine:
         check: Callable[[T, T], str | None],
     ) -> Row:
         """Measure both sides; `check` says how our result and the baseline's differ, or None if they agree."""
-        our_side, baseline_side = Side(ours), Side(baseline)
-        our_time, baseline_time = self.alternate(our_side, baseline_side)
+        results: dict[str, T] = {}
+        our_time, baseline_time = self.alternate(
+            lambda: results.update(ours=ours()), lambda: results.update(baseline=baseline())
+        )
         counts = (items, items) if isinstance(items, int) else items
-        return Row(name, unit, counts, our_time, baseline_time, check(our_side.result, baseline_side.result))
+        return Row(name, unit, counts, our_time, baseline_time, check(results["ours"], results["baseline"]))
 
     def alternate(self, *sides: Callable[[], object]) -> list[Timing]:
         """Run each side once to warm up and to see its memory, then time all of them in turn."""
@@ -126,66 +108,62 @@ class Machine:
     @cached_property
     def bandwidth(self) -> float:
         """Bytes per second, read and written, of a large copy."""
-        count = 2**28 if self.compute.device.type == "cuda" else 2**25
-        source = torch.ones(count, device=self.compute.device)
+        source = torch.ones(2**28 if self.compute.device.type == "cuda" else 2**25, device=self.compute.device)
         target = torch.empty_like(source)
         return 2 * source.nbytes / self._fastest(lambda: target.copy_(source))
 
+    def step_floor(self, objective: CombinerObjective, batch_size: int) -> float:
+        """Least seconds of a step: its operations at the rate of a bare product, Adam at the bandwidth of a copy."""
+        rows = torch.arange(batch_size)
+        with FlopCounterMode(display=False) as counter:
+            total(objective.losses(objective.prepare(rows, objective.triplets.variants[rows, 0], 1))).backward()
+        adam_bytes = 28 * sum(parameter.numel() for parameter in objective.combiner.parameters())  # read and written
+        return float(counter.get_total_flops()) / self.product_rate + adam_bytes / self.bandwidth
+
     def _fastest(self, run: Callable[[], object]) -> float:
         run()
-        return min(_seconds(run) for _ in range(1 if self._quick else 10))
+        return min(_seconds(run) for _ in range(1 if self.quick else 10))
 
     def _memory(self, side: Callable[[], object]) -> int | None:
         gc.collect()
-        _return_free_memory()
-        start = self._reset_peak()
+        # Return what is free, so that the peak is this side's own; not every C library can.
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+        try:
+            start = self._peak(reset=True)
+        except (OSError, LookupError):  # only Linux counts it
+            side()
+            return None
         side()
-        peak = self._peak()
-        return None if start is None or peak is None else max(0, peak - start)
+        return max(0, self._peak() - start)
 
-    def _reset_peak(self) -> int | None:
-        """Reset the peak to what is in use, and return that."""
+    def _peak(self, *, reset: bool = False) -> int:
+        """The peak of the memory in use, in bytes, since it was last reset."""
         if self.compute.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            return torch.cuda.memory_allocated()
-        try:
-            CLEAR_REFS.write_text("5", "ascii")
-        except OSError:  # only Linux has it
-            return None
-        return self._peak()
-
-    def _peak(self) -> int | None:
-        if self.compute.device.type == "cuda":
+            if reset:
+                torch.cuda.reset_peak_memory_stats()
             return torch.cuda.max_memory_allocated()
-        try:
-            line = next(line for line in STATUS.read_text("ascii").splitlines() if line.startswith("VmHWM"))
-        except (OSError, StopIteration):
-            return None
-        return int(line.split()[1]) * 1024
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5", "ascii")
+        return int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text("ascii"))[0]) * 1024
+
+
+def total(losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The sum of the losses, as a scalar."""
+    return torch.stack([loss.squeeze() for loss in losses.values()]).sum()
 
 
 def difference(ours: torch.Tensor, baseline: torch.Tensor, limit: float, what: str) -> str | None:
     """A message if two tensors differ by more than `limit` of the baseline's largest value; None if they agree."""
-    worst = float((ours - baseline).abs().max() / baseline.abs().max())
-    return None if worst <= limit else f"{what} differ by {worst:.1e}"
+    return exceeds(float((ours - baseline).abs().max() / baseline.abs().max()), limit, what)
+
+
+def exceeds(error: float, limit: float, what: str) -> str | None:
+    """A message if `error`, by which `what` differ, is larger than `limit` or not a number."""
+    return None if error <= limit else f"{what} differ by {error:.1e}"
 
 
 def _seconds(side: Callable[[], object]) -> float:
     gc.collect()
-    start = _finished()
+    start = timer()  # when the device has finished its work
     side()
-    return _finished() - start
-
-
-def _finished() -> float:
-    """The time when the device has finished its work."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def _return_free_memory() -> None:
-    """Make the C library return what is free, so that a side's peak is its own; not every C library can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    return timer() - start

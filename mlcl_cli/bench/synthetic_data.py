@@ -2,10 +2,11 @@
 
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,18 @@ from PIL import Image, ImageDraw
 from pydantic import BaseModel
 
 from mlcl_cli.bench.measure import Machine
+from mlcl_cli.data.protocols import Protocol
+from mlcl_cli.data.records import QuerySet, Split, Triplet
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.images.transforms import Transform
-from mlcl_cli.models.combiner import Architecture
+from mlcl_cli.models.combiner import Architecture, Combiner
 from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.models.weights import import_clip
 from mlcl_cli.progress import NoProgress
+from mlcl_cli.retrieval.evaluation import Compose, Evaluation
+from mlcl_cli.training.feature_sources import CachedFeatures
+from mlcl_cli.training.objectives import BankedViews, CombinerObjective
 from mlcl_cli.training.triplet_rows import TripletRows
 
 VOCABULARY = (
@@ -85,13 +92,11 @@ class SyntheticData:
 
     @cached_property
     def files(self) -> list[tuple[str, Path]]:
-        """Drawn JPEG images."""
+        """Drawn JPEG images by name."""
         draw = random.Random(0)
-        files = []
-        for number in range(self.sizes.images):
-            path = self.folder / f"{number}.jpg"
-            _image(draw, IMAGE_SIZES[number % len(IMAGE_SIZES)]).save(path, quality=90)
-            files.append((str(number), path))
+        files = [(str(number), self.folder / f"{number}.jpg") for number in range(self.sizes.images)]
+        for (_, path), size in zip(files, cycle(IMAGE_SIZES), strict=False):
+            _image(draw, size).save(path, quality=90)
         return files
 
     @cached_property
@@ -116,13 +121,11 @@ class SyntheticData:
             dataset="bench",
         )
 
-    @cached_property
-    def triplets(self) -> TripletRows:
+    def triplets(self, count: int) -> TripletRows:
         """Random pairs of images, with FashionIQ's four captions for each."""
-        count = self.sizes.triplets
         pairs = zip(captions(count, FASHIONIQ_WORDS, 1), captions(count, FASHIONIQ_WORDS, 2), strict=True)
         texts = [text for one, two in pairs for text in (f"{one} and {two}", f"{two} and {one}", one, two)]
-        return random_triplets(count, [name for name, _ in self.files], texts)
+        return random_triplets(count, [str(number) for number in range(self.sizes.images)], texts)
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -131,31 +134,74 @@ class SyntheticData:
         return Architecture(feature_dim=d, projection_dim=4 * d, hidden_dim=8 * d)
 
 
+class RandomValidation:
+    """A validation split with random features; each triplet has a different caption and image set."""
+
+    def __init__(self, dataset: str, sizes: Queries, feature_dim: int, device: torch.device) -> None:
+        """Query sets of `sizes` under a data set's name."""
+        draw = torch.Generator().manual_seed(0)
+
+        def table(names: Sequence[str]) -> FeatureTable:
+            features = torch.randn(len(names), feature_dim, generator=draw)
+            return FeatureTable({name: row for row, name in enumerate(names)}, features.to(device))
+
+        sets = []
+        for name, (queries, gallery) in sizes.items():
+            images = tuple(f"{name}-image-{number:06}" for number in range(gallery))
+            triplets = []
+            for number in range(queries):
+                members = tuple(images[row] for row in torch.randperm(gallery, generator=draw)[:6].tolist())
+                triplets.append(Triplet(members[0], members[1], (f"{name} {number}",), number, members))
+            sets.append(QuerySet(name, tuple(triplets), images))
+        paths = {name: Path(name) for part in sets for name in part.gallery}
+        self.split = Split(dataset, "val", tuple(sets), paths)
+        self.images = table(list(paths))
+        self.texts = table([triplet.captions[0] for triplet in self.split.triplets])
+
+    def evaluation(self, protocol: Protocol) -> Callable[[Compose], dict[str, float]]:
+        """The protocol's metrics as a function of how queries are composed."""
+        evaluation = Evaluation(self.split, protocol)
+        return lambda compose: evaluation(self.images, self.texts, compose).metrics
+
+
 def random_triplets(count: int, images: Sequence[str], texts: Sequence[str]) -> TripletRows:
-    """Triplets of random images with four captions each, of their own as long as `texts` lasts."""
+    """Triplets of random images with four captions each, all different as long as `texts` lasts."""
     draw = torch.Generator().manual_seed(0)
     references, targets = torch.randint(len(images), (2, count), generator=draw)
     variants = torch.arange(4 * count).view(count, 4) % len(texts)
     return TripletRows(tuple(images), tuple(texts), references, targets, variants)
 
 
+def random_objective(
+    architecture: Architecture, triplets: int, images: int, captions: int, device: torch.device
+) -> CombinerObjective:
+    """Stage 2 on random features, with two views of each image."""
+    draw = torch.Generator(device).manual_seed(0)
+
+    def features(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, architecture.feature_dim, generator=draw, device=device)
+
+    rows = random_triplets(triplets, [str(row) for row in range(images)], [str(row) for row in range(captions)])
+    views = BankedViews(features(2, images), rows.references, 0)
+    image_source, text_source = CachedFeatures(features(images)), CachedFeatures(features(captions))
+    combiner = Combiner(architecture).to(device)
+    return CombinerObjective(combiner, rows, image_source, text_source, views, ("mid", "high"))
+
+
 def captions(count: int, words: Mapping[float, int], seed: int) -> list[str]:
     """Random captions, whose numbers of words have the quantiles `words`."""
     draw = random.Random(seed)
-    vocabulary, shares, lengths = VOCABULARY.split(), list(words), list(words.values())
-    counts = [round(float(np.interp(draw.random(), shares, lengths))) for _ in range(count)]
-    return [" ".join(draw.choices(vocabulary, k=words_in_caption)) for words_in_caption in counts]
+    lengths = [round(float(np.interp(draw.random(), [*words], [*words.values()]))) for _ in range(count)]
+    return [" ".join(draw.choices(VOCABULARY.split(), k=length)) for length in lengths]
 
 
 def _image(draw: random.Random, size: tuple[int, int]) -> Image.Image:
     """Shades, a few shapes and a little noise: about as costly to decode as a product photograph."""
-    width, height = size
     shade = Image.linear_gradient("L").resize(size)
     image = Image.merge("RGB", [shade.rotate(draw.choice((0, 90, 180, 270))).resize(size) for _ in range(3)])
     pencil = ImageDraw.Draw(image)
     for _ in range(12):
-        x, y = draw.randrange(width), draw.randrange(height)
+        x, y = map(draw.randrange, size)
         color = tuple(draw.randrange(256) for _ in range(3))
         pencil.ellipse((x, y, x + draw.randrange(20, 200), y + draw.randrange(20, 200)), fill=color)
-    noise = Image.effect_noise((width, height), 24).convert("RGB")
-    return Image.blend(image, noise, 0.15)
+    return Image.blend(image, Image.effect_noise(size, 24).convert("RGB"), 0.15)

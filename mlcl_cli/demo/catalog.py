@@ -6,9 +6,9 @@ nothing without the reference: "has longer sleeves", "swap the colours").
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 
 from mlcl_cli.atomic_files import to_json
@@ -21,8 +21,6 @@ ROOTS = {"fashioniq": "data/fashionIQ_dataset", "shoes": "data/shoes", "cirr": "
 FASHIONIQ = {"train": (340, 800), "val": (200, 90), "test": (24, 12)}  # of each category
 SHOES = {"train": (500, 2400), "eval": (280, 240)}
 CIRR = {"train": (500, 2400), "val": (280, 240), "test1": (60, 30)}
-CIRR_FOLDERS = {"train": "train", "val": "dev", "test1": "test1"}
-MEMBERS = 6
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -35,78 +33,77 @@ class TrainingImage:
     phrases: tuple[str, ...]
 
 
-def draw_catalog(
-    folder: Path, datasets: Sequence[str] = ("fashioniq", "shoes", "cirr"), seed: int = 0
-) -> list[TrainingImage]:
+def draw_catalog(folder: Path, datasets: Sequence[str] = tuple(ROOTS), seed: int = 0) -> list[TrainingImage]:
     """Draw `datasets` under `folder` and return their training images. `seed` decides every byte."""
     return [image for name in datasets for image in WRITERS[name](folder / ROOTS[name], seed)]
 
 
-def write_fashioniq(root: Path, seed: int) -> list[TrainingImage]:
+def write_fashioniq(root: Path, seed: int) -> Iterator[TrainingImage]:
     """Write FashionIQ: three categories; each of a triplet's two captions names a part of the change."""
-    images: list[TrainingImage] = []
-    for category in DRAWINGS.garments:
-        for split, (size, triplets) in FASHIONIQ.items():
-            draw = random.Random(derive_seed(seed, "fashioniq", category, split))
-            items = make_pool(KINDS[category], size, draw)
-            names = ["B00" + "".join(draw.choices(LETTERS, k=7)) for _ in items]
-            drawn = _draw_images(category, items, [root / f"images/{name}.jpg" for name in names], draw)
-            records = [
-                ({} if split == "test" else {"target": names[pair.target]})
-                | {"candidate": names[pair.reference], "captions": pair.captions}
-                for pair in make_pairs(KINDS[category], items, triplets, draw)
-            ]
-            _write(root / f"captions/cap.{category}.{split}.json", to_json(records, indent=2))
-            _write(root / f"image_splits/split.{category}.{split}.json", to_json(names, indent=2))
-            images += drawn if split == "train" else ()
-    return images
+    for category, (split, (size, triplets)) in product(DRAWINGS.garments, FASHIONIQ.items()):
+        draw = random.Random(derive_seed(seed, "fashioniq", category, split))
+        items = make_pool(KINDS[category], size, draw)
+        names = ["B00" + "".join(draw.choices(LETTERS, k=7)) for _ in items]
+        drawn = _draw_images(category, items, [root / f"images/{name}.jpg" for name in names], draw)
+        records = [
+            ({} if split == "test" else {"target": names[pair.target]})
+            | {"candidate": names[pair.reference], "captions": pair.captions}
+            for pair in make_pairs(KINDS[category], items, triplets, draw)
+        ]
+        _write(root / f"captions/cap.{category}.{split}.json", records)
+        _write(root / f"image_splits/split.{category}.{split}.json", names)
+        if split == "train":
+            yield from drawn
 
 
-def write_shoes(root: Path, seed: int) -> list[TrainingImage]:
+def write_shoes(root: Path, seed: int) -> Iterator[TrainingImage]:
     """Write Shoes as downloaded, for `mlcl prepare-shoes`: lists of names, one caption file, nested image folders."""
-    images: list[TrainingImage] = []
     records: list[dict[str, str]] = []
     number = count(1)
     for split, (size, triplets) in SHOES.items():
         draw = random.Random(derive_seed(seed, "shoes", split))
         items = make_pool(KINDS["shoe"], size, draw)
         names = [f"img_womens_{item['style']}s_{next(number)}.jpg" for item in items]
-        folders = [f"images/womens_{item['style']}s/{row % 4}" for row, item in enumerate(items)]
-        paths = [root / folder / name for folder, name in zip(folders, names, strict=True)]
-        drawn = _draw_images("shoe", items, paths, draw)
+        folders = [root / f"images/womens_{item['style']}s/{row % 4}" for row, item in enumerate(items)]
+        drawn = _draw_images("shoe", items, list(map(Path.joinpath, folders, names)), draw)
         for pair in make_pairs(KINDS["shoe"], items, triplets, draw):
             target, reference = names[pair.target], names[pair.reference]
-            caption = " and ".join(pair.captions)
-            records.append({"ImageName": target, "ReferenceImageName": reference, "RelativeCaption": caption})
-        _write(root / f"annotations/{split}_im_names.txt", ("\n".join(names) + "\n").encode())
-        images += drawn if split == "train" else ()
+            records.append({"ImageName": target, "ReferenceImageName": reference, "RelativeCaption": pair.sentence})
+        _write(root / f"annotations/{split}_im_names.txt", "\n".join(names) + "\n")
+        if split == "train":
+            yield from drawn
     random.Random(derive_seed(seed, "shoes")).shuffle(records)
-    _write(root / "annotations/relative_captions_shoes.json", to_json(records, indent=2))
-    return images
+    _write(root / "annotations/relative_captions_shoes.json", records)
 
 
-def write_cirr(root: Path, seed: int) -> list[TrainingImage]:
+def write_cirr(root: Path, seed: int) -> Iterator[TrainingImage]:
     """Write CIRR: a set of six look-alikes for each pair; one caption of test1 is blank, as in the original."""
-    images: list[TrainingImage] = []
     pair_id = count()
     for split, (size, triplets) in CIRR.items():
         draw = random.Random(derive_seed(seed, "cirr", split))
         items = make_pool(KINDS["scene"], size, draw)
-        folder = CIRR_FOLDERS[split]
+        folder = "dev" if split == "val" else split
         names = [f"{folder}-{row}-{row % 3}-img{row % 2}" for row in range(size)]
         folders = [f"./{folder}/{row % 10}" if split == "train" else f"./{folder}" for row in range(size)]
         files = {name: f"{folder}/{name}.png" for name, folder in zip(names, folders, strict=True)}
         drawn = _draw_images("scene", items, [root / file for file in files.values()], draw)
         records = []
         for number, pair in enumerate(make_pairs(KINDS["scene"], items, triplets, draw)):
-            record = _cirr_record(pair, items, names, draw, number, hidden=split == "test1")
-            records.append({"pairid": next(pair_id), **record})
+            members = [pair.reference, pair.target, *_look_alikes(pair, items, draw)]
+            draw.shuffle(members)
+            image_set: dict[str, object] = {"id": number, "members": [names[member] for member in members]}
+            image_set["reference_rank"] = members.index(pair.reference)
+            record: dict[str, object] = {"pairid": next(pair_id), "reference": names[pair.reference]}
+            if split != "test1":
+                record |= {"target_hard": names[pair.target], "target_soft": {names[pair.target]: 1.0}}
+                image_set["target_rank"] = members.index(pair.target)
+            records.append(record | {"caption": pair.sentence, "img_set": image_set})
         if split == "test1":
             records[-1]["caption"] = ""
-        _write(root / f"cirr/captions/cap.rc2.{split}.json", to_json(records, indent=2))
-        _write(root / f"cirr/image_splits/split.rc2.{split}.json", to_json(files, indent=2))
-        images += drawn if split == "train" else ()
-    return images
+        _write(root / f"cirr/captions/cap.rc2.{split}.json", records)
+        _write(root / f"cirr/image_splits/split.rc2.{split}.json", files)
+        if split == "train":
+            yield from drawn
 
 
 def profile_text(dataset: str) -> str:
@@ -114,7 +111,7 @@ def profile_text(dataset: str) -> str:
     return read_text("profile.yaml").format(dataset=dataset, root=ROOTS[dataset])
 
 
-WRITERS: Mapping[str, Callable[[Path, int], list[TrainingImage]]] = {
+WRITERS: Mapping[str, Callable[[Path, int], Iterator[TrainingImage]]] = {
     "fashioniq": write_fashioniq,
     "shoes": write_shoes,
     "cirr": write_cirr,
@@ -128,27 +125,8 @@ def _draw_images(kind: str, items: Sequence[Item], paths: Sequence[Path], draw: 
     return [TrainingImage(path, *KINDS[kind].describe(item)) for item, path in zip(items, paths, strict=True)]
 
 
-def _cirr_record(
-    pair: Pair, items: Sequence[Item], names: Sequence[str], draw: random.Random, number: int, *, hidden: bool
-) -> dict[str, object]:
-    """A pair with its image set; `hidden` leaves the target out, as the test split does."""
-    members = [pair.reference, pair.target, *_look_alikes(pair, items, draw)]
-    draw.shuffle(members)
-    image_set: dict[str, object] = {
-        "id": number,
-        "members": [names[member] for member in members],
-        "reference_rank": members.index(pair.reference),
-    }
-    target: dict[str, object] = {}
-    if not hidden:
-        target = {"target_hard": names[pair.target], "target_soft": {names[pair.target]: 1.0}}
-        image_set["target_rank"] = members.index(pair.target)
-    caption = " and ".join(pair.captions)
-    return {"reference": names[pair.reference], **target, "caption": caption, "img_set": image_set}
-
-
 def _look_alikes(pair: Pair, items: Sequence[Item], draw: random.Random) -> list[int]:
-    """The rows nearest to the reference, and among those equally near the ones nearest to the target."""
+    """Four rows nearest to the reference, and among those equally near the ones nearest to the target."""
 
     def distance(row: int, other: int) -> int:
         return sum(items[row][key] != items[other][key] for key in items[row])
@@ -156,9 +134,9 @@ def _look_alikes(pair: Pair, items: Sequence[Item], draw: random.Random) -> list
     others = [row for row in range(len(items)) if row not in (pair.reference, pair.target)]
     draw.shuffle(others)
     others.sort(key=lambda row: (distance(pair.reference, row), distance(pair.target, row)))
-    return others[: MEMBERS - 2]
+    return others[:4]
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    path.write_bytes(content.encode() if isinstance(content, str) else to_json(content, indent=2))

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,17 +40,16 @@ def train_small_clip(
     *,
     load: Callable[[Path], Tensor],
     progress: Progress,
-    seed: int = 0,
     epochs: int = EPOCHS,
 ) -> None:
     """Train on `images` and write a plain state dict, whose shapes tell the architecture as OpenAI's do.
 
-    `load` returns an image as CLIP sees it: normalized, fp32, (3, 64, 64). Raises MachineError if `output` cannot be
-    written.
+    The loss is CLIP's; images with equal texts are each other's positives, too. `load` returns an image as CLIP sees
+    it: normalized, fp32, (3, 64, 64). Raises MachineError if `output` cannot be written.
     """
     pixels = torch.stack([load(image.path) for image in images]).contiguous(memory_format=torch.channels_last)
     clip = import_clip()
-    torch.manual_seed(derive_seed(seed, "small clip"))
+    torch.manual_seed(derive_seed(0, "small clip"))
     network = clip.model.CLIP(**ARCHITECTURE)
     network.visual.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.05, fused=True)
@@ -59,18 +57,23 @@ def train_small_clip(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * steps, pct_start=0.15)
     with progress.bar("Training a small CLIP", epochs) as advance:
         for epoch in range(epochs):
-            draw = derive_generator(seed, "small clip", epoch)
+            draw = derive_generator(0, "small clip", epoch)
             order = torch.randperm(len(images), generator=draw)
             tokens = clip.tokenize([_text(image, draw) for image in images])
             for rows in order.split(BATCH_SIZE)[:steps]:
-                loss = _loss(network, pixels[rows], tokens[rows])
+                batch = tokens[rows][:, : int(tokens[rows].argmax(dim=1).max()) + 1]
+                image_features = normalize(network.encode_image(pixels[rows]), dim=-1)
+                text_features = normalize(network.encode_text(batch), dim=-1)
+                scores = network.logit_scale.exp() * image_features @ text_features.T
+                same = (batch[:, None] == batch[None]).all(dim=-1).float()
+                goal = same / same.sum(dim=1, keepdim=True)
+                loss = (cross_entropy(scores, goal) + cross_entropy(scores.T, goal)) / 2
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
-                with torch.no_grad():
-                    network.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+                network.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
             advance(1, f"loss {float(loss.detach()):.2f}")
     write_file(output, lambda path: torch.save(network.state_dict(), path))
 
@@ -83,14 +86,3 @@ def _text(image: TrainingImage, draw: torch.Generator) -> str:
     phrase = phrases.pop(int(first * len(phrases)))
     # Half of the texts have one phrase.
     return phrase if second < 0.5 else f"{phrase} and {phrases[int((2 * second - 1) * len(phrases))]}"
-
-
-def _loss(network: Any, pixels: Tensor, tokens: Tensor) -> Tensor:
-    """CLIP's symmetric loss over a batch; images with equal texts are each other's positives, too."""
-    longest = int(tokens.argmax(dim=1).max()) + 1
-    images = normalize(network.encode_image(pixels), dim=-1)
-    texts = normalize(network.encode_text(tokens[:, :longest]), dim=-1)
-    scores = network.logit_scale.exp() * images @ texts.T
-    same = (tokens[:, None] == tokens[None]).all(dim=-1).float()
-    goal = same / same.sum(dim=1, keepdim=True)
-    return (cross_entropy(scores, goal) + cross_entropy(scores.T, goal)) / 2

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from importlib import resources
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 Item = Mapping[str, str]  # a value for each attribute
 Words = tuple[str, ...]
 
 
-class DataFile(BaseModel):
+class DataFile(BaseModel, frozen=True, extra="forbid"):
     """Part of a YAML file beside this module."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Replace(DataFile):
@@ -118,6 +116,11 @@ class Pair:
     reference: int
     target: int
     captions: Words
+
+    @property
+    def sentence(self) -> str:
+        """All captions in one."""
+        return " and ".join(self.captions)
 
 
 def make_pool(kind: Kind, size: int, draw: random.Random) -> list[Item]:

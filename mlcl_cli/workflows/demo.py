@@ -8,7 +8,6 @@ from itertools import count
 from pathlib import Path
 
 from pydantic import BaseModel
-from torch import Tensor
 
 from mlcl_cli.atomic_files import write_file
 from mlcl_cli.data.datasets import DATASETS, protocol_of
@@ -61,7 +60,13 @@ def run_demo(folder: Path, datasets: Sequence[str], progress: Progress, run: Run
     datasets = datasets or tuple(WRITERS)
     _make_room(folder)
     logger.info(f"Drawing a small catalog under {folder}")
-    train_small_clip(draw_catalog(folder, datasets), folder / "clip.pt", load=_load, progress=progress)
+    transform = Transform("targetpad", 1.25, SIZE)
+    train_small_clip(
+        draw_catalog(folder, datasets),
+        folder / "clip.pt",
+        load=lambda path: preprocess_pixels(transform(open_image(path))[None])[0],
+        progress=progress,
+    )
     scores = {}
     for dataset in datasets:
         profile = folder / f"mlcl.{dataset}.yaml"
@@ -104,7 +109,3 @@ def _pipeline(dataset: str, profile: Path, run: RunCommand) -> dict[str, float]:
     gallery = results["combiner"].gallery
     scores = {COLUMNS[name]: result.metrics[metric] for name, result in results.items()}
     return {**scores, "chance": chance(protocol, gallery if isinstance(gallery, dict) else {dataset: gallery})[metric]}
-
-
-def _load(path: Path) -> Tensor:
-    return preprocess_pixels(Transform("targetpad", 1.25, SIZE)(open_image(path))[None])[0]
