@@ -17,7 +17,6 @@ class Interrupted(KeyboardInterrupt):
     """A signal stopped the command; `remedy` says how to continue. No `except Exception` swallows it."""
 
     def __init__(self, remedy: str = "Run the command again; finished work is kept") -> None:
-        self.remedy = remedy
         super().__init__(f"stopped by {received() or 'Ctrl-C'}. {remedy}")
 
 
@@ -30,8 +29,6 @@ def to_resume(command: str) -> str:
 
 
 class _State:
-    """The process's, as signals are."""
-
     first_signal: int | None = None
     deferrals = 0
     installed = False
@@ -48,8 +45,7 @@ def received() -> str | None:
 def interruptible() -> Iterator[None]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into Interrupted; a second Ctrl-C or SIGTERM exits at once.
 
-    A SIGHUP that is already ignored, as under nohup, stays ignored. Inside `defer_signals` the exception waits for
-    its end. Outside the main thread, signals are left alone.
+    Signals stay as they are outside the main thread, as does a SIGHUP that is ignored already, as under nohup.
     """
     if _State.installed or threading.current_thread() is not threading.main_thread():
         yield

@@ -33,9 +33,8 @@ from mlcl_cli.openmp import VARIABLES, set_wait_policy
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.retrieval.evaluation import Compose, Evaluation, sum_query
 from mlcl_cli.retrieval.ranking import rank_targets
-from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
+from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind, TrainingDescription
 from mlcl_cli.runs.run import Run, RunSettings
-from mlcl_cli.runs.summary import RunDescription
 from mlcl_cli.training.feature_sources import CachedFeatures
 from mlcl_cli.training.loop import Trainer, TrainingPlan, fit
 from mlcl_cli.training.objectives import BankedViews, CombinerObjective, combiner_optimizer
@@ -157,7 +156,7 @@ def full_run(data: SyntheticData) -> Iterator[Row]:
 
     plan = TrainingPlan(sizes.epochs, sizes.batch_size, 1, 0)
     floor_s = step_floor(objective, sizes.batch_size, data.machine) * plan.steps(sizes.triplets) * plan.epochs
-    description = RunDescription(
+    description = TrainingDescription(
         dataset="fashioniq",
         protocol=FASHIONIQ_ORIGINAL.name,
         clip=ClipRecord(model="", fingerprint=""),

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sized
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
@@ -83,7 +83,7 @@ def read_json(path: Path, *, remedy: str = FIX_FILE) -> object:
     column), or holds NaN, an infinity or a key twice in one object.
     """
     try:
-        return parse_json(read_text(path, remedy=remedy), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        return parse_json(read_text(path, remedy=remedy))
     except json.JSONDecodeError as error:
         place = f"{path}, line {error.lineno}, column {error.colno}"
         raise DataError(f"not JSON ({error.msg})", where=place, remedy=FIX_FILE) from error
@@ -172,15 +172,3 @@ def _place(where: str, path: list[int | str]) -> str:
         return f"{where}, entry {path[0] + 1}"
     fields = [part for part in path if isinstance(part, str) and part != "[key]"]
     return f"{where}, field {'.'.join(fields)}" if fields else where
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"contains {name}, which is not a JSON number")
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"contains {next(key for key in keys if keys.count(key) > 1)!r} twice in one object")
-    return fields

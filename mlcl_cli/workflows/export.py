@@ -7,7 +7,7 @@ from pathlib import Path
 from mlcl_cli.atomic_files import require_replaceable
 from mlcl_cli.errors import UsageError
 from mlcl_cli.runs.checkpoints import load_checkpoint
-from mlcl_cli.runs.original_format import FORMAT, description_path, write_original
+from mlcl_cli.runs.original_format import FORMAT, write_original
 
 SUFFIXES = (".pt", ".pth")
 
@@ -35,7 +35,7 @@ def export_checkpoint(source: Path, output: Path, *, force: bool) -> ExportResul
     """
     if output.suffix.lower() not in SUFFIXES:
         raise UsageError("expected a name that ends in .pt or .pth", where=output, remedy="Only that format is written")
-    description = description_path(output)
+    description = output.with_suffix(".json")
     for path in (output, description):
         if path.exists() and source.exists() and path.samefile(source):
             raise UsageError("is the checkpoint to export", where=path, remedy="Choose another output")
@@ -45,5 +45,5 @@ def export_checkpoint(source: Path, output: Path, *, force: bool) -> ExportResul
             raise UsageError("already exists", where=path, remedy="Use --force to overwrite it")
     require_replaceable(description, f'"format": "{FORMAT}"', "the description of an export")
     checkpoint = load_checkpoint(source)
-    export = write_original(output, checkpoint.state, checkpoint.about)
-    return ExportResult(checkpoint.kind, len(checkpoint.state), export.files, export.warnings)
+    warnings = write_original(output, checkpoint.state, checkpoint.about)
+    return ExportResult(checkpoint.about.kind, len(checkpoint.state), (output, description), warnings)
