@@ -31,7 +31,6 @@ def to_resume(command: str) -> str:
 class _State:
     first_signal: int | None = None
     deferrals = 0
-    installed = False
 
 
 def received() -> str | None:
@@ -47,16 +46,15 @@ def interruptible() -> Iterator[None]:
 
     Signals stay as they are outside the main thread, as does a SIGHUP that is ignored already, as under nohup.
     """
-    if _State.installed or threading.current_thread() is not threading.main_thread():
+    if signal.getsignal(signal.SIGINT) is _handle or threading.current_thread() is not threading.main_thread():
         yield
         return
     handled = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, _handle) for number in handled}
-    _State.first_signal, _State.deferrals, _State.installed = None, 0, True
+    _State.first_signal, _State.deferrals = None, 0
     try:
         yield
     finally:
-        _State.installed = False
         for number, handler in previous.items():
             signal.signal(number, handler)
 

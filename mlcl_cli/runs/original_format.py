@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlcl_cli.atomic_files import to_json, write_files
 from mlcl_cli.errors import DataError
-from mlcl_cli.models.combiner import FIXED_TEMPERATURE, LEVELS, Combiner, Level, is_combiner_state
+from mlcl_cli.models.combiner import FIXED_TEMPERATURE, LEVELS, Combiner, is_combiner_state
 from mlcl_cli.models.foreign_layouts import require_openai_layout
 from mlcl_cli.models.torch_files import read_torch_file
 from mlcl_cli.models.weights import fingerprint, require_weights
@@ -50,9 +50,8 @@ def write_original(path: Path, state: Mapping[str, Tensor], about: CheckpointDes
     Weights that the original's strict load expects and that change no metric are added. Returns warnings of these, and
     of what the original code will do differently.
     """
-    exported, warnings = dict(state), list[str]()
-    if about.kind is Kind.COMBINER:
-        exported, warnings = _completed(state, about.architecture.levels if about.architecture else None, path)
+    exported = dict(state)
+    warnings = _complete(exported, about, path) if about.kind is Kind.COMBINER else []
     fields = about.model_dump(mode="json", include=set(EXPORTED), exclude_none=True)
     text = to_json({"format": FORMAT, **fields, "fingerprint": fingerprint(exported)}, indent=2)
     content = {"epoch": about.epoch, KEYS[about.kind]: exported}
@@ -60,32 +59,30 @@ def write_original(path: Path, state: Mapping[str, Tensor], about: CheckpointDes
     return warnings
 
 
-def _completed(
-    state: Mapping[str, Tensor], levels: Sequence[Level] | None, path: Path
-) -> tuple[dict[str, Tensor], list[str]]:
-    completed, warnings = dict(state), []
-    is_whole = "loss_weight" in completed
-    if is_whole and "logit_scale" in completed and "logit_scale_sl" not in completed:
-        completed["logit_scale_sl"] = torch.full((1,), math.log(FIXED_TEMPERATURE))
-        warnings.append(
-            "logit_scale_sl is added at its initial value: the original code expects it. Ranks are the same"
-        )
-    if not is_whole and ("combiner_proj.weight" in completed or "logit_scale" in completed):
-        warnings.append(
-            "The original code cannot load it: its combiner has both levels, or hybrid at a fixed temperature"
-        )
+def _complete(state: dict[str, Tensor], about: CheckpointDescription, path: Path) -> list[str]:
+    """Add what the original's strict load expects of a combiner to `state`, and return warnings."""
+    warnings = []
     implied = Combiner.from_state(state).architecture.levels
-    if levels is not None and set(levels) != set(implied):
-        trained, ranked = (", ".join(level for level in LEVELS if level in group) for group in (levels, implied))
+    if "loss_weight" in state:
+        if "logit_scale" in state and "logit_scale_sl" not in state:
+            state["logit_scale_sl"] = torch.full((1,), math.log(FIXED_TEMPERATURE))
+            what = "logit_scale_sl is added at its initial value: the original code expects it. Ranks are the same"
+            warnings.append(what)
+    elif "combiner_proj.weight" in state or "logit_scale" in state:
+        what = "The original code cannot load it: its combiner has both levels, or hybrid at a fixed temperature"
+        warnings.append(what)
+    if about.architecture is not None and set(about.architecture.levels) != set(implied):
+        groups = (about.architecture.levels, implied)
+        trained, ranked = (", ".join(level for level in LEVELS if level in group) for group in groups)
         warnings.append(
             f"The original code will rank with the levels {ranked}; this combiner was trained with {trained}. "
             f"Only mlcl reads them from {path.stem}.json"
         )
-    return completed, warnings
+    return warnings
 
 
 def _description(path: Path, kind: Kind, state: Mapping[str, Tensor], epoch: int) -> CheckpointDescription:
-    """What FILE.json says of these weights; without one, what they say themselves. Another JSON file is left alone."""
+    """The content of FILE.json; without one, or where it is another program's, what the weights alone show."""
     beside = path.with_suffix(".json")
     known = CheckpointDescription(kind=kind, fingerprint=fingerprint(state), epoch=epoch)
     if not beside.is_file():

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from mlcl_cli.artifacts import Description, Tensors
 from mlcl_cli.atomic_files import exclusive_lock, nearest_existing_parent, write_file
@@ -123,7 +122,7 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         state = RunState.FINISHED if kind is None else RunState.INTERRUPTED
-        # What ended the run is what its user must see, not that this fails, too.
+        # Report the error that ended the run, not one of these.
         suppressed = () if kind is None else (Exception,)
         try:
             for step in (self._save_bests, self._logs.write_table, partial(self._write_summary, state)):
@@ -143,10 +142,10 @@ class Run:
         epoch: int,
         figures: Mapping[str, float],
         metrics: Mapping[str, float] | None,
-        weights: Callable[[], Mapping[str, Tensor]],
+        weights: Callable[[], Tensors],
         seconds: float,
     ) -> None:
-        """Log an epoch, and keep its weights where they are due; it took `seconds` before its validation.
+        """Log an epoch, which took `seconds` before its validation, and keep its weights if they are due.
 
         The log comes last: where this raises, the epoch counts as not recorded, and a resumed run records it again.
         """
@@ -181,17 +180,15 @@ class Run:
         self._write_progress()
         self._saved = time.monotonic()
 
-    def _update_bests(
-        self, epoch: int, metrics: Mapping[str, float], weights: Callable[[], Mapping[str, Tensor]]
-    ) -> None:
+    def _update_bests(self, epoch: int, metrics: Mapping[str, float], weights: Callable[[], Tensors]) -> None:
         bests, (first, *_) = self.bests, self.settings.metrics
         better = [name for name in self.settings.metrics if name not in bests or metrics[name] > bests[name].score]
         state = {name: tensor.clone() for name, tensor in weights().items()} if better else {}
         for name in better:
-            file, score = f"best{SUFFIX}" if name == first else f"best-{name}{SUFFIX}", metrics[name]
-            bests[name] = BestCheckpoint(epoch=epoch, score=score, checkpoint=file, metrics=dict(metrics))
+            file = f"best{SUFFIX}" if name == first else f"best-{name}{SUFFIX}"
+            bests[name] = BestCheckpoint(epoch=epoch, score=metrics[name], checkpoint=file, metrics=dict(metrics))
             save = self._checkpoint(file, state)
-            self._unsaved[name] = partial(save, epoch=epoch, selected_by=name, score=score, metrics=metrics)
+            self._unsaved[name] = partial(save, epoch=epoch, selected_by=name, score=metrics[name], metrics=metrics)
 
     def _checkpoint(self, file: str, weights: Tensors) -> "partial[None]":
         settings = self.settings
