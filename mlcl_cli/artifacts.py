@@ -35,8 +35,8 @@ class DamagedArtifactError(DataError):
     """The content of a file is not what was written."""
 
     def __init__(self, reason: str, path: Path) -> None:
-        what = f"cannot be read ({reason})"
-        super().__init__(what, where=path, remedy="Use another checkpoint of the run, or a file that mlcl wrote")
+        remedy = "Use another checkpoint of the run, or a file that mlcl wrote"
+        super().__init__(f"cannot be read ({reason})", where=path, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,9 @@ class Artifact:
         Raises MachineError where it cannot be written, ValueError for a description with NaN or infinity.
         """
         stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {
-            "format": file_format,
-            "description": json.dumps(description, allow_nan=False),
-            "checksums": json.dumps({name: checksum_of(tensor) for name, tensor in stored.items()}),
-        }
+        checksums = json.dumps({name: checksum_of(tensor) for name, tensor in stored.items()})
+        header = json.dumps(description, allow_nan=False)
+        metadata = {"format": file_format, "description": header, "checksums": checksums}
         metadata["checksum"] = _header_checksum(metadata)
 
         def save(staged: Path) -> None:
@@ -81,9 +79,9 @@ class Artifact:
 
     @classmethod
     def load(cls, path: Path, older: Mapping[str, OlderReader]) -> tuple[Self, Tensors]:
-        """Read and verify everything. Raises DamagedArtifactError, also where the file cannot be read.
+        """Read and verify everything. `older` has a reader for each earlier format, which verifies and converts.
 
-        `older` has a reader for each earlier format, which verifies metadata and tensors and converts them.
+        Raises DamagedArtifactError, also where the file cannot be read.
         """
         try:
             with damage_named(path), safe_open(path, framework="pt") as file:

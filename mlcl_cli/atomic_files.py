@@ -17,7 +17,6 @@ from mlcl_cli.streams import printable_json
 
 logger = logging.getLogger(__name__)
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _FOLDERS_WITHOUT_LOCKS: set[Path] = set()
 os.umask(_UMASK := os.umask(0o077))  # the only way to read it
 
@@ -25,10 +24,9 @@ os.umask(_UMASK := os.umask(0o077))  # the only way to read it
 def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None:
     """Write all files or none: each is staged beside its target and synced, and only then are all renamed.
 
-    A value is the bytes, or a function that writes to the path it is given. Missing folders are made, and a symbolic
-    link keeps pointing to its target, which is written. Bytes for this process's standard output, such as /dev/stdout,
-    are written to it. Raises UsageError, before anything is staged, if a target is a device, pipe, socket or folder,
-    and MachineError if the disk is full or the folder cannot be written.
+    A value is the bytes, or a function that writes to the path it is given. Missing folders are made; a symbolic link
+    stays, and its target is written; bytes for /dev/stdout are written to standard output. Raises UsageError, before
+    anything is staged, if a target is not a regular file, and MachineError if it cannot be written.
     """
     streamed = {path: content for path, content in contents.items() if isinstance(content, bytes) and _is_stdout(path)}
     targets = {_target(path): content for path, content in contents.items() if path not in streamed}
@@ -81,10 +79,7 @@ def nearest_existing_parent(path: Path) -> Path:
 
 
 def require_replaceable(path: Path, signature: str, what: str) -> None:
-    """Raise UsageError unless `path` is new, empty, standard output, or a file with `signature` near its start.
-
-    What someone else wrote, a folder, a device or a pipe is never replaced.
-    """
+    """Raise UsageError unless `path` is new, empty, standard output, or a file with `signature` near its start."""
     if _is_stdout(path):
         return
     if path.is_dir():
@@ -99,11 +94,10 @@ def require_replaceable(path: Path, signature: str, what: str) -> None:
 
 @contextmanager
 def exclusive_lock(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock file `path`, which one process at a time can, and which is released when the process dies.
+    """Hold the lock file `path`, as one process at a time can; the system releases it when the process dies.
 
     If another process holds it, `on_busy` is called: it raises, or returns to wait. Where the file system has no locks,
-    nothing is locked, and a warning is logged once for each folder.
-    Raises MachineError if the lock file cannot be opened.
+    a warning is logged once for each folder. Raises MachineError if the lock file cannot be opened.
     """
     from filelock import FileLock, Timeout
 
@@ -118,13 +112,13 @@ def exclusive_lock(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
                 on_busy()
                 lock.acquire()
     except (OSError, NotImplementedError, UserWarning) as error:  # filelock has three ways to report ENOSYS
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             remedy = "Ask for permission to write there, or choose another workspace"
             raise MachineError(f"cannot be locked ({error.strerror})", where=path, remedy=remedy) from error
         if path.parent not in _FOLDERS_WITHOUT_LOCKS:
             _FOLDERS_WITHOUT_LOCKS.add(path.parent)
-            text = "this file system has no locks; run only one mlcl command at a time in this workspace"
-            logger.warning(f"{path.parent}: {text}")
+            what = "this file system has no locks; run only one mlcl command at a time in this workspace"
+            logger.warning(f"{path.parent}: {what}")
     try:
         yield
     finally:
@@ -133,13 +127,13 @@ def exclusive_lock(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
 
 
 def _target(path: Path) -> Path:
-    """The regular file, existing or not, that writing to `path` means. Raises UsageError if it is something else."""
+    """The regular file, existing or not, that writing to `path` means."""
     try:
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         mode = target.stat().st_mode if target.exists() else stat.S_IFREG
     except OSError as error:
-        remedy = "Choose another path"
-        raise MachineError(f"cannot be written ({error.strerror})", where=path, remedy=remedy) from error
+        what = f"cannot be written ({error.strerror})"
+        raise MachineError(what, where=path, remedy="Choose another path") from error
     if not stat.S_ISREG(mode):
         raise UsageError("is not a regular file", where=path, remedy="Choose another name")
     return target

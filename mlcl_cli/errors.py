@@ -7,24 +7,18 @@ OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate 
 
 
 class MlclError(Exception):
-    """Base of every error that is not a bug.
-
-    `what` says what is wrong, `where` names the file, line, key or image, `remedy` says what to do.
-    """
+    """Base of every error that is not a bug: what is wrong, the file, line, key or image, and what to do."""
 
     exit_code = 1
 
     def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:
         self.what, self.where, self.remedy = what, where, remedy
         super().__init__(str(self))
+        self.lines: Sequence[str] = [str(self)]  # one per problem; they may hold any character until they are printed
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where is not None else self.what
         return f"{text}. {self.remedy}" if self.remedy else text
-
-    def lines(self) -> Sequence[str]:
-        """One message per problem. It may hold any character, even a line break, until it is printed."""
-        return [str(self)]
 
 
 class UsageError(MlclError):
@@ -37,12 +31,8 @@ class SeveralUsageError(UsageError):
     """Several problems at once."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
         super().__init__("\n".join(problems))
-
-    def lines(self) -> Sequence[str]:
-        """The problems."""
-        return self.problems
+        self.lines = problems
 
 
 class DataError(MlclError):

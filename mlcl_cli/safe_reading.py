@@ -2,10 +2,11 @@
 
 import errno
 import json
+import math
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 NOT_REGULAR = "not a regular file"
 
@@ -33,9 +34,25 @@ def open_regular(path: Path) -> BinaryIO:
     raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
 
 
-def parse_json(text: str | bytes, **options: Any) -> Any:
-    """`json.loads` that raises ValueError, not RecursionError, for a value that is nested too deeply."""
+def parse_json(text: str) -> object:
+    """A JSON value. Raises ValueError also for NaN, infinity, a key twice in one object, and deep nesting."""
     try:
-        return json.loads(text, **options)
+        value: object = json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"contains {text[:40]}, which is not a finite number")
+    return value
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    for key, value in pairs:
+        if key in fields:
+            raise ValueError(f"contains {key!r} twice in one object")
+        fields[key] = value
+    return fields

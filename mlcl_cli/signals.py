@@ -17,7 +17,6 @@ class Interrupted(KeyboardInterrupt):
     """A signal stopped the command; `remedy` says how to continue. No `except Exception` swallows it."""
 
     def __init__(self, remedy: str = "Run the command again; finished work is kept") -> None:
-        self.remedy = remedy
         super().__init__(f"stopped by {received() or 'Ctrl-C'}. {remedy}")
 
 
@@ -30,11 +29,8 @@ def to_resume(command: str) -> str:
 
 
 class _State:
-    """The process's, as signals are."""
-
     first_signal: int | None = None
     deferrals = 0
-    installed = False
 
 
 def received() -> str | None:
@@ -48,19 +44,17 @@ def received() -> str | None:
 def interruptible() -> Iterator[None]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into Interrupted; a second Ctrl-C or SIGTERM exits at once.
 
-    A SIGHUP that is already ignored, as under nohup, stays ignored. Inside `defer_signals` the exception waits for
-    its end. Outside the main thread, signals are left alone.
+    Signals stay as they are outside the main thread, as does a SIGHUP that is ignored already, as under nohup.
     """
-    if _State.installed or threading.current_thread() is not threading.main_thread():
+    if signal.getsignal(signal.SIGINT) is _handle or threading.current_thread() is not threading.main_thread():
         yield
         return
     handled = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, _handle) for number in handled}
-    _State.first_signal, _State.deferrals, _State.installed = None, 0, True
+    _State.first_signal, _State.deferrals = None, 0
     try:
         yield
     finally:
-        _State.installed = False
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -6,9 +6,6 @@ import re
 import sys
 from collections.abc import Callable
 
-READER_GONE = 141  # what a shell shows for a program that SIGPIPE ended
-CANNOT_WRITE = 4  # as MachineError, which is imported only after signals are handled
-
 # C0, DEL, C1, line and paragraph separators, bidirectional controls, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -24,7 +21,7 @@ def printable_json(text: str) -> str:
 
 
 def write_error(text: str, *, below: bool = False) -> None:
-    """Write one escaped line to stderr; `below` first ends a line that was begun, such as the terminal's `^C`."""
+    """Write one escaped line to stderr; `below` first ends a line that has begun, such as the terminal's `^C`."""
     sys.stderr.write(("\n" if below else "") + f"{printable(text)}\n")
     sys.stderr.flush()
 
@@ -35,7 +32,6 @@ class _TolerantFile(io.FileIO):
     error: OSError | None = None
 
     def write(self, data: "io.ReadableBuffer", /) -> int:  # type: ignore[name-defined]
-        """The number of bytes written or dropped."""
         if self.error is None:
             try:
                 return super().write(data)
@@ -45,12 +41,10 @@ class _TolerantFile(io.FileIO):
 
 
 def prepare() -> Callable[[], int]:
-    """Replace the standard streams with tolerant ones; return what to call at the end of the process.
+    """Replace the standard streams with tolerant ones, which escape what the locale cannot encode.
 
-    A closed descriptor is opened on the null device, so that no other file gets its number. A character that the
-    locale cannot encode is written as a backslash escape. The returned function flushes standard output and gives the
-    exit code: 0, READER_GONE if its reader left, or CANNOT_WRITE, after a line on stderr. Failures of stderr are
-    ignored.
+    A closed descriptor is opened on the null device, so that no other file gets its number. The function that it
+    returns, called at the end of the process, flushes standard output and gives the exit code, or reports the failure.
     """
     for descriptor in range(3):
         try:
@@ -70,9 +64,9 @@ def prepare() -> Callable[[], int]:
         if output.error is None:
             return 0
         if isinstance(output.error, BrokenPipeError):
-            return READER_GONE
+            return 141  # what a shell shows for a program that SIGPIPE ended
         write_error(f"error: standard output: cannot be written ({output.error.strerror})")
-        return CANNOT_WRITE
+        return 4  # as MachineError, which is imported only after signals are handled
 
     return finish
 

@@ -18,7 +18,7 @@ TENSORS = {
 DESCRIPTION = {"name": "a\nb", "sizes": [1, 2.5, None], "nested": {"on": True}}
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_saved_artifact_loads_unchanged(tmp_path: Path) -> None:
     saved = Artifact.save(tmp_path / "a.safetensors", "mlcl test 1", DESCRIPTION, TENSORS)
     loaded, tensors = Artifact.load(saved.path, {})
     assert saved == loaded == Artifact.open(saved.path)
@@ -28,7 +28,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert all(torch.equal(loaded.tensor(name), tensor) for name, tensor in TENSORS.items())
 
 
-def test_a_damaged_tensor_leaves_the_description_and_the_others_readable(tmp_path: Path) -> None:
+def test_damaged_tensor_leaves_the_description_and_other_tensors_readable(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     Artifact.save(path, "mlcl test 1", DESCRIPTION, {"first": torch.zeros(4), "second": torch.zeros(4)})
     content = path.read_bytes()
@@ -42,7 +42,7 @@ def test_a_damaged_tensor_leaves_the_description_and_the_others_readable(tmp_pat
         Artifact.load(path, {})
 
 
-def test_a_file_that_was_replaced_since_it_was_opened_is_noticed(tmp_path: Path) -> None:
+def test_file_replaced_after_opening_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     artifact = Artifact.save(path, "mlcl test 1", {}, {"values": torch.zeros(4)})
     Artifact.save(path, "mlcl test 1", {}, {"values": torch.ones(4)})
@@ -50,13 +50,13 @@ def test_a_file_that_was_replaced_since_it_was_opened_is_noticed(tmp_path: Path)
         artifact.tensor("values", verify=False)
 
 
-def test_a_description_that_is_not_json_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+def test_description_with_nan_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         Artifact.save(tmp_path / "a.safetensors", "mlcl test 1", {"score": float("nan")}, TENSORS)
     assert not list(tmp_path.iterdir())
 
 
-def test_files_of_other_programs_are_named_in_one_line(tmp_path: Path) -> None:
+def test_foreign_files_give_a_one_line_error(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"weights": torch.ones(2)}, path, {"format": "pt"})
     with pytest.raises(DamagedArtifactError, match=r"^\S+other\.safetensors: cannot be read \(it is damaged, or not"):

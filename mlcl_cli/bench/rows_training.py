@@ -25,9 +25,8 @@ from mlcl_cli.models.encoder import IMAGE_TOWER, TOWERS, Encoder, Tower
 from mlcl_cli.models.losses import combiner_logits, combiner_losses, finetune_loss
 from mlcl_cli.openmp import VARIABLES, set_wait_policy
 from mlcl_cli.progress import NoProgress
-from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
+from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind, TrainingDescription
 from mlcl_cli.runs.run import Run, RunSettings
-from mlcl_cli.runs.summary import RunDescription
 from mlcl_cli.seeding import derive_seed
 from mlcl_cli.training.feature_sources import CachedFeatures, ImageEncoderSource, TextEncoderSource, encode_chunks
 from mlcl_cli.training.loop import Trainer, TrainingPlan, fit
@@ -207,7 +206,7 @@ def full_run(data: SyntheticData) -> Iterator[Row]:
     evaluate = validation.evaluation(FASHIONIQ_ORIGINAL)
     plan = TrainingPlan(sizes.epochs, sizes.batch_size, 1, 0)
     floor_s = data.machine.step_floor(objective, sizes.batch_size) * plan.steps(sizes.triplets) * plan.epochs
-    description = RunDescription(
+    description = TrainingDescription(
         dataset="fashioniq",
         protocol=FASHIONIQ_ORIGINAL.name,
         clip=ClipRecord(model="", fingerprint=""),

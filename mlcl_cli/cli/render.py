@@ -25,7 +25,7 @@ COMPUTED = ("device", "precision", "inference_weights", "image", "data")  # one 
 
 def show_error(error: MlclError) -> None:
     """One line (a profile's errors: one each) on stderr."""
-    lines = "\n".join(safe(line) for line in error.lines())
+    lines = "\n".join(safe(line) for line in error.lines)
     error_console().print(f"[red]error:[/red] {lines}")
 
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sized
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
@@ -121,7 +121,7 @@ def read_name_paths(path: Path, remedy: str) -> dict[str, str]:
 def _read(path: Path, adapter: TypeAdapter[Filled], noun: str, remedy: str) -> Filled:
     text = read_text(path, remedy)
     try:
-        value: object = parse_json(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        value: object = parse_json(text)
     except json.JSONDecodeError as error:
         place = f"{path}, line {error.lineno}, column {error.colno}"
         raise DataError(f"not JSON ({error.msg})", where=place, remedy=FIX_FILE) from error
@@ -153,16 +153,3 @@ def validated(adapter: TypeAdapter[Value], value: object, where: str) -> Value:
         where += f", field {'.'.join(fields)}"
     remedy = "Do not use annotations from a source you do not trust" if kind == UNSAFE_NAME else FIX_FILE
     raise DataError(what, where=where, remedy=remedy)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"contains {name}, which is not a JSON number")
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields: dict[str, object] = {}
-    for key, value in pairs:
-        if key in fields:
-            raise ValueError(f"contains {key!r} twice in one object")
-        fields[key] = value
-    return fields

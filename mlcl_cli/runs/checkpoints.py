@@ -1,31 +1,24 @@
-"""Checkpoints that carry their own description. The original code's format is in `original_format`."""
+"""Checkpoints, which carry their own description, and training states, which hold all that a resumed run depends on."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcl_cli.artifacts import (
-    DESCRIPTION,
-    Artifact,
-    Description,
-    Metadata,
-    OlderReader,
-    Tensors,
-    damage_named,
-    read_metadata,
-)
+import torch
+from pydantic import BaseModel, JsonValue, NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from mlcl_cli.artifacts import DESCRIPTION, Artifact, Description, Metadata, Tensors, damage_named, read_metadata
 from mlcl_cli.errors import DataError
 from mlcl_cli.models.probe import TOLERANCE, distance, is_clip, make_probe
 from mlcl_cli.models.weights import fingerprint
 from mlcl_cli.runs.description import CheckpointDescription, Kind, TrainingDescription
 from mlcl_cli.runs.original_format import read_original
-from mlcl_cli.runs.training_state import FORMATS as STATE_FORMATS
-from mlcl_cli.runs.training_state import OLDER_FORMATS as OLDER_STATES
-from mlcl_cli.runs.training_state import state_of
 
-FORMAT = "mlcl checkpoint 2"
 SUFFIX = ".safetensors"
+CHECKPOINT, CHECKPOINT_1 = "mlcl checkpoint 2", "mlcl checkpoint 1"
+STATE, STATE_1 = "mlcl training state 2", "mlcl training state 1"
 
 
 @dataclass(frozen=True)
@@ -36,10 +29,37 @@ class Checkpoint:
     state: Tensors
     about: CheckpointDescription
 
-    @property
-    def kind(self) -> Kind:
-        """The network that the weights belong to."""
-        return self.about.kind
+
+class PlainState(BaseModel, strict=True, frozen=True):
+    """The state of optimizer, scaler and scheduler beside tensors, and the order of the losses' names."""
+
+    groups: list[dict[str, object]]
+    scaler: dict[str, object]
+    scheduler: dict[str, object] | None
+    history: list[str]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """After `steps_done` steps of `epoch` (1-based).
+
+    `optimizer` holds its tensors by "<parameter>.<name>", `history` the losses of this epoch's steps by name
+    (steps_done,).
+    """
+
+    epoch: int
+    steps_done: int
+    weights: Tensors
+    optimizer: Tensors
+    history: Tensors
+    plain: PlainState
+
+
+class _StateDescription(BaseModel, strict=True):
+    about: dict[str, JsonValue]
+    epoch: PositiveInt
+    steps_done: NonNegativeInt
+    plain: PlainState
 
 
 def save_checkpoint(
@@ -62,7 +82,7 @@ def save_checkpoint(
     fields |= {"score": score, "metrics": None if metrics is None else dict(metrics)}
     fields["probe"] = make_probe(state) if kind is Kind.CLIP and is_clip(state) else None
     known = {key: value for key, value in fields.items() if value is not None}
-    Artifact.save(path, FORMAT, training.model_dump(mode="json", exclude_unset=True) | known, state)
+    Artifact.save(path, CHECKPOINT, training.model_dump(mode="json", exclude_unset=True) | known, state)
 
 
 def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
@@ -73,13 +93,13 @@ def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"this checkpoint {problem}", where=path, remedy="Give the path of a checkpoint file")
-    if _is_safetensors(path):
-        checkpoint = _of_artifact(*Artifact.load(path, {**OLDER_FORMATS, **OLDER_STATES}))
-    else:
-        checkpoint = Checkpoint(path, *read_original(path))
-    if kind is not None and checkpoint.kind != kind:
+    with path.open("rb") as file:
+        head = file.read(9)
+    # Eight bytes of header length, then a JSON object. A `.pt` file is a zip archive.
+    checkpoint = _load(path) if path.suffix == SUFFIX or head[8:] == b"{" else Checkpoint(path, *read_original(path))
+    if kind not in (None, checkpoint.about.kind):
         raise DataError(
-            f"is a checkpoint of a {checkpoint.kind}, not of a {kind}",
+            f"is a checkpoint of a {checkpoint.about.kind}, not of a {kind}",
             where=path,
             remedy="A tuned CLIP goes to clip.checkpoint, a combiner to --checkpoint",
         )
@@ -90,11 +110,10 @@ def stored_fingerprint(path: Path) -> str | None:
     """The fingerprint in a checkpoint's description, without reading its weights; None in any other file."""
     try:
         metadata = read_metadata(path)
-        is_older = metadata.get("format") in OLDER_FORMATS
-        value = (_description_1(metadata) if is_older else Artifact.open(path).description)["fingerprint"]
+        is_older = metadata.get("format") == CHECKPOINT_1
+        return str((_description_1(metadata) if is_older else Artifact.open(path).description)["fingerprint"])
     except (OSError, DataError, KeyError, ValueError):
         return None
-    return value if isinstance(value, str) else None
 
 
 def require_probe(checkpoint: Checkpoint) -> None:
@@ -103,7 +122,7 @@ def require_probe(checkpoint: Checkpoint) -> None:
     Raises DataError where the features differ from those at the time of saving: other code computes something else.
     """
     stored = checkpoint.about.probe
-    if checkpoint.kind is not Kind.CLIP or stored is None:
+    if checkpoint.about.kind is not Kind.CLIP or stored is None:
         return
     try:
         off = distance(make_probe(checkpoint.state), {"image": stored.image, "text": stored.text})
@@ -117,24 +136,66 @@ def require_probe(checkpoint: Checkpoint) -> None:
         )
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Decided by content: eight bytes of header length, then a JSON object. A `.pt` file is a zip archive."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    return path.suffix == SUFFIX or head[8:] == b"{"
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors of an optimizer's state, as in `TrainingState.optimizer`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": tensor for number, tensors in state.items() for name, tensor in tensors.items()}
 
 
-def _of_artifact(artifact: Artifact, tensors: Tensors) -> Checkpoint:
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+    """Load a state into `optimizer`, in the memory format of each parameter, which a fused step relies on."""
+    tensors = {int(number): parts for number, parts in _by_prefix(state.optimizer).items()}
+    optimizer.load_state_dict({"state": tensors, "param_groups": state.plain.groups})
+    for parameter, restored in optimizer.state.items():
+        for name, tensor in restored.items():
+            if tensor.shape == parameter.shape:
+                restored[name] = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+
+
+def save_state(path: Path, state: TrainingState, about: Mapping[str, object]) -> None:
+    """Write `state`, and what `about` says of its run. Raises MachineError where it cannot be written."""
+    progress = {"epoch": state.epoch, "steps_done": state.steps_done, "plain": state.plain.model_dump()}
+    parts = {"weights": state.weights, "optimizer": state.optimizer, "history": state.history}
+    tensors = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+    Artifact.save(path, STATE, {"about": dict(about), **progress}, tensors)
+
+
+def load_state(path: Path) -> tuple[TrainingState, Description]:
+    """Read a state, and what it says of its run. Raises DataError where it is missing, damaged or another file."""
+    artifact, tensors = Artifact.load(path, OLDER_FORMATS)
+    with damage_named(path):
+        if artifact.format not in (STATE, STATE_1):
+            raise ValueError("it holds no training state")
+        return _state_of(artifact, tensors)
+
+
+def _load(path: Path) -> Checkpoint:
     """A checkpoint, or the weights of a training state."""
+    artifact, tensors = Artifact.load(path, OLDER_FORMATS)
     description = artifact.description
-    if artifact.format in STATE_FORMATS:
-        state, about = state_of(artifact, tensors)
-        tensors = state.weights
-        description = {**about, "epoch": state.epoch, "fingerprint": fingerprint(tensors)}
-    with damage_named(artifact.path):
-        if artifact.format not in FORMATS:
+    with damage_named(path):
+        if artifact.format in (STATE, STATE_1):
+            state, about = _state_of(artifact, tensors)
+            tensors = state.weights
+            description = {**about, "epoch": state.epoch, "fingerprint": fingerprint(tensors)}
+        elif artifact.format not in (CHECKPOINT, CHECKPOINT_1):
             raise ValueError("it holds no checkpoint")
-        return Checkpoint(artifact.path, tensors, CheckpointDescription.model_validate(description))
+        return Checkpoint(path, tensors, CheckpointDescription.model_validate(description))
+
+
+def _state_of(artifact: Artifact, tensors: Tensors) -> tuple[TrainingState, Description]:
+    description = _StateDescription.model_validate(artifact.description)
+    parts: dict[str, Tensors] = {"weights": {}, "optimizer": {}, "history": {}, **_by_prefix(tensors)}
+    return TrainingState(description.epoch, description.steps_done, **parts, plain=description.plain), description.about
+
+
+def _by_prefix(tensors: Tensors) -> dict[str, dict[str, Tensor]]:
+    """Tensors named "<prefix>.<name>" by prefix and name."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        prefix, name = key.split(".", 1)
+        parts.setdefault(prefix, {})[name] = tensor
+    return parts
 
 
 def _description_1(metadata: Metadata) -> Description:
@@ -144,12 +205,20 @@ def _description_1(metadata: Metadata) -> Description:
     return DESCRIPTION.validate_json(text)
 
 
-def _read_format_1(metadata: Metadata, tensors: Tensors) -> tuple[Description, Tensors]:
+def _read_checkpoint_1(metadata: Metadata, tensors: Tensors) -> tuple[Description, Tensors]:
     description = _description_1(metadata)
     if description["fingerprint"] != fingerprint(tensors):
         raise ValueError("its weights do not match their fingerprint")
     return description, tensors
 
 
-OLDER_FORMATS: Mapping[str, OlderReader] = {"mlcl checkpoint 1": _read_format_1}
-FORMATS = (FORMAT, *OLDER_FORMATS, *STATE_FORMATS)
+def _read_state_1(metadata: Metadata, tensors: Tensors) -> tuple[Description, Tensors]:
+    text = metadata["told"]
+    if metadata["checksum"] != hashlib.sha256(f"{text}{fingerprint(tensors)}".encode()).hexdigest():
+        raise ValueError("it does not match its checksum")
+    # Version 0.1.0 spelled the optimizer's tensors "optimiser.…".
+    renamed = {name.replace("optimiser.", "optimizer.", 1): tensor for name, tensor in tensors.items()}
+    return DESCRIPTION.validate_json(text), renamed
+
+
+OLDER_FORMATS = {CHECKPOINT_1: _read_checkpoint_1, STATE_1: _read_state_1}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt
 
 from mlcl_cli.models.combiner import Level
 from mlcl_cli.models.encoder import Tower
@@ -20,15 +20,14 @@ class Kind(StrEnum):
 class Described(BaseModel):
     """Strict types, no NaN. Unknown keys, which other versions may write, are kept."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
 
 
 class ClipRecord(Described):
     """The CLIP that a run started from, or that a combiner belongs to.
 
-    `model` and `checkpoint` are names, or paths relative to the workspace. `fingerprint` is that CLIP's, `base` that of
-    `model` before tuning, and `tuned` lists the encoders that tuning changed; older versions recorded neither of the
-    last two.
+    `model` and `checkpoint` are names, or paths relative to the workspace. `fingerprint` is that CLIP's; `base`, that
+    of `model` before tuning, and `tuned`, the encoders that tuning changed, are missing in files of older versions.
     """
 
     model: str
@@ -39,7 +38,7 @@ class ClipRecord(Described):
 
     @property
     def known_base(self) -> str | None:
-        """The base's fingerprint as far as this record alone shows it: an untuned CLIP is its own base."""
+        """The base's fingerprint, if this record shows it: an untuned CLIP is its own base."""
         return self.base or (self.fingerprint if self.checkpoint is None else None)
 
 
@@ -51,7 +50,7 @@ class ImageRecord(Described):
 
     @property
     def settings(self) -> str:
-        """The keys of a profile that ask for it."""
+        """The keys of a profile that give it."""
         return f"image.transform {self.transform} and image.target_ratio {self.target_ratio:g}"
 
     def __str__(self) -> str:
@@ -65,7 +64,7 @@ class ArchitectureRecord(Described):
 
 
 class ProbeRecord(Described):
-    """The features of a tuned CLIP's probe (see `models.probe`), as far as they are kept."""
+    """The features of a tuned CLIP's probe that are kept (see `models.probe`)."""
 
     image: list[float]
     text: list[float]
@@ -99,7 +98,7 @@ class CheckpointDescription(TrainingDescription):
 
     kind: Annotated[Kind, Field(strict=False)]
     fingerprint: str
-    epoch: Annotated[int, Field(ge=0)] = 0
+    epoch: NonNegativeInt = 0
     selected_by: str | None = None
     score: float | None = None
     metrics: Mapping[str, float] | None = None

@@ -12,8 +12,7 @@ from pydantic import JsonValue
 
 from mlcl_cli.errors import DataError, MachineError, UsageError, some
 from mlcl_cli.runs.description import Kind
-from mlcl_cli.runs.lock import LOCK, is_locked
-from mlcl_cli.runs.state_files import StateFiles
+from mlcl_cli.runs.run import LOCK, has_state, is_locked
 from mlcl_cli.runs.summary import SUMMARY, RunState, RunSummary
 
 FOLDERS: Mapping[Kind, str] = {Kind.CLIP: "finetune", Kind.COMBINER: "combiner"}
@@ -65,7 +64,7 @@ class StoredRun:
     def resumable(self) -> bool:
         """Whether training has not finished, and has left a state."""
         unfinished = not self.problem and self.summary.state is not RunState.FINISHED
-        return unfinished and StateFiles(self.folder).exist()
+        return unfinished and has_state(self.folder)
 
     @property
     def size(self) -> int:

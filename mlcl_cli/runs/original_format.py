@@ -1,8 +1,8 @@
 """The original code's `.pt` format, in and out, with a FILE.json beside FILE.pt for what it cannot hold."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,33 +11,18 @@ from torch import Tensor
 
 from mlcl_cli.atomic_files import to_json, write_files
 from mlcl_cli.errors import DataError
-from mlcl_cli.models.combiner import FIXED_TEMPERATURE, LEVELS, Combiner, Level, is_combiner_state
+from mlcl_cli.models.combiner import FIXED_TEMPERATURE, LEVELS, Combiner, is_combiner_state
 from mlcl_cli.models.torch_files import read_torch_file
 from mlcl_cli.models.weights import fingerprint, require_openai_layout, require_weights
 from mlcl_cli.runs.description import CheckpointDescription, Kind
-from mlcl_cli.safe_reading import parse_json
 
 KEYS = {Kind.CLIP: "CLIP", Kind.COMBINER: "Combiner"}
 FORMAT = "mlcl export 1"
-MAX_DESCRIPTION = 2**20
 # Enough to rank as before the export and to find the CLIP of a combiner; nothing about the machine or its folders.
 EXPORTED = (
     "kind", "fingerprint", "epoch", "architecture", "clip", "image", "dataset", "protocol", "pruned", "encoder", "seed",
     "selected_by", "score", "probe",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Export:
-    """The files that were written, and how the original code will behave differently with them."""
-
-    files: tuple[Path, Path]
-    warnings: Sequence[str]
-
-
-def description_path(path: Path) -> Path:
-    """FILE.json for FILE.pt."""
-    return path.with_suffix(".json")
 
 
 def read_original(path: Path) -> tuple[Mapping[str, Tensor], CheckpointDescription]:
@@ -58,65 +43,62 @@ def read_original(path: Path) -> tuple[Mapping[str, Tensor], CheckpointDescripti
     return state, _description(path, Kind.COMBINER if is_combiner_state(state) else Kind.CLIP, state, 0)
 
 
-def write_original(path: Path, state: Mapping[str, Tensor], about: CheckpointDescription) -> Export:
+def write_original(path: Path, state: Mapping[str, Tensor], about: CheckpointDescription) -> list[str]:
     """Write `torch.save({"epoch": int, "CLIP" or "Combiner": state dict})` and FILE.json; both, or neither.
 
-    Weights that the original's strict load expects and that change no metric are added; warnings name them.
+    Weights that the original's strict load expects and that change no metric are added. Returns warnings of these, and
+    of what the original code will do differently.
     """
-    exported, warnings = dict(state), list[str]()
-    if about.kind is Kind.COMBINER:
-        exported, warnings = _completed(state, about.architecture.levels if about.architecture else None, path)
+    exported = dict(state)
+    warnings = _complete(exported, about, path) if about.kind is Kind.COMBINER else []
     fields = about.model_dump(mode="json", include=set(EXPORTED), exclude_none=True)
     text = to_json({"format": FORMAT, **fields, "fingerprint": fingerprint(exported)}, indent=2)
     content = {"epoch": about.epoch, KEYS[about.kind]: exported}
-    beside = description_path(path)
-    write_files({path: lambda staged: torch.save(content, staged), beside: text})
-    return Export((path, beside), warnings)
+    write_files({path: lambda staged: torch.save(content, staged), path.with_suffix(".json"): text})
+    return warnings
 
 
-def _completed(
-    state: Mapping[str, Tensor], levels: Sequence[Level] | None, path: Path
-) -> tuple[dict[str, Tensor], list[str]]:
-    completed, warnings = dict(state), []
-    is_whole = "loss_weight" in completed
-    if is_whole and "logit_scale" in completed and "logit_scale_sl" not in completed:
-        completed["logit_scale_sl"] = torch.full((1,), math.log(FIXED_TEMPERATURE))
-        warnings.append(
-            "logit_scale_sl is added at its initial value: the original code expects it. Ranks are the same"
-        )
-    if not is_whole and ("combiner_proj.weight" in completed or "logit_scale" in completed):
-        warnings.append(
-            "The original code cannot load it: its combiner has both levels, or hybrid at a fixed temperature"
-        )
+def _complete(state: dict[str, Tensor], about: CheckpointDescription, path: Path) -> list[str]:
+    """Add what the original's strict load expects of a combiner to `state`, and return warnings."""
+    warnings = []
     implied = Combiner.from_state(state).architecture.levels
-    if levels is not None and set(levels) != set(implied):
-        trained, ranked = (", ".join(level for level in LEVELS if level in group) for group in (levels, implied))
+    if "loss_weight" in state:
+        if "logit_scale" in state and "logit_scale_sl" not in state:
+            state["logit_scale_sl"] = torch.full((1,), math.log(FIXED_TEMPERATURE))
+            what = "logit_scale_sl is added at its initial value: the original code expects it. Ranks are the same"
+            warnings.append(what)
+    elif "combiner_proj.weight" in state or "logit_scale" in state:
+        what = "The original code cannot load it: its combiner has both levels, or hybrid at a fixed temperature"
+        warnings.append(what)
+    if about.architecture is not None and set(about.architecture.levels) != set(implied):
+        groups = (about.architecture.levels, implied)
+        trained, ranked = (", ".join(level for level in LEVELS if level in group) for group in groups)
         warnings.append(
             f"The original code will rank with the levels {ranked}; this combiner was trained with {trained}. "
-            f"Only mlcl reads them from {description_path(path).name}"
+            f"Only mlcl reads them from {path.stem}.json"
         )
-    return completed, warnings
+    return warnings
 
 
 def _description(path: Path, kind: Kind, state: Mapping[str, Tensor], epoch: int) -> CheckpointDescription:
-    """What FILE.json says of these weights; without one, what they say themselves. Another JSON file is left alone."""
-    beside = description_path(path)
+    """The content of FILE.json; without one, or where it is another program's, what the weights alone show."""
+    beside = path.with_suffix(".json")
     known = CheckpointDescription(kind=kind, fingerprint=fingerprint(state), epoch=epoch)
     if not beside.is_file():
         return known
     remedy = f"Export the checkpoint again, or move {beside.name} away to read {path.name} without it"
     try:
         with beside.open("rb") as file:
-            raw = file.read(MAX_DESCRIPTION + 1)
-        fields = parse_json(raw) if len(raw) <= MAX_DESCRIPTION else None
+            content = file.read(2**20 + 1)
+        fields = json.loads(content) if len(content) <= 2**20 else None
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
             return known
         described = CheckpointDescription.model_validate({key: fields[key] for key in EXPORTED if key in fields})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = "its fields are not as exported" if isinstance(error, ValidationError) else str(error)
         raise DataError(f"cannot be read ({reason})", where=beside, remedy=remedy) from error
     if (described.kind, described.fingerprint) != (kind, known.fingerprint):
-        weights = f"the {kind} {known.fingerprint}"
-        what = f"describes a {described.kind} {described.fingerprint}, and {path} holds {weights}"
+        what = f"describes a {described.kind} {described.fingerprint}, "
+        what += f"and {path} holds the {kind} {known.fingerprint}"
         raise DataError(what, where=beside, remedy=remedy)
     return described

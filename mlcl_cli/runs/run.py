@@ -1,5 +1,7 @@
-"""A run in training: its folder holds the resolved profile, logs, checkpoints, states, and a summary."""
+"""A run in training: its folder holds the resolved profile, logs, checkpoints, training states, and a summary."""
 
+import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -8,22 +10,25 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
-from torch import Tensor
+from filelock import FileLock, Timeout
 
-from mlcl_cli.atomic_files import write_file
+from mlcl_cli.artifacts import Description, Tensors
+from mlcl_cli.atomic_files import exclusive_lock, nearest_existing_parent, write_file
 from mlcl_cli.errors import DataError, MachineError, some
-from mlcl_cli.runs.best_checkpoints import BestCheckpoints
-from mlcl_cli.runs.description import Kind
-from mlcl_cli.runs.lock import hold_lock
+from mlcl_cli.runs.checkpoints import SUFFIX, TrainingState, load_state, save_checkpoint, save_state
+from mlcl_cli.runs.description import Kind, TrainingDescription
 from mlcl_cli.runs.logs import Logs, Scalars
-from mlcl_cli.runs.state_files import NEXT, STATES, LoadedState, StateFiles
-from mlcl_cli.runs.summary import SUMMARY, BestCheckpoint, RunDescription, RunState, RunSummary
-from mlcl_cli.runs.training_state import TrainingState
+from mlcl_cli.runs.summary import SUMMARY, BestCheckpoint, RunState, RunSummary, StateProgress
 from mlcl_cli.signals import defer_signals
 
+logger = logging.getLogger(__name__)
+
 SECONDS_BETWEEN_SAVES = 30.0
+LOCK = ".lock"
+# The state that is being saved, the last one, and the one before it: one of them is intact at any moment.
+NEXT, LAST, PREVIOUS = STATES = tuple(f"{name}{SUFFIX}" for name in ("next", "last", "previous"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class RunSettings:
     command: str
     epochs: int
     metrics: tuple[str, ...]
-    description: RunDescription
+    description: TrainingDescription
     epochs_between_states: int | None = None
     minutes_between_states: float = 5.0
     keep_every: int | None = None
@@ -49,26 +54,30 @@ class RunSettings:
 class Run:
     """A run in training in `folder`, new or stored (`created`). Raises MachineError where another process trains it.
 
-    New best checkpoints, the table of metrics and the summary are written every `SECONDS_BETWEEN_SAVES` at most, so
-    that an epoch of milliseconds does not wait for the disk.
+    New best weights wait in memory. They, the table of metrics and the summary are written every
+    `SECONDS_BETWEEN_SAVES` at most, so that an epoch of milliseconds does not wait for the disk.
     """
 
     def __init__(self, folder: Path, settings: RunSettings, created: str | None = None) -> None:
         self.folder, self.settings = folder, settings
+        self.bests: dict[str, BestCheckpoint] = {}
+        self._unsaved: dict[str, Callable[[], None]] = {}
         self._created = created or datetime.now(UTC).isoformat(timespec="microseconds")
         self._epoch = 0
-        self._scalars: Scalars | None = None
+        self._logs, self._scalars = Logs(folder), Scalars()
         self._written = self._saved = time.monotonic()
-        self._checkpoints = BestCheckpoints(folder, settings.kind, settings.metrics, settings.description)
-        self._logs, self._states = Logs(folder), StateFiles(folder)
+
+        def refuse() -> NoReturn:
+            raise MachineError("another process is training this run", where=folder, remedy="Wait for it, or stop it")
+
         self._lock = ExitStack()
-        self._lock.enter_context(hold_lock(folder))
+        self._lock.enter_context(exclusive_lock(folder / LOCK, refuse))
 
     @classmethod
     def create(cls, parent: Path, name: str, profile: str, settings: RunSettings) -> Self:
         """Make a folder under `parent`, named after `name` and the time, with the resolved profile.
 
-        Raises MachineError where it cannot be made.
+        Raises MachineError where that fails.
         """
         folder = path = parent / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         for number in count(1):
@@ -79,54 +88,49 @@ class Run:
                 folder = path.with_name(f"{path.name}-{number}")
             except OSError as error:
                 remedy = "Choose another workspace in the profile"
-                raise MachineError(f"cannot be made ({error.strerror})", where=folder, remedy=remedy) from error
+                raise MachineError(f"cannot be created ({error.strerror})", where=folder, remedy=remedy) from error
         write_file(folder / "profile.yaml", profile.encode())
         return cls(folder, settings)
 
-    def resume(self, state: Path | None = None) -> TrainingState:
-        """Resume from the file `state`, or from the last intact state, which it returns; cuts the logs to that.
+    def resume(self, path: Path | None = None) -> TrainingState:
+        """Return the state in `path`, or the newest intact one, and cut the logs to it.
 
-        Nothing is changed before the state's description is validated. Raises DataError where there is no intact state
-        or a file of the run is a symbolic link.
+        Nothing is changed before the state's description is validated. Raises DataError where there is no intact state,
+        its description is invalid, or a file of the run is a symbolic link.
         """
         try:
-            loaded = self._states.load(state)
-            self._require_own_files(loaded)
-            if state is None and loaded.path.name == NEXT:
-                self._states.complete_save()
+            source, (state, about) = self._newest_intact() if path is None else (path, load_state(path))
+            progress = StateProgress.of(about, source)
+            self._require_own_files(source, progress.bests)
+            if path is None and source.name == NEXT:  # a save was interrupted between its two renames
+                source.replace(self.folder / LAST)
             for stale in self.folder.glob(".*.partial"):
                 stale.unlink(missing_ok=True)
-            self.bests.update(loaded.progress.bests)
-            self._epoch = loaded.state.epoch - 1
-            self._logs.rewind(loaded.progress.logs)
+            self.bests.update(progress.bests)
+            self._epoch = state.epoch - 1
+            self._logs.rewind(progress.logs)
         except BaseException:
             self._lock.close()
             raise
-        return loaded.state
+        return state
 
     def __enter__(self) -> Self:
         self._write_summary(RunState.RUNNING)
         if self.settings.tensorboard:
-            self._scalars = Scalars.open(self.folder, self._epoch + 1)
+            self._scalars.open(self.folder, self._epoch + 1)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         state = RunState.FINISHED if kind is None else RunState.INTERRUPTED
-        # What ended the run is what its user must see, not that this fails, too.
+        # Report the error that ended the run, not one of these.
         suppressed = () if kind is None else (Exception,)
         try:
-            for step in (self._checkpoints.save, self._logs.write_table, partial(self._write_summary, state)):
+            for step in (self._save_bests, self._logs.write_table, partial(self._write_summary, state)):
                 with suppress(*suppressed), defer_signals():
                     step()
         finally:
-            if self._scalars is not None:
-                self._scalars.close()
+            self._scalars.close()
             self._lock.close()
-
-    @property
-    def bests(self) -> dict[str, BestCheckpoint]:
-        """The best checkpoint so far by metric."""
-        return self._checkpoints.bests
 
     @property
     def best(self) -> BestCheckpoint:
@@ -138,43 +142,62 @@ class Run:
         epoch: int,
         figures: Mapping[str, float],
         metrics: Mapping[str, float] | None,
-        weights: Callable[[], Mapping[str, Tensor]],
+        weights: Callable[[], Tensors],
         seconds: float,
     ) -> None:
-        """Keep an epoch's weights where they are due, and logs it; it took `seconds` before its validation.
+        """Log an epoch, which took `seconds` before its validation, and keep its weights if they are due.
 
         The log comes last: where this raises, the epoch counts as not recorded, and a resumed run records it again.
         """
         self._epoch, keep_every = epoch, self.settings.keep_every
         if metrics is not None:
-            self._checkpoints.update(epoch, metrics, weights)
-        if keep_every is not None and epoch % keep_every == 0:
-            self._checkpoints.keep_epoch(epoch, metrics, weights)
+            self._update_bests(epoch, metrics, weights)
+        if keep_every and epoch % keep_every == 0:
+            self._checkpoint(f"epoch-{epoch:04}{SUFFIX}", weights())(epoch=epoch, metrics=metrics)
         if time.monotonic() - self._written > SECONDS_BETWEEN_SAVES:
-            self._checkpoints.save()
+            self._save_bests()
             self._write_progress()
-        if self._scalars is not None:
-            self._scalars.add(epoch, figures, metrics or {}, seconds)
+        self._scalars.add(epoch, figures, metrics or {}, seconds)
         self._logs.add({"epoch": epoch, **figures, **(metrics or {})}, seconds)
 
     def save_if_due(self, state: Callable[[], TrainingState], epoch: int | None = None) -> None:
         """Save the state where the settings say so, or the last `epoch` is done."""
-        settings = self.settings
+        settings, every = self.settings, self.settings.epochs_between_states
         due = time.monotonic() - self._saved > 60 * settings.minutes_between_states
-        if epoch is not None:
-            every = settings.epochs_between_states
-            due = due or epoch == settings.epochs or (every is not None and epoch % every == 0)
-        if due:
+        if due or epoch == settings.epochs or (epoch and every and epoch % every == 0):
             self.save(state())
 
     def save(self, state: TrainingState) -> None:
-        """Save `state` and all that belongs to it."""
-        self._checkpoints.save()
+        """Save `state` and all that belongs to it, and keep the state before it."""
+        self._save_bests()
         bests = {name: best.model_dump() for name, best in self.bests.items()}
         progress = {"kind": self.settings.kind, "bests": bests, "logs": self._logs.lengths()}
-        self._states.save(state, self.settings.description.model_dump(exclude_unset=True) | progress)
+        next_, last = self.folder / NEXT, self.folder / LAST
+        save_state(next_, state, self.settings.description.model_dump(exclude_unset=True) | progress)
+        if last.exists():
+            last.replace(self.folder / PREVIOUS)
+        next_.replace(last)
         self._write_progress()
         self._saved = time.monotonic()
+
+    def _update_bests(self, epoch: int, metrics: Mapping[str, float], weights: Callable[[], Tensors]) -> None:
+        bests, (first, *_) = self.bests, self.settings.metrics
+        better = [name for name in self.settings.metrics if name not in bests or metrics[name] > bests[name].score]
+        state = {name: tensor.clone() for name, tensor in weights().items()} if better else {}
+        for name in better:
+            file = f"best{SUFFIX}" if name == first else f"best-{name}{SUFFIX}"
+            bests[name] = BestCheckpoint(epoch=epoch, score=metrics[name], checkpoint=file, metrics=dict(metrics))
+            save = self._checkpoint(file, state)
+            self._unsaved[name] = partial(save, epoch=epoch, selected_by=name, score=metrics[name], metrics=metrics)
+
+    def _checkpoint(self, file: str, weights: Tensors) -> "partial[None]":
+        settings = self.settings
+        return partial(save_checkpoint, self.folder / file, settings.kind, weights, settings.description)
+
+    def _save_bests(self) -> None:
+        for save in self._unsaved.values():
+            save()
+        self._unsaved.clear()
 
     def _write_progress(self) -> None:
         self._write_summary(RunState.RUNNING)
@@ -183,25 +206,64 @@ class Run:
 
     def _write_summary(self, state: RunState) -> None:
         settings = self.settings
-        progress = {
-            "kind": settings.kind,
-            "command": settings.command,
-            "created": self._created,
-            "state": state,
-            "epochs": settings.epochs,
-            "epoch": self._epoch,
-            "bests": self.bests,
-        }
-        summary = RunSummary.model_validate(settings.description.model_dump(exclude_unset=True) | progress)
-        summary.write(self.folder / SUMMARY)
+        RunSummary(
+            **settings.description.model_dump(exclude_unset=True),
+            kind=settings.kind,
+            command=settings.command,
+            created=self._created,
+            state=state,
+            epochs=settings.epochs,
+            epoch=self._epoch,
+            bests=self.bests,
+        ).write(self.folder / SUMMARY)
 
-    def _require_own_files(self, loaded: LoadedState) -> None:
+    def _newest_intact(self) -> tuple[Path, tuple[TrainingState, Description]]:
+        for path in filter(Path.exists, _states(self.folder)):
+            try:
+                return path, load_state(path)
+            except DataError as error:
+                logger.warning(f"{error.where}: {error.what}; trying the state saved before it")
+        remedy = "Start a new run with --no-resume"
+        raise DataError("no intact training state to resume from", where=self.folder, remedy=remedy)
+
+    def _require_own_files(self, state: Path, bests: Mapping[str, BestCheckpoint]) -> None:
         """A hostile or copied folder may name other metrics, or link to files that are not the run's."""
-        bests, metrics = loaded.progress.bests, self.settings.metrics
+        metrics = self.settings.metrics
         if bests and set(bests) != set(metrics):
             what = f"has bests by {some(sorted(bests))}, expected {some(sorted(metrics))}"
-            raise DataError(what, where=loaded.path, remedy="Resume from another state of the run with --run FILE")
+            raise DataError(what, where=state, remedy="Resume from another state of the run with --run FILE")
         self._logs.require_own()
-        paths = [self.folder / name for name in (SUMMARY, *STATES, *(best.checkpoint for best in bests.values()))]
-        if links := [path for path in paths if path.is_symlink()]:
-            raise DataError("is a symbolic link", where=links[0], remedy="Replace it by the file itself, then --resume")
+        best_paths = [self.folder / best.checkpoint for best in bests.values()]
+        for path in (self.folder / SUMMARY, *_states(self.folder), *best_paths):
+            if path.is_symlink():
+                remedy = "Replace it with the file itself, then --resume"
+                raise DataError("is a symbolic link", where=path, remedy=remedy)
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a run has a training state to resume from."""
+    return any(path.exists() for path in _states(folder))
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process trains the run; true as well where the file system cannot tell."""
+    try:
+        with FileLock(folder / LOCK).acquire(timeout=0):
+            return False
+    except (Timeout, OSError, NotImplementedError):
+        return True
+
+
+def require_room(folder: Path, state: int) -> None:
+    """Raises MachineError where the disk has no room for two states of that many bytes: one is kept until two are."""
+    free = shutil.disk_usage(nearest_existing_parent(folder)).free
+    if free < 2 * state:
+        raise MachineError(
+            f"{free / 2**20:,.0f} MB are free, and a run's two checkpoints take {2 * state / 2**20:,.0f} MB",
+            where=folder,
+            remedy="Free space, or choose another workspace",
+        )
+
+
+def _states(folder: Path) -> list[Path]:
+    return [folder / name for name in STATES]

@@ -1,6 +1,5 @@
 """What a run's `run.json` and its training states say about the run, validated before anything relies on it."""
 
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -17,7 +16,7 @@ from mlcl_cli.runs.logs import LogName
 from mlcl_cli.safe_reading import open_regular, parse_json
 
 SUMMARY = "run.json"
-MAX_BYTES, MAX_DEPTH = 16 * 2**20, 32
+MAX_BYTES = 16 * 2**20
 
 
 class RunState(StrEnum):
@@ -47,25 +46,23 @@ def _usable_paths(clip: ClipRecord) -> ClipRecord:
     return clip
 
 
-# The product of roots that gives a geometric mean of 100 may round to a little more.
-Percent = Annotated[float, Field(ge=0, le=100 + 1e-9)]
 Epoch = Annotated[int, Field(ge=1, le=10**9)]
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.,()/+-]{1,64}$")]
-# A plain file name: a best checkpoint never lies outside its run's folder.
-BestName = Annotated[str, Field(pattern=r"^best(-[A-Za-z0-9@_.+-]{1,64})?\.safetensors$")]
 
 
 class BestCheckpoint(Described):
     """The best epoch by one metric: its score in percent, the file of its weights in the run's folder, its metrics."""
 
     epoch: Epoch
-    score: Percent
-    checkpoint: BestName
+    # The product of roots that gives a geometric mean of 100 may round to a little more.
+    score: Annotated[float, Field(ge=0, le=100 + 1e-9)]
+    # A plain file name: a best checkpoint is never outside its run's folder.
+    checkpoint: Annotated[str, Field(pattern=r"^best(-[A-Za-z0-9@_.+-]{1,64})?\.safetensors$")]
     metrics: dict[str, float]
 
 
-class RunDescription(TrainingDescription):
-    """How a run trains, as its summary and its checkpoints describe it."""
+class RunSummary(TrainingDescription):
+    """The content of `run.json`. `bests` holds the best checkpoint by metric, that of the deciding metric first."""
 
     dataset: str
     protocol: str
@@ -74,11 +71,6 @@ class RunDescription(TrainingDescription):
     seed: int
     device: str
     versions: dict[str, str]
-
-
-class RunSummary(RunDescription):
-    """The content of `run.json`. `bests` holds the best checkpoint by metric, that of the deciding metric first."""
-
     kind: Annotated[Kind, Field(strict=False)]
     command: str
     created: Annotated[str, AfterValidator(_timestamp)]
@@ -91,22 +83,27 @@ class RunSummary(RunDescription):
     @classmethod
     def _read_older_protocol(cls, data: object) -> object:
         """Older versions store a pruned gallery in the protocol's name."""
-        if not isinstance(data, dict) or not isinstance(data.get("protocol"), str):
-            return data
-        name, pruned = split_protocol_name(data["protocol"])
-        return {**data, "protocol": name, "pruned": True} if pruned else data
+        if isinstance(data, dict) and isinstance(data.get("protocol"), str):
+            name, pruned = split_protocol_name(data["protocol"])
+            return data | ({"protocol": name, "pruned": True} if pruned else {})
+        return data
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a `run.json`. Raises DataError, which names the file and the key, where it is not a valid one."""
         try:
-            return cls.model_validate(_parsed(path))
+            with open_regular(path) as file:
+                content = file.read(MAX_BYTES + 1)
+            if len(content) > MAX_BYTES:
+                raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
+            value = parse_json(content.decode())
+            _require_shallow(value)
+            return cls.model_validate(value)
         except (OSError, ValueError) as error:
             remedy = f"Fix the file, or delete the run with `mlcl runs rm {path.parent.name}`"
             raise DataError(f"is not a valid run summary ({_reason(error)})", where=path, remedy=remedy) from error
 
     def write(self, path: Path) -> None:
-        """Write a `run.json`."""
         write_file(path, to_json(self.as_json(), indent=2))
 
     def as_json(self) -> dict[str, JsonValue]:
@@ -135,18 +132,7 @@ class StateProgress(Described):
             raise DataError(f"is not a valid training state ({_reason(error)})", where=path, remedy=remedy) from error
 
 
-def _parsed(path: Path) -> object:
-    with open_regular(path) as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
-    hooks = {"object_pairs_hook": _without_duplicates, "parse_float": _finite, "parse_constant": _finite}
-    value: object = parse_json(content.decode(), **hooks)
-    _require_shallow(value)
-    return value
-
-
-def _require_shallow(value: object, depth: int = MAX_DEPTH) -> None:
+def _require_shallow(value: object, depth: int = 32) -> None:
     if depth == 0:
         raise ValueError("nested too deeply")
     if isinstance(value, dict | list):
@@ -154,23 +140,7 @@ def _require_shallow(value: object, depth: int = MAX_DEPTH) -> None:
             _require_shallow(part, depth - 1)
 
 
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields: dict[str, object] = {}
-    for key, value in pairs:
-        if key in fields:
-            raise ValueError(f"{key!r} appears twice")
-        fields[key] = value
-    return fields
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text[:40]} is not a finite number")
-    return value
-
-
 def _reason(error: Exception) -> str:
-    """What is wrong, in a few words; of a model's errors the first, with its key."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in first["loc"])[:200]

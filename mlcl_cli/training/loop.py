@@ -14,9 +14,9 @@ from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import threaded_map
 from mlcl_cli.models.compute import Compute
 from mlcl_cli.progress import BestEpoch, Progress, TrainingDisplay, TrainingStatus
+from mlcl_cli.runs.checkpoints import PlainState, TrainingState, optimizer_tensors, restore_optimizer
 from mlcl_cli.runs.logs import terms_of
 from mlcl_cli.runs.run import Run
-from mlcl_cli.runs.training_state import PlainState, TrainingState, optimizer_tensors, restore_optimizer
 from mlcl_cli.seeding import derive_generator, derive_seed
 from mlcl_cli.signals import Interrupted, defer_signals, to_resume
 from mlcl_cli.training.objectives import Objective

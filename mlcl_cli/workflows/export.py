@@ -6,7 +6,7 @@ from pathlib import Path
 from mlcl_cli.atomic_files import require_replaceable
 from mlcl_cli.errors import UsageError
 from mlcl_cli.runs.checkpoints import load_checkpoint
-from mlcl_cli.runs.original_format import FORMAT, description_path, write_original
+from mlcl_cli.runs.original_format import FORMAT, write_original
 
 
 def export_checkpoint(source: Path, output: Path, *, force: bool) -> Mapping[str, object]:
@@ -17,7 +17,7 @@ def export_checkpoint(source: Path, output: Path, *, force: bool) -> Mapping[str
     """
     if output.suffix.lower() not in (".pt", ".pth"):
         raise UsageError("expected a name that ends in .pt or .pth", where=output, remedy="Only that format is written")
-    description = description_path(output)
+    description = output.with_suffix(".json")
     for path in (output, description):
         if path.exists() and source.exists() and path.samefile(source):
             raise UsageError("is the checkpoint to export", where=path, remedy="Choose another output")
@@ -27,7 +27,7 @@ def export_checkpoint(source: Path, output: Path, *, force: bool) -> Mapping[str
             raise UsageError("already exists", where=path, remedy="Use --force to overwrite it")
     require_replaceable(description, f'"format": "{FORMAT}"', "the description of an export")
     checkpoint = load_checkpoint(source)
-    export = write_original(output, checkpoint.state, checkpoint.about)
-    files = [str(path) for path in export.files]
-    result = {"command": "export", "kind": checkpoint.kind, "tensors": len(checkpoint.state), "files": files}
-    return {**result, "warnings": [*export.warnings]} if export.warnings else result
+    warnings = write_original(output, checkpoint.state, checkpoint.about)
+    files = [str(output), str(description)]
+    result = {"command": "export", "kind": checkpoint.about.kind, "tensors": len(checkpoint.state), "files": files}
+    return {**result, "warnings": list(warnings)} if warnings else result

@@ -7,11 +7,9 @@ from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.config import Profile, dump
 from mlcl_cli.errors import DataError
 from mlcl_cli.progress import Progress
-from mlcl_cli.runs.description import ImageRecord
+from mlcl_cli.runs.description import ImageRecord, TrainingDescription
 from mlcl_cli.runs.listing import FOLDERS
-from mlcl_cli.runs.run import Run, RunSettings
-from mlcl_cli.runs.state_files import require_room
-from mlcl_cli.runs.summary import RunDescription
+from mlcl_cli.runs.run import Run, RunSettings, require_room
 from mlcl_cli.training.loop import fit
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice
 from mlcl_cli.workflows.provenance import data_digest, versions
@@ -64,7 +62,7 @@ def train(profile: Profile, progress: Progress, stage: Stage, *, resume: Resume 
 def _settings(context: RunContext, stage: Stage, setup: TrainingSetup, images: Mapping[str, str]) -> RunSettings:
     """What a run trains and keeps, whether it is new or resumed."""
     profile, data, fingerprints = context.profile, setup.data, setup.store.fingerprints
-    description = RunDescription(
+    description = TrainingDescription(
         protocol=data.protocol.name,
         pruned=data.protocol.pruned,
         clip=setup.clip.record(profile.workspace, fingerprints),

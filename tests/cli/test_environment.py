@@ -32,21 +32,21 @@ def run(folder: Path, *command: str, **how: Any) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("command", [("--help",), ("init", "--help"), INIT])
-def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_closed_pipe_ends_the_command_quietly(tmp_path: Path, command: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     assert run(tmp_path, *command, stdout=writer) == (141, "", "")
     os.close(writer)
 
 
-def test_a_full_stdout_is_an_error(tmp_path: Path) -> None:
+def test_full_stdout_is_an_error(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         code, _, err = run(tmp_path, *INIT, stdout=full)
     assert code == 4
     assert err == "error: standard output: cannot be written (No space left on device)\n"
 
 
-def test_a_broken_stderr_fails_nothing(tmp_path: Path) -> None:
+def test_broken_stderr_is_ignored(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         code, out, _ = run(tmp_path, *INIT, stderr=full)
     assert (code, out[:14]) == (0, "Wrote new.yaml")
@@ -63,7 +63,7 @@ def test_closed_streams_are_not_reused_for_files(tmp_path: Path, closed: tuple[i
     assert (tmp_path / "new.yaml").read_text(encoding="utf-8").startswith("# ")
 
 
-def test_an_ascii_locale_escapes_what_it_lacks(tmp_path: Path) -> None:
+def test_ascii_locale_escapes_other_characters(tmp_path: Path) -> None:
     code, out, err = run(tmp_path, "runs", "--profile", "schön.yaml", env={"PYTHONIOENCODING": "ascii:strict"})
     assert (code, out) == (2, "")
     assert "sch\\xf6n.yaml: does not exist" in err
@@ -72,7 +72,7 @@ def test_an_ascii_locale_escapes_what_it_lacks(tmp_path: Path) -> None:
     assert "train-combiner" in out
 
 
-def test_json_is_whole_and_files_are_utf8_in_an_ascii_locale(tmp_path: Path) -> None:
+def test_ascii_locale_keeps_json_complete_and_files_utf8(tmp_path: Path) -> None:
     folder = world(tmp_path / "schön", "cirr")
     with (folder / "mlcl.yaml").open("a", encoding="utf-8") as profile:
         profile.write("# ü\n")
@@ -83,7 +83,7 @@ def test_json_is_whole_and_files_are_utf8_in_an_ascii_locale(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", [("runs",), ("init",), ("export", "a.safetensors", "b.pt"), ("evaluate",)])
-def test_a_deleted_working_folder_is_one_line(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_deleted_working_folder_is_a_one_line_error(tmp_path: Path, command: tuple[str, ...]) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     code, _, err = run(gone, *command, preexec_fn=gone.rmdir)
@@ -103,7 +103,7 @@ def test_a_deleted_working_folder_is_one_line(tmp_path: Path, command: tuple[str
     ],
     ids=str,
 )
-def test_odd_environments_neither_crash_nor_hide_the_help(tmp_path: Path, env: dict[str, str]) -> None:
+def test_unusual_environment_variables_do_not_break_commands(tmp_path: Path, env: dict[str, str]) -> None:
     code, out, err = run(tmp_path, "check", env=env)
     assert (code, out, "no profile found" in err.replace("\n", " ")) == (2, "", True)
     code, out, _ = run(tmp_path, "--help", env=env)
@@ -134,7 +134,7 @@ for _ in range(2):
 
 @pytest.mark.skipif(os.uname().machine not in FLOCK, reason="needs the number of a system call")
 @pytest.mark.parametrize("number", [37, 38, 95], ids=["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
-def test_a_file_system_without_locks_is_warned_of_once(tmp_path: Path, number: int) -> None:
+def test_file_system_without_locks_gives_one_warning(tmp_path: Path, number: int) -> None:
     script = LOCKLESS.format(errno=number, flock=FLOCK[os.uname().machine]) + USE
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -153,7 +153,7 @@ def bound_by_permissions() -> None:
         libc.prctl(24, capability, 0, 0, 0)
 
 
-def test_a_read_only_workspace_is_evaluated_in_memory(tmp_path: Path) -> None:
+def test_read_only_workspace_is_evaluated_in_memory(tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     features = tmp_path / "work/features"
     features.mkdir(parents=True)
@@ -164,7 +164,7 @@ def test_a_read_only_workspace_is_evaluated_in_memory(tmp_path: Path) -> None:
     assert not any(features.iterdir())
 
 
-def test_a_read_only_lock_file_is_refused(tmp_path: Path) -> None:
+def test_read_only_lock_file_is_an_error(tmp_path: Path) -> None:
     script = "from pathlib import Path; from mlcl_cli.atomic_files import exclusive_lock as lock\n"
     script += "lock(Path('lock'), exit).__enter__()"
     (tmp_path / "lock").touch(0o444)

@@ -23,7 +23,7 @@ def trained(mlcl: Mlcl, folder: Path, *settings: str) -> dict[str, Any]:
     return result
 
 
-def test_levels_survive_an_export_and_the_original_is_warned_of(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_export_keeps_the_levels_and_warns_that_the_original_ignores_them(mlcl: Mlcl, tmp_path: Path) -> None:
     result = trained(mlcl, tmp_path, "levels=[cat,hybrid]")
     outcome = mlcl("export", result["best"]["checkpoint"], "out.pt", "--json").json
     assert outcome["files"] == ["out.pt", "out.json"]
@@ -33,11 +33,11 @@ def test_levels_survive_an_export_and_the_original_is_warned_of(mlcl: Mlcl, tmp_
     assert again["metrics"] == result["metrics"]
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "first.csv").read_text()
     about = load_checkpoint(tmp_path / "out.pt", Kind.COMBINER).about
-    own = load_checkpoint(Path(result["best"]["checkpoint"])).about
-    assert about.model_dump(include=set(EXPORTED)) == {**own.model_dump(include=set(EXPORTED)), "probe": None}
+    source = load_checkpoint(Path(result["best"]["checkpoint"])).about
+    assert about.model_dump(include=set(EXPORTED)) == {**source.model_dump(include=set(EXPORTED)), "probe": None}
 
 
-def test_a_description_belongs_to_its_weights(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_description_of_other_weights_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     first, second = (trained(mlcl, tmp_path, f"hidden_dim={size}") for size in (16, 8))
     mlcl("export", first["best"]["checkpoint"], "a.pt")
     mlcl("export", second["best"]["checkpoint"], "b.pt")
@@ -55,7 +55,9 @@ def test_a_description_belongs_to_its_weights(mlcl: Mlcl, tmp_path: Path) -> Non
     assert mlcl("evaluate", "--checkpoint", "a.pt").code == 0
 
 
-def test_a_learned_temperature_without_sscl_exports_all_that_the_original_loads(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_export_of_a_learned_temperature_without_sscl_has_all_that_the_original_loads(
+    mlcl: Mlcl, tmp_path: Path
+) -> None:
     whole = trained(mlcl, tmp_path)
     result = trained(mlcl, tmp_path, "sscl=[]")
     for name, run in (("whole.pt", whole), ("out.pt", result)):
@@ -76,7 +78,7 @@ def test_other_formats_are_refused(mlcl: Mlcl, tmp_path: Path, name: str) -> Non
     assert not list(tmp_path.iterdir())
 
 
-def test_an_export_never_replaces_its_source_nor_a_foreign_description(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_export_never_replaces_its_source_or_a_foreign_json_file(mlcl: Mlcl, tmp_path: Path) -> None:
     result = trained(mlcl, tmp_path)
     source = tmp_path / "model.pt"
     assert mlcl("export", result["best"]["checkpoint"], "model.pt").code == 0

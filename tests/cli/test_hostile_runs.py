@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from world import world
 
 from mlcl_cli.cli.app import app
-from mlcl_cli.runs.training_state import load_state, save_state
+from mlcl_cli.runs.checkpoints import load_state, save_state
 
 Summary = dict[str, Any]
 LONG = "9" * 5000
@@ -43,7 +43,7 @@ EDITS: dict[str, Callable[[Summary], object]] = {
     "epochs zero": put(epochs=0),
     "epochs null": put(epochs=None),
     "created is a number": put(created=20260101),
-    "created is no time": put(created="yesterday"),
+    "created is not a time": put(created="yesterday"),
     "created without a zone": put(created="2026-01-01T00:00:00"),
     "dataset is a list": put(dataset=["cirr"]),
     "protocol is null": put(protocol=None),
@@ -58,18 +58,18 @@ EDITS: dict[str, Callable[[Summary], object]] = {
     "bests hold a number": put(bests={"arithmetic_mean": 41.5}),
     "a metric's name is empty": lambda summary: summary["bests"].update({"": summary["bests"]["arithmetic_mean"]}),
     "a metric's name steers": lambda summary: summary["bests"].update({"\x1b[2J": summary["bests"]["arithmetic_mean"]}),
-    "score as a string": best(lambda found: found.update(score="99")),
-    "score is null": best(lambda found: found.update(score=None)),
-    "score negative": best(lambda found: found.update(score=-1.0)),
-    "score beyond percent": best(lambda found: found.update(score=1e300)),
-    "best without a checkpoint": best(lambda found: found.pop("checkpoint")),
-    "checkpoint climbs": best(lambda found: found.update(checkpoint="../../../other.safetensors")),
-    "checkpoint is absolute": best(lambda found: found.update(checkpoint="/etc/passwd")),
-    "checkpoint is another file": best(lambda found: found.update(checkpoint="metrics.jsonl")),
-    "checkpoint is null": best(lambda found: found.update(checkpoint=None)),
-    "best epoch zero": best(lambda found: found.update(epoch=0)),
-    "metrics are strings": best(lambda found: found.update(metrics={"recall@1": "1"})),
-    "metrics are a list": best(lambda found: found.update(metrics=[1.0])),
+    "score as a string": best(lambda entry: entry.update(score="99")),
+    "score is null": best(lambda entry: entry.update(score=None)),
+    "score negative": best(lambda entry: entry.update(score=-1.0)),
+    "score beyond percent": best(lambda entry: entry.update(score=1e300)),
+    "best without a checkpoint": best(lambda entry: entry.pop("checkpoint")),
+    "checkpoint climbs": best(lambda entry: entry.update(checkpoint="../../../other.safetensors")),
+    "checkpoint is absolute": best(lambda entry: entry.update(checkpoint="/etc/passwd")),
+    "checkpoint is another file": best(lambda entry: entry.update(checkpoint="metrics.jsonl")),
+    "checkpoint is null": best(lambda entry: entry.update(checkpoint=None)),
+    "best epoch zero": best(lambda entry: entry.update(epoch=0)),
+    "metrics are strings": best(lambda entry: entry.update(metrics={"recall@1": "1"})),
+    "metrics are a list": best(lambda entry: entry.update(metrics=[1.0])),
 }
 TEXTS: dict[str, Callable[[str], bytes]] = {
     "empty": lambda _: b"",
@@ -119,8 +119,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world with one finished combiner, combiner/run."""
     folder = world(tmp_path_factory.mktemp("hostile"), "cirr", triplets=8)
     profile = str(folder / "mlcl.yaml")
-    few = ("--epochs", "1", "--set", "combiner.augmented_views=1")
-    result = CliRunner().invoke(app, ["train-combiner", "--profile", profile, *few])
+    options = ("--epochs", "1", "--set", "combiner.augmented_views=1")
+    result = CliRunner().invoke(app, ["train-combiner", "--profile", profile, *options])
     assert result.exit_code == 0, result.stderr
     (run,) = (folder / "work/combiner").iterdir()
     run.rename(run.with_name("run"))
@@ -208,8 +208,8 @@ STATES: dict[str, Callable[[Summary, Path], object]] = {
 
 
 def best_of(about: Summary) -> Summary:
-    found: Summary = about["bests"]["arithmetic_mean"]
-    return found
+    entry: Summary = about["bests"]["arithmetic_mean"]
+    return entry
 
 
 @pytest.mark.parametrize("kind", STATES)
@@ -249,6 +249,6 @@ def test_run_does_not_write_through_links(mlcl: Mlcl, trained: Path, state: Path
 
 
 def test_valid_state_is_resumed(mlcl: Mlcl, trained: Path, state: Path) -> None:
-    few = ("--epochs", "1", "--set", "combiner.augmented_views=1")
-    assert mlcl("train-combiner", "--resume", *few, folder=trained).code == 0
+    options = ("--epochs", "1", "--set", "combiner.augmented_views=1")
+    assert mlcl("train-combiner", "--resume", *options, folder=trained).code == 0
     assert json.loads(state.with_name("run.json").read_text())["state"] == "finished"

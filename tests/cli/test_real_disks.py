@@ -97,7 +97,7 @@ def read_only(disk: Path, source: Path) -> None:
     for command in (TRAIN, ("finetune",)):
         refused = mlcl(disk, *command)
         assert refused.returncode == 4, refused.stderr
-        assert "cannot be written" in refused.stderr or "cannot be made" in refused.stderr
+        assert "cannot be written" in refused.stderr or "cannot be created" in refused.stderr
         assert "Traceback" not in refused.stderr
 
 

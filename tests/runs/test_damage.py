@@ -13,9 +13,15 @@ from mlcl_cli.errors import DataError
 from mlcl_cli.features.bank import Bank
 from mlcl_cli.images.decode import open_image
 from mlcl_cli.models.weights import load_clip
-from mlcl_cli.runs.checkpoints import load_checkpoint, save_checkpoint
+from mlcl_cli.runs.checkpoints import (
+    PlainState,
+    TrainingState,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+    save_state,
+)
 from mlcl_cli.runs.description import Kind, TrainingDescription
-from mlcl_cli.runs.training_state import PlainState, TrainingState, load_state, save_state
 
 KEY = {"kind": "images", "encoder": "abc"}
 EACH = 250
@@ -68,7 +74,7 @@ def read_state(path: Path) -> object:
 
 
 @pytest.mark.parametrize(("make", "read"), [(make_checkpoint, read_checkpoint), (make_state, read_state)])
-def test_a_damaged_checkpoint_is_recognized(
+def test_damaged_checkpoint_is_recognized(
     tmp_path: Path, make: Callable[[Path], None], read: Callable[[Path], object]
 ) -> None:
     path = tmp_path / "file.safetensors"
@@ -86,7 +92,7 @@ def test_a_damaged_checkpoint_is_recognized(
     assert cases > 500
 
 
-def test_a_damaged_shard_counts_as_missing_or_holds_what_was_written(tmp_path: Path) -> None:
+def test_damaged_shard_counts_as_missing_or_holds_what_was_written(tmp_path: Path) -> None:
     bank = Bank(tmp_path, KEY)
     draw = torch.Generator().manual_seed(0)
     names = {f"image {number}": str(number) for number in range(12)}
@@ -107,7 +113,7 @@ def test_a_damaged_shard_counts_as_missing_or_holds_what_was_written(tmp_path: P
     assert cases > 500
 
 
-def test_a_damaged_original_file_is_data_or_an_error(tmp_path: Path) -> None:
+def test_damaged_original_file_loads_or_is_an_error(tmp_path: Path) -> None:
     """The original format has no checksum: what torch can read is used, and anything else is an error."""
     path = tmp_path / "old.pt"
     torch.save({"epoch": 7, "Combiner": weights()}, path)
@@ -122,7 +128,7 @@ def test_a_damaged_original_file_is_data_or_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "gif", "bmp"])
-def test_a_damaged_image_is_an_image_or_an_error_message(tmp_path: Path, ending: str) -> None:
+def test_damaged_image_decodes_or_is_an_error(tmp_path: Path, ending: str) -> None:
     path = picture(tmp_path / f"file.{ending}", 1, (64, 48))
     content = path.read_bytes()
     for wrong in damaged(content, 4):

@@ -15,11 +15,10 @@ from world import world
 
 from mlcl_cli.errors import DivergedError, MachineError
 from mlcl_cli.progress import NoProgress
-from mlcl_cli.runs import best_checkpoints, state_files
+from mlcl_cli.runs import run as run_module
+from mlcl_cli.runs.checkpoints import load_state
 from mlcl_cli.runs.logs import LINES, TABLE, TIMES, Logs
-from mlcl_cli.runs.run import Run
-from mlcl_cli.runs.state_files import LAST
-from mlcl_cli.runs.training_state import load_state
+from mlcl_cli.runs.run import LAST, Run
 from mlcl_cli.training import loop
 from mlcl_cli.training.loop import Trainer
 from mlcl_cli.workflows.stages import COMBINER
@@ -107,8 +106,8 @@ def test_failing_save_does_not_hide_the_first_error(tmp_path: Path, monkeypatch:
     def full(*_: object) -> None:
         raise MachineError("No space left on device")
 
-    monkeypatch.setattr(state_files, "save_state", full)
-    monkeypatch.setattr(best_checkpoints, "save_checkpoint", full)
+    monkeypatch.setattr(run_module, "save_state", full)
+    monkeypatch.setattr(run_module, "save_checkpoint", full)
     monkeypatch.setattr(Run, "_write_summary", failing(Run._write_summary, 2, OSError("full")))
     monkeypatch.setattr(Logs, "_append", failing(Logs._append, 4, FaultError("boom")))
     with pytest.raises(FaultError, match="boom"):

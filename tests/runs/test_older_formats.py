@@ -17,10 +17,9 @@ from mlcl_cli.errors import DataError
 from mlcl_cli.models.combiner import Combiner
 from mlcl_cli.models.weights import fingerprint
 from mlcl_cli.progress import NoProgress
-from mlcl_cli.runs.checkpoints import load_checkpoint, stored_fingerprint
+from mlcl_cli.runs.checkpoints import TrainingState, load_checkpoint, load_state, stored_fingerprint
 from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
-from mlcl_cli.runs.state_files import LAST, PREVIOUS
-from mlcl_cli.runs.training_state import TrainingState, load_state
+from mlcl_cli.runs.run import LAST, PREVIOUS
 from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training.loop import Trainer
 from mlcl_cli.workflows.resume import Resume
@@ -39,7 +38,7 @@ FINGERPRINTS = (
 )  # checkpoint, weights and optimizer of the state
 
 
-def test_a_checkpoint_of_format_1_loads() -> None:
+def test_checkpoint_of_format_1_loads() -> None:
     checkpoint = load_checkpoint(CHECKPOINT, Kind.COMBINER)
     about = checkpoint.about
     assert (about.epoch, about.selected_by, about.score) == (1, "arithmetic_mean", pytest.approx(41.0714286))
@@ -50,7 +49,7 @@ def test_a_checkpoint_of_format_1_loads() -> None:
     assert Combiner.from_state(checkpoint.state).architecture.levels == tuple(about.architecture.levels)
 
 
-def test_a_training_state_of_format_1_loads() -> None:
+def test_training_state_of_format_1_loads() -> None:
     state, about = load_state(STATE)
     assert (state.epoch, state.steps_done) == (2, 2)
     assert fingerprint(state.weights) == FINGERPRINTS[1]
@@ -66,7 +65,7 @@ def test_a_training_state_of_format_1_loads() -> None:
 @pytest.mark.parametrize(
     ("path", "load"), [(CHECKPOINT, load_checkpoint), (STATE, load_checkpoint), (STATE, load_state)]
 )
-def test_a_damaged_file_of_format_1_is_an_error(tmp_path: Path, path: Path, load: Callable[[Path], object]) -> None:
+def test_damaged_file_of_format_1_is_an_error(tmp_path: Path, path: Path, load: Callable[[Path], object]) -> None:
     damaged, content = tmp_path / path.name, path.read_bytes()
     for place in (200, len(content) // 2, len(content) - 3):
         damaged.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
@@ -87,7 +86,7 @@ def write_format_1(path: Path, spelling: str) -> TrainingState:
 
 
 @pytest.mark.parametrize("spelling", ["optimizer", "optimiser"])
-def test_a_run_with_a_state_of_format_1_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str) -> None:
+def test_run_with_a_state_of_format_1_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str) -> None:
     world(tmp_path, "cirr", triplets=20)
     settings = ["combiner.epochs=3", "combiner.augmented_views=1", "combiner.schedule=cosine_restarts"]
     profiles = [load_profile(tmp_path / "mlcl.yaml", [*settings, f"workspace={tmp_path}/{name}"]) for name in "ab"]

@@ -19,8 +19,7 @@ from mlcl_cli.progress import NoProgress
 from mlcl_cli.runs.checkpoints import load_checkpoint
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import StoredRun, list_runs
-from mlcl_cli.runs.lock import LOCK
-from mlcl_cli.runs.state_files import LAST, PREVIOUS
+from mlcl_cli.runs.run import LAST, LOCK, PREVIOUS
 from mlcl_cli.runs.summary import RunState
 from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training import loop

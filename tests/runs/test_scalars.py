@@ -31,7 +31,7 @@ def scalars(run: Path) -> dict[str, dict[int, float]]:
     return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 
 
-def require_the_logs(run: Path) -> None:
+def require_scalars_of_the_logs(run: Path) -> None:
     shown = scalars(run)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
@@ -45,7 +45,7 @@ def require_the_logs(run: Path) -> None:
 
 
 def test_scalars_equal_the_logs(tmp_path: Path) -> None:
-    require_the_logs(train(profile_of(tmp_path), NoProgress(), COMBINER).run)
+    require_scalars_of_the_logs(train(profile_of(tmp_path), NoProgress(), COMBINER).run)
 
 
 def test_resumed_run_has_each_epoch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,14 +61,14 @@ def test_resumed_run_has_each_epoch_once(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises((SystemExit, Interrupted)):
         train(profile, NoProgress(), COMBINER)
     monkeypatch.setattr(Trainer, "run_epoch", real)
-    require_the_logs(train(profile, NoProgress(), COMBINER, resume=Resume(wanted=True)).run)
+    require_scalars_of_the_logs(train(profile, NoProgress(), COMBINER, resume=Resume(wanted=True)).run)
 
 
-@pytest.mark.parametrize("how", ["not installed", "not wanted"])
+@pytest.mark.parametrize("how", ["not installed", "turned off"])
 def test_runs_without_tensorboard_write_their_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     if how == "not installed":
         monkeypatch.setattr(logs.importlib.util, "find_spec", lambda _: None)
-    profile = profile_of(tmp_path, *(["tensorboard=none"] if how == "not wanted" else []))
+    profile = profile_of(tmp_path, *(["tensorboard=none"] if how == "turned off" else []))
     run = train(profile, NoProgress(), COMBINER).run
     assert not list(run.glob("events.*"))
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 4

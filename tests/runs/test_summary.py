@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from pydantic import ValidationError
 
 from mlcl_cli.errors import DataError
 from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
 from mlcl_cli.runs.listing import list_runs
-from mlcl_cli.runs.lock import hold_lock
+from mlcl_cli.runs.run import LOCK
 from mlcl_cli.runs.summary import BestCheckpoint, RunState, RunSummary
 
 BEST = BestCheckpoint(epoch=2, score=41.5, checkpoint="best.safetensors", metrics={"recall_mean": 41.5})
@@ -83,9 +84,9 @@ def test_path_with_nul_is_never_written() -> None:
         summary(checkpoint="best\0.safetensors")
 
 
-def test_state_of_a_run_is_its_locks(tmp_path: Path) -> None:
+def test_running_state_follows_the_lock(tmp_path: Path) -> None:
     folder = write(tmp_path, state="running").parent
-    with hold_lock(folder):
+    with FileLock(folder / LOCK):
         assert list_runs(tmp_path)[0].state is RunState.RUNNING
     (run,) = list_runs(tmp_path, Kind.COMBINER)
     assert (run.state, run.resumable, run.name) == (RunState.INTERRUPTED, False, "combiner/run")
