@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 
 from mlcl_cli import __version__
 from mlcl_cli.cli import runs, train
-from mlcl_cli.cli.command import WITHOUT_PROFILE, CommandContext, Setting, command
+from mlcl_cli.cli.command import WITHOUT_PROFILE, CommandContext, command
 from mlcl_cli.cli.command_classes import Group
 from mlcl_cli.cli.completion import bash_words, runs_or_files
 from mlcl_cli.cli.error_boundary import print_bug
@@ -30,7 +29,6 @@ from mlcl_cli.cli.options import (
 from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.definition import Preparation
 from mlcl_cli.errors import DataError, UsageError
-from mlcl_cli.formatting import duration
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +115,7 @@ def check(
     entirely is a note, unless --split names it.
     """
     profile = context.profile
-    from mlcl_cli.cli.render import show_check, show_json
+    from mlcl_cli.cli.render import show_check
     from mlcl_cli.workflows.check import check as run
     from mlcl_cli.workflows.findings import require_writable, write_findings
 
@@ -126,7 +124,7 @@ def check(
     result = run(profile, context.progress, splits=split or (), content=content)
     if output is not None:
         write_findings(result, output)
-    (show_json if context.json else show_check)(result.as_json())
+    context.show(result.as_json(), lambda: show_check(result))
     if not result.sound:
         raise typer.Exit(DataError.exit_code)
 
@@ -139,13 +137,9 @@ train.register(app)
     "evaluate",
     "mlcl evaluate --combining-function sum --gallery val",
     settings={
-        "gallery": Setting(
-            "evaluate.gallery",
-            Annotated[
-                GalleryName | None,
-                typer.Option(help="The gallery, if the data set has several. Default: the profile's."),
-            ],
-        )
+        "evaluate.gallery": Annotated[
+            GalleryName | None, typer.Option(help="The gallery, if the data set has several. Default: the profile's.")
+        ]
     },
 )
 def evaluate(
@@ -203,7 +197,7 @@ command(app, "report", "mlcl report --all --output report.html")(runs.report)
 
 
 @command(
-    app, "export", "mlcl export cirr-20260131-120000 combiner.pt", shared=("profile", "overrides", "json", "debug")
+    app, "export", "mlcl export cirr-20260131-120000 combiner.pt", shared=("profile_path", "overrides", "json", "debug")
 )
 def export(
     context: CommandContext,
@@ -242,20 +236,14 @@ def demo(
 
     An earlier demo in the folder is moved aside.
     """
-    from mlcl_cli.cli.render import say, show_comparison, show_json
+    from mlcl_cli.cli.render import show_demo
     from mlcl_cli.workflows.demo import run_demo
 
     def run(arguments: Sequence[str]) -> dict[str, object]:
         return _run_command(arguments, quiet=context.quiet)
 
     result = run_demo(output.resolve(), [str(name) for name in dataset or ()], context.progress, run)
-    if context.json:
-        show_json(result.as_json())
-    else:
-        show_comparison("Recall in percent, mean of the protocol's recalls", result.scores)
-        say(f"Everything was written to {result.folder} in {duration(result.seconds)}")
-        say(f"Open the report in a browser: {result.report}")
-        say(f"Try the other commands on it: mlcl runs --profile {shlex.quote(str(result.profile))}")
+    context.show(result.as_json(), lambda: show_demo(result))
 
 
 @command(app, "bench", "mlcl bench --only combiner-epochs --only validations", shared=WITHOUT_PROFILE)
@@ -269,11 +257,11 @@ def bench(
     smallest: Annotated[bool, typer.Option("--smallest", help="Try the benchmark; the figures mean nothing.")] = False,
 ) -> None:
     """Measure speed and memory against a baseline, both in one run on this machine."""
-    from mlcl_cli.cli.render import show_bench, show_json
+    from mlcl_cli.cli.render import show_bench
     from mlcl_cli.workflows.bench import run_bench
 
     result = run_bench(context.progress, device=device, only=only or (), repeats=repeats, smallest=smallest)
-    (show_json if context.json else show_bench)(result.as_json())
+    context.show(result.as_json(), lambda: show_bench(result))
 
 
 def _run_command(arguments: Sequence[str], *, quiet: bool) -> dict[str, object]:

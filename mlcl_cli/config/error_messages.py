@@ -1,4 +1,4 @@
-"""pydantic's errors in plain words, each at its line of the profile or its `--set`."""
+"""pydantic's errors in plain words, each at its line of the profile or its option."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,14 +78,14 @@ def problem_in_file(path: Path, line: int | None, what: str) -> Problem:
     return Problem(f"{path}:{line}: {what}", line) if line else Problem(f"{path}: {what}")
 
 
-def problem_in_override(text: str, what: str) -> Problem:
-    """A problem with a `--set`; they come after those of the file."""
-    return Problem(f"--set {text}: {what}", line=2**31)
+def problem_in_override(option: str, what: str) -> Problem:
+    """A problem with an option; they come after those of the file."""
+    return Problem(f"{option}: {what}", line=2**31)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where each key was written: a line of the file, or a `--set`."""
+    """Where each key was written: a line of the file, or an option."""
 
     path: Path
     lines: Mapping[KeyPath, int]

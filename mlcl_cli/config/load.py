@@ -46,9 +46,10 @@ def find_profile(option: Path | None, env: Mapping[str, str], cwd: Path) -> tupl
     )
 
 
-def load_profile(path: Path, overrides: Sequence[str] = ()) -> Profile:
+def load_profile(path: Path, overrides: Sequence[str] = (), options: Mapping[str, str] | None = None) -> Profile:
     """The profile in `path` with `key.path=value` overrides on top; the last one of a key wins.
 
+    `options` are further overrides, each with the option that was typed for it, which messages name.
     Relative paths start at the profile's folder; those in overrides at the working folder.
     Raises UsageError with every problem, one a line, or if the file cannot be read.
     """
@@ -62,13 +63,13 @@ def load_profile(path: Path, overrides: Sequence[str] = ()) -> Profile:
         raise UsageError(problem_in_file(path, 1, what).text)
     values, written = dict(document.value or {}), dict[KeyPath, str]()
     problems = [problem_in_file(path, error.line, error.what) for error in document.duplicates]
-    for override in overrides:
+    for override, option in [*((text, f"--set {text}") for text in overrides), *(options or {}).items()]:
         try:
             key, value = _parse_override(override)
         except (UsageError, YamlError) as error:
-            problems.append(problem_in_override(override, error.what))
+            problems.append(problem_in_override(option, error.what))
         else:
-            written[key] = override
+            written[key] = option
             _put(values, key, value)
     source = Source(path, document.lines, written)
     try:

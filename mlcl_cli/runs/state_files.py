@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlcl_cli.atomic_files import nearest_existing_parent
 from mlcl_cli.errors import DataError, MachineError
+from mlcl_cli.formatting import size
 from mlcl_cli.runs.checkpoints import SUFFIX
 from mlcl_cli.runs.summary import StateProgress
 from mlcl_cli.runs.training_state import TrainingState, load_state, save_state
@@ -72,7 +73,7 @@ def require_room(folder: Path, state: int) -> None:
     free = shutil.disk_usage(nearest_existing_parent(folder)).free
     if free < 2 * state:
         raise MachineError(
-            f"{free / 2**20:,.0f} MB are free, and a run's two checkpoints take {2 * state / 2**20:,.0f} MB",
+            f"{size(free)} are free, and a run's two checkpoints take {size(2 * state)}",
             where=folder,
             remedy="Free space, or choose another workspace",
         )
