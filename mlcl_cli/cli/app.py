@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,7 +22,6 @@ from mlcl_cli.cli.options import (
     CheckpointOption,
     CombiningOption,
     DatasetName,
-    DeviceName,
     GalleryName,
     absolute,
 )
@@ -98,7 +97,7 @@ for _dataset in DATASETS.values():
         _add_preparation(_dataset.name, _dataset.preparation)
 
 
-@command(app, "check", "mlcl check --output offenders.csv")
+@command(app, "check", "mlcl check --output findings.csv")
 def check(
     context: CommandContext,
     split: Annotated[
@@ -240,7 +239,13 @@ def demo(
     from mlcl_cli.workflows.demo import run_demo
 
     def run(arguments: Sequence[str]) -> dict[str, object]:
-        return _run_command(arguments, quiet=context.quiet)
+        logger.info(f"$ mlcl {' '.join(arguments)}")
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            code = app([*arguments, "--json", *(["--quiet"] if context.quiet else [])], standalone_mode=False)
+        if code:  # the command has printed its error
+            raise typer.Exit(code)
+        result: dict[str, object] = json.loads(out.getvalue())
+        return result
 
     result = run_demo(output.resolve(), [str(name) for name in dataset or ()], context.progress, run)
     context.show(result.as_json(), lambda: show_demo(result))
@@ -253,8 +258,8 @@ def bench(
         list[str] | None, typer.Option(metavar="GROUP", help="Measure only this group of rows. Can be repeated.")
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each side.")] = 3,
-    device: Annotated[DeviceName, typer.Option(help="The device to measure on.")] = "auto",
-    smallest: Annotated[bool, typer.Option("--smallest", help="Try the benchmark; the figures mean nothing.")] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="The device to measure on.")] = "auto",
+    smallest: Annotated[bool, typer.Option("--smallest", help="Run a quick trial; its figures mean nothing.")] = False,
 ) -> None:
     """Measure speed and memory against a baseline, both in one run on this machine."""
     from mlcl_cli.cli.render import show_bench
@@ -262,14 +267,3 @@ def bench(
 
     result = run_bench(context.progress, device=device, only=only or (), repeats=repeats, smallest=smallest)
     context.show(result.as_json(), lambda: show_bench(result))
-
-
-def _run_command(arguments: Sequence[str], *, quiet: bool) -> dict[str, object]:
-    """Run an mlcl command line in this process and return its JSON result; where it fails, the demo ends."""
-    logger.info(f"$ mlcl {' '.join(arguments)}")
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        code = app([*arguments, "--json", *(["--quiet"] if quiet else [])], standalone_mode=False)
-    if code:
-        raise typer.Exit(code)
-    result: dict[str, object] = json.loads(out.getvalue())
-    return result

@@ -13,8 +13,6 @@ import typer
 from mlcl_cli.errors import MlclError
 from mlcl_cli.streams import printable
 
-Complete = Callable[[typer.Context, str], list[str]]
-
 # bash ends a word at "=", and typer's script passes its words as they are, one per line.
 _EQUALS = re.compile(r"\n=(\n(?=.)|\Z)")
 
@@ -50,7 +48,7 @@ def bash_words() -> Iterator[None]:
         sys.stdout.writelines(line.removeprefix(known) for line in offered.getvalue().splitlines(keepends=True))
 
 
-def runs_or_files(stage: str) -> Complete:
+def runs_or_files(stage: str) -> Callable[[typer.Context, str], list[str]]:
     """A completion that offers the names of runs of `stage` ("*" is both), and files."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:

@@ -119,8 +119,8 @@ def show_check(result: "CheckResult") -> None:
         looked = Path(looked).name if Path(looked).is_absolute() else looked  # a narrow table would cut a path
         counts = [sum(finding.severity == severity for finding in findings) for severity in ("error", "note")]
         rows.append([check, safe(looked), *(f"{count:,}" if count else "" for count in counts)])
-    title = f"{result.dataset}: what a run will need"
-    _show_table(rows, left=["check", "looked at"], right=["errors", "notes"], title=title)
+    title = f"{result.dataset}: what a run needs"
+    _show_table(rows, left=["check", "checked"], right=["errors", "notes"], title=title)
     console = new_console()
     for check in sorted(by_check, key=lambda check: all(finding.severity == "note" for finding in by_check[check])):
         shown = by_check[check][:SHOWN_FINDINGS]

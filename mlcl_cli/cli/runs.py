@@ -22,7 +22,7 @@ SHARED = ("profile_path", "overrides", "json", "debug")
 app = typer.Typer(cls=Group, help="List the workspace's runs; show or remove one.", invoke_without_command=True)
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run's name, or its beginning.", autocompletion=complete_runs)
+    str, typer.Argument(metavar="RUN", help="The run's name or the beginning of it.", autocompletion=complete_runs)
 ]
 
 
@@ -42,7 +42,7 @@ app.callback(epilog="Example:  mlcl runs")(with_context(runs, SHARED, {}))
 
 @command(app, "show", "mlcl runs show cirr-20261123", shared=SHARED)
 def show(context: CommandContext, name: NameArgument) -> None:
-    """Show all that is known of a run."""
+    """Show everything about a run."""
     from mlcl_cli.runs.listing import find_run
 
     run = find_run(context.profile.workspace, name)
@@ -57,9 +57,9 @@ def show(context: CommandContext, name: NameArgument) -> None:
 def remove(
     context: CommandContext,
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete a run's folder, after asking."""
+    """Delete a run's folder after asking for confirmation."""
     from mlcl_cli.cli.render import say
     from mlcl_cli.runs.listing import dependents, find_run, remove_run, require_removable
 
@@ -69,7 +69,7 @@ def remove(
     description = f"{run.folder} ({size(run.size)}, {run.state})"
     if needing := dependents(workspace, run):
         names = some([other.name for other in needing])
-        logger.warning(f"{counted(len(needing), 'run')} began with its CLIP and cannot be used without it: {names}")
+        logger.warning(f"{counted(len(needing), 'run')} started from its CLIP and cannot be used without it: {names}")
     if yes:
         logger.info(f"Run: {description}")
     elif not typer.confirm(printable(f"Delete {description}?")):
@@ -91,7 +91,7 @@ def report(
     ] = None,
     queries: Annotated[int, typer.Option(min=1, help="Queries of each kind on a retrieval sheet.")] = 8,
 ) -> None:
-    """Write a page that shows what runs have learned: figures, curves, and the images found for sampled queries."""
+    """Write an HTML report on runs: metrics, curves, and the images retrieved for sampled queries."""
     if every and names:
         raise UsageError("cannot be combined with run names", where="--all", remedy="Leave one of them out")
     from mlcl_cli.config.schema import DATA_SECTIONS

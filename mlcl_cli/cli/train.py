@@ -1,12 +1,12 @@
 """`mlcl finetune` and `mlcl train-combiner`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mlcl_cli.cli.command import CommandContext, command
 from mlcl_cli.cli.completion import runs_or_files
-from mlcl_cli.cli.options import DryRunOption, EncoderName, ResumeOption, RunOption
+from mlcl_cli.cli.options import DryRunOption, ResumeOption, RunOption
 from mlcl_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def _settings(section: str) -> dict[str, object]:
 
 def finetune(
     context: CommandContext,
-    encoder: Annotated[EncoderName | None, typer.Option(help="What to train. Default: the profile's.")] = None,
+    encoder: Annotated[
+        Literal["text", "image", "both"] | None, typer.Option(help="What to train. Default: the profile's.")
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option(
