@@ -225,8 +225,8 @@ def _in_words(value: object) -> str:
         return ", ".join(f"{printable(key)} {lists.get(key) or _in_words(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
         return _lines([_in_words(part) for part in value])
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, float):
         return f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) else printable(value)
