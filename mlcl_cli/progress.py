@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
 NOTICE = 25  # a log level between INFO and WARNING: what a command chose for its user, who sees it even with --quiet
 logging.addLevelName(NOTICE, "NOTICE")
-_package = logging.getLogger("mlcl_cli")
 
 
 class Advance(Protocol):
@@ -65,13 +64,11 @@ class Progress(Protocol):
 class NoProgress:
     """Displays nothing."""
 
-    @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Advance]:  # noqa: ARG002
-        yield _ignore
+    def bar(self, label: str, total: int) -> AbstractContextManager[Advance]:  # noqa: ARG002
+        return nullcontext(_ignore)
 
-    @contextmanager
-    def training(self, epochs: int, steps: int, done: int) -> Iterator[TrainingDisplay]:  # noqa: ARG002
-        yield _NoDisplay()
+    def training(self, epochs: int, steps: int, done: int) -> AbstractContextManager[TrainingDisplay]:  # noqa: ARG002
+        return nullcontext(_NoDisplay())
 
 
 def _ignore(count: int, status: str = "") -> None: ...
@@ -86,9 +83,10 @@ class _NoDisplay:
 @contextmanager
 def without_notes() -> Iterator[None]:
     """Drop messages below NOTICE in this block."""
-    level = _package.level
-    _package.setLevel(NOTICE)
+    package = logging.getLogger("mlcl_cli")
+    level = package.level
+    package.setLevel(NOTICE)
     try:
         yield
     finally:
-        _package.setLevel(level)
+        package.setLevel(level)

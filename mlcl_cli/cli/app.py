@@ -4,17 +4,16 @@ import contextlib
 import io
 import json
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from mlcl_cli import __version__
 from mlcl_cli.cli import runs, train
-from mlcl_cli.cli.command import WITHOUT_PROFILE, CommandContext, Setting, command
+from mlcl_cli.cli.command import WITHOUT_PROFILE, CommandContext, command
 from mlcl_cli.cli.command_classes import Group
 from mlcl_cli.cli.completion import bash_words, runs_or_files
 from mlcl_cli.cli.error_boundary import print_bug
@@ -23,14 +22,12 @@ from mlcl_cli.cli.options import (
     CheckpointOption,
     CombiningOption,
     DatasetName,
-    DeviceName,
     GalleryName,
     absolute,
 )
 from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.definition import Preparation
 from mlcl_cli.errors import DataError, UsageError
-from mlcl_cli.formatting import duration
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +97,7 @@ for _dataset in DATASETS.values():
         _add_preparation(_dataset.name, _dataset.preparation)
 
 
-@command(app, "check", "mlcl check --output offenders.csv")
+@command(app, "check", "mlcl check --output findings.csv")
 def check(
     context: CommandContext,
     split: Annotated[
@@ -117,7 +114,7 @@ def check(
     entirely is a note, unless --split names it.
     """
     profile = context.profile
-    from mlcl_cli.cli.render import show_check, show_json
+    from mlcl_cli.cli.render import show_check
     from mlcl_cli.workflows.check import check as run
     from mlcl_cli.workflows.findings import require_writable
 
@@ -126,7 +123,7 @@ def check(
     result = run(profile, context.progress, splits=split or (), content=content)
     if output is not None:
         result.write(output)
-    (show_json if context.json else show_check)(result.as_json())
+    context.show(result.as_json(), lambda: show_check(result))
     if not result.is_sound:
         raise typer.Exit(DataError.exit_code)
 
@@ -139,13 +136,9 @@ train.register(app)
     "evaluate",
     "mlcl evaluate --combining-function sum --gallery val",
     settings={
-        "gallery": Setting(
-            "evaluate.gallery",
-            Annotated[
-                GalleryName | None,
-                typer.Option(help="The gallery, if the data set has several. Default: the profile's."),
-            ],
-        )
+        "evaluate.gallery": Annotated[
+            GalleryName | None, typer.Option(help="The gallery, if the data set has several. Default: the profile's.")
+        ]
     },
 )
 def evaluate(
@@ -203,7 +196,7 @@ command(app, "report", "mlcl report --all --output report.html")(runs.report)
 
 
 @command(
-    app, "export", "mlcl export cirr-20260131-120000 combiner.pt", shared=("profile", "overrides", "json", "debug")
+    app, "export", "mlcl export cirr-20260131-120000 combiner.pt", shared=("profile_path", "overrides", "json", "debug")
 )
 def export(
     context: CommandContext,
@@ -242,20 +235,20 @@ def demo(
 
     An earlier demo in the folder is moved aside.
     """
-    from mlcl_cli.cli.render import say, show_comparison, show_json
+    from mlcl_cli.cli.render import show_demo
     from mlcl_cli.workflows.demo import run_demo
 
     def run(arguments: Sequence[str]) -> dict[str, object]:
-        return _run_command(arguments, quiet=context.quiet)
+        logger.info(f"$ mlcl {' '.join(arguments)}")
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            code = app([*arguments, "--json", *(["--quiet"] if context.quiet else [])], standalone_mode=False)
+        if code:  # the command has printed its error
+            raise typer.Exit(code)
+        result: dict[str, object] = json.loads(out.getvalue())
+        return result
 
     result = run_demo(output.resolve(), [str(name) for name in dataset or ()], context.progress, run)
-    if context.json:
-        show_json(result.as_json())
-    else:
-        show_comparison("Recall in percent, mean of the protocol's recalls", result.scores)
-        say(f"Everything was written to {result.folder} in {duration(result.seconds)}")
-        say(f"Open the report in a browser: {result.report}")
-        say(f"Try the other commands on it: mlcl runs --profile {shlex.quote(str(result.profile))}")
+    context.show(result.as_json(), lambda: show_demo(result))
 
 
 @command(app, "bench", "mlcl bench --only combiner-epochs --only validations", shared=WITHOUT_PROFILE)
@@ -265,23 +258,12 @@ def bench(
         list[str] | None, typer.Option(metavar="GROUP", help="Measure only this group of rows. Can be repeated.")
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each side.")] = 3,
-    device: Annotated[DeviceName, typer.Option(help="The device to measure on.")] = "auto",
-    smallest: Annotated[bool, typer.Option("--smallest", help="Try the benchmark; the figures mean nothing.")] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="The device to measure on.")] = "auto",
+    smallest: Annotated[bool, typer.Option("--smallest", help="Run a quick trial; its figures mean nothing.")] = False,
 ) -> None:
     """Measure speed and memory against a baseline, both in one run on this machine."""
-    from mlcl_cli.cli.render import show_bench, show_json
+    from mlcl_cli.cli.render import show_bench
     from mlcl_cli.workflows.bench import run_bench
 
     result = run_bench(context.progress, device=device, only=only or (), repeats=repeats, smallest=smallest)
-    (show_json if context.json else show_bench)(result.as_json())
-
-
-def _run_command(arguments: Sequence[str], *, quiet: bool) -> dict[str, object]:
-    """Run an mlcl command line in this process and return its JSON result; where it fails, the demo ends."""
-    logger.info(f"$ mlcl {' '.join(arguments)}")
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        code = app([*arguments, "--json", *(["--quiet"] if quiet else [])], standalone_mode=False)
-    if code:
-        raise typer.Exit(code)
-    result: dict[str, object] = json.loads(out.getvalue())
-    return result
+    context.show(result.as_json(), lambda: show_bench(result))

@@ -1,11 +1,11 @@
-"""Commands: functions that get their context (profile, progress, output mode) from the options that commands share."""
+"""Commands: functions whose context (profile, progress, output mode) comes from the options that commands share."""
 
 import functools
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec
@@ -23,11 +23,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
-SHARED = {
-    "profile": Annotated[
+WITHOUT_PROFILE = ("quiet", "json", "debug")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandContext:
+    """The options that commands share; the profile, loaded on first use, and the progress display.
+
+    `options` holds the overrides that a command's own options stand for, each with the option as it was typed.
+    """
+
+    profile_path: Annotated[
         Path | None, typer.Option("--profile", "-p", help="The profile. Default: $MLCL_PROFILE, then ./mlcl.yaml.")
-    ],
-    "overrides": Annotated[
+    ] = None
+    overrides: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
@@ -35,27 +44,16 @@ SHARED = {
             help="Override a profile key. Can be repeated.",
             autocompletion=complete_override,
         ),
-    ],
-    "quiet": Annotated[
+    ] = None
+    quiet: Annotated[
         bool,
         typer.Option(
             "--quiet", "-q", help="Print only warnings, the chosen checkpoint, and progress every 30 seconds."
         ),
-    ],
-    "json": Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")],
-    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
-}
-DEFAULTS: Mapping[str, object] = {"profile": None, "overrides": None, "quiet": False, "json": False, "debug": False}
-WITHOUT_PROFILE = ("quiet", "json", "debug")
-
-
-class CommandContext:
-    """The profile of a command, loaded on first use, its progress display, and whether it prints JSON."""
-
-    def __init__(
-        self, path: Path | None = None, overrides: list[str] | None = None, *, quiet: bool = False, json: bool = False
-    ) -> None:
-        self._path, self.overrides, self.quiet, self.json = path, overrides or [], quiet, json
+    ] = False
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def progress(self) -> "Terminal":
@@ -69,25 +67,22 @@ class CommandContext:
         """The profile with its overrides; logs which file it is and why. Raises UsageError."""
         from mlcl_cli.config import find_profile, load_profile
 
-        path, reason = find_profile(self._path, os.environ, Path.cwd())
-        profile = load_profile(path, self.overrides)
+        path, reason = find_profile(self.profile_path, os.environ, Path.cwd())
+        profile = load_profile(path, self.overrides or (), self.options)
         assert self.progress  # prints what follows
         logger.info(f"Profile: {path} ({reason})")
         return profile
 
-    def show(self, result: Mapping[str, object]) -> None:
-        """Print a result, for scripts or for people."""
-        from mlcl_cli.cli.render import show
+    def show(self, result: Mapping[str, object], display: Callable[[], None] | None = None) -> None:
+        """Print a result as JSON for scripts, or for people: with `display`, or its metrics and facts as they are."""
+        from mlcl_cli.cli.render import show_json, show_result
 
-        show(result, json=self.json)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """An option that overrides the profile's `key`; `option` is its annotation."""
-
-    key: str
-    option: object
+        if self.json:
+            show_json(result)
+        elif display is not None:
+            display()
+        else:
+            show_result(result)
 
 
 def command(
@@ -95,54 +90,45 @@ def command(
     name: str,
     example: str,
     *,
-    shared: tuple[str, ...] = tuple(SHARED),
-    settings: Mapping[str, Setting] | None = None,
+    shared: Sequence[str] = ("profile_path", "overrides", *WITHOUT_PROFILE),
+    settings: Mapping[str, object] | None = None,
 ) -> Callable[[Callable[Concatenate[CommandContext, P], None]], Callable[..., None]]:
     """Register a function as a command with an error boundary.
 
-    The function's first parameter is the context that the `shared` options and `settings` give; the others are the
-    command's own options.
+    The function's first parameter is the context, made from the `shared` options and from `settings`: options by the
+    profile's key that each overrides. The other parameters are the command's own options.
     """
 
     def register(function: Callable[Concatenate[CommandContext, P], None]) -> Callable[..., None]:
-        app.command(name, cls=Command, epilog=f"Example:  {example}")(with_context(function, shared, settings))
+        app.command(name, cls=Command, epilog=f"Example:  {example}")(with_context(function, shared, settings or {}))
         return function
 
     return register
 
 
 def with_context(
-    function: Callable[Concatenate[CommandContext, P], None],
-    shared: tuple[str, ...],
-    settings: Mapping[str, Setting] | None = None,
+    function: Callable[Concatenate[CommandContext, P], None], shared: Sequence[str], settings: Mapping[str, object]
 ) -> Callable[..., None]:
     """`function` as typer calls it: with options in place of its context."""
-    settings = settings or {}
 
     @functools.wraps(function)
-    def _command_line(
-        *,
-        profile: Path | None = None,
-        overrides: list[str] | None = None,
-        quiet: bool = False,
-        json: bool = False,
-        debug: bool = False,
-        **options: object,
-    ) -> None:
-        values = {name: options.pop(name) for name in settings}
-        flags = [f"{settings[name].key}={value}" for name, value in values.items() if value is not None]
-        with error_boundary(debug=debug):
-            context = CommandContext(profile, [*(overrides or []), *flags], quiet=quiet, json=json)
-            function(context, **options)  # type: ignore[call-arg, arg-type]
+    def _command_line(**values: object) -> None:
+        options = {}
+        for key in settings:
+            name = key.rpartition(".")[2]
+            if (value := values.pop(name)) is not None:
+                options[f"{key}={value}"] = f"--{name.replace('_', '-')} {value}"
+        context = CommandContext(**{name: values.pop(name) for name in shared}, options=options)  # type: ignore[arg-type]
+        with error_boundary(debug=context.debug):
+            function(context, **values)  # type: ignore[call-arg, arg-type]
 
-    arguments = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-    extra: dict[str, tuple[object, object]] = {name: (own.option, None) for name, own in settings.items()}
-    extra |= {name: (SHARED[name], DEFAULTS[name]) for name in shared}
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [parameter.replace(kind=keyword) for parameter in arguments]
-    parameters += [
-        inspect.Parameter(name, keyword, default=value, annotation=it) for name, (it, value) in extra.items()
-    ]
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    context_options = inspect.signature(CommandContext, eval_str=True).parameters
+    parameters = [parameter.replace(kind=keyword) for parameter in own]
+    for key, option in settings.items():
+        parameters.append(inspect.Parameter(key.rpartition(".")[2], keyword, default=None, annotation=option))
+    parameters += [context_options[name] for name in shared]
     # What typer reads.
     _command_line.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     _command_line.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -2,10 +2,14 @@
 
 import re
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING
 
 from typer import BadParameter
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+if TYPE_CHECKING:
+    from typer._click import Command as ClickCommand
+    from typer._click import Context, Parameter
 
 # What other tools call a command.
 MEANT = {
@@ -32,47 +36,43 @@ MEANT = {
 }
 
 
-def _without_odd_types(params: list[Any]) -> list[Any]:
+def _without_odd_types(params: "list[Parameter]") -> "list[Parameter]":
     for param in params:
-        if getattr(param, "is_flag", False):
+        if isinstance(param, TyperOption) and param.is_flag:
             param.metavar = ""
-        elif param.param_type_name == "argument" and param.nargs == -1:
-            param.display_type_rich = lambda ctx: ""  # noqa: ARG005
+        elif isinstance(param, TyperArgument) and param.nargs == -1:
+            param.display_type_rich = lambda ctx: ""  # type: ignore[method-assign] # noqa: ARG005
     return params
-
-
-def _with_suggestion(message: str) -> str:
-    """`message` with the choice that its invalid value is most like."""
-    if found := re.fullmatch(r"'(.*)' is not one of (.*)\.", message):
-        likely = get_close_matches(found[1], re.findall(r"'([^']*)'", found[2]), n=1)
-        return f"{message} Did you mean {likely[0]!r}?" if likely else message
-    return message
 
 
 class Command(TyperCommand):
     """A command whose help shows no types of flags and lists."""
 
-    def get_params(self, ctx: Any) -> list[Any]:
+    def get_params(self, ctx: "Context") -> "list[Parameter]":
         """Its parameters, `--help` among them."""
         return _without_odd_types(super().get_params(ctx))
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         """Parse `args`; an invalid choice is a usage error that suggests a valid one."""
         try:
             return super().parse_args(ctx, args)
         except BadParameter as error:
-            error.message = _with_suggestion(error.message.removeprefix("Value error, "))
+            error.message = error.message.removeprefix("Value error, ")
+            if (match := re.fullmatch(r"'(.*)' is not one of (.*)\.", error.message)) and (
+                likely := get_close_matches(match[1], re.findall(r"'([^']*)'", match[2]), n=1)
+            ):
+                error.message += f" Did you mean {likely[0]!r}?"
             raise
 
 
 class Group(TyperGroup):
     """A group that suggests what an unknown command may have been meant to be."""
 
-    def get_params(self, ctx: Any) -> list[Any]:
+    def get_params(self, ctx: "Context") -> "list[Parameter]":
         """Its parameters, `--help` among them."""
         return _without_odd_types(super().get_params(ctx))
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+    def resolve_command(self, ctx: "Context", args: list[str]) -> "tuple[str | None, ClickCommand | None, list[str]]":
         """The command that `args` begin with; an unknown one is a usage error."""
         name = args[0]
         if name.startswith("-") or ctx.resilient_parsing or self.get_command(ctx, name) is not None:

@@ -13,9 +13,7 @@ import typer
 from mlcl_cli.errors import MlclError
 from mlcl_cli.streams import printable
 
-Complete = Callable[[typer.Context, str], list[str]]
-
-# bash ends a word at "=", and typer's script hands over its words as they are, a line each.
+# bash ends a word at "=", and typer's script passes its words as they are, one per line.
 _EQUALS = re.compile(r"\n=(\n(?=.)|\Z)")
 
 
@@ -31,9 +29,9 @@ def complete_override(incomplete: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def bash_words(variable: str = "_MLCL_COMPLETE") -> Iterator[None]:
-    """Lets bash complete what follows "=": typer gets `key=value` as one word, bash what it lacks of it."""
-    if os.environ.get(variable) != "complete_bash" or "\n=" not in os.environ.get("COMP_WORDS", ""):
+def bash_words() -> Iterator[None]:
+    """Let bash complete what follows "=": typer gets `key=value` as one word, bash what it lacks of it."""
+    if os.environ.get("_MLCL_COMPLETE") != "complete_bash" or "\n=" not in os.environ.get("COMP_WORDS", ""):
         yield
         return
     given, cursor = os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"])
@@ -50,36 +48,34 @@ def bash_words(variable: str = "_MLCL_COMPLETE") -> Iterator[None]:
         sys.stdout.writelines(line.removeprefix(known) for line in offered.getvalue().splitlines(keepends=True))
 
 
-def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of the workspace's runs; nothing where the profile is not right."""
-    return _runs(context, incomplete, "*")
-
-
-def runs_or_files(stage: str) -> Complete:
+def runs_or_files(stage: str) -> Callable[[typer.Context, str], list[str]]:
     """A completion that offers the names of runs of `stage` ("*" is both), and files."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         folder, _, start = incomplete.rpartition("/")
         parent = Path(folder or ("/" if incomplete.startswith("/") else ".")).expanduser()
-        before = incomplete[: len(incomplete) - len(start)]
         paths = sorted(parent.iterdir()) if parent.is_dir() and os.access(parent, os.R_OK) else []
         shown = [path for path in paths if path.name.startswith(start) and (start or not path.name.startswith("."))]
+        before = incomplete.removesuffix(start)
         files = [f"{before}{path.name}{'/' if path.is_dir() else ''}" for path in shown]
         return [*_runs(context, incomplete, stage), *files]
 
     return complete
 
 
+def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the workspace's runs; none if the profile is invalid."""
+    return _runs(context, incomplete, "*")
+
+
 def _runs(context: typer.Context, incomplete: str, stage: str) -> list[str]:
     from mlcl_cli.config import find_profile, load_profile
 
     try:
-        path, _ = find_profile(context.params.get("profile"), os.environ, Path.cwd())
+        path, _ = find_profile(context.params.get("profile_path"), os.environ, Path.cwd())
         workspace = load_profile(path, context.params.get("overrides") or []).workspace
     except MlclError:
         return []
-    found = [path.parent for path in workspace.glob(f"{stage}/*/run.json")]
-    folders = [folder for folder in found if printable(folder) == str(folder)]
-    by_name = "/" not in incomplete
-    names = {folder.name if by_name else f"{folder.parent.name}/{folder.name}" for folder in folders}
-    return sorted(name for name in names if name.startswith(incomplete))
+    folders = [path.parent for path in workspace.glob(f"{stage}/*/run.json")]
+    names = [f"{folder.parent.name}/{folder.name}" if "/" in incomplete else folder.name for folder in folders]
+    return sorted({name for name in names if name.startswith(incomplete) and printable(name) == name})

@@ -1,4 +1,4 @@
-"""What stands between a command and its user: every error becomes one line and an exit code."""
+"""The boundary between a command and its user: every error becomes one line and an exit code."""
 
 import errno
 import os
@@ -6,13 +6,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import typer
 
 from mlcl_cli.errors import MachineError, MlclError, StuckError, UsageError, is_out_of_memory
+from mlcl_cli.formatting import size
 from mlcl_cli.signals import EXIT_CODE, Interrupted, interruptible
 from mlcl_cli.streams import write_error
+
+LESS_MEMORY = "Lower batch_size; in fine-tuning, set finetune.chunk_size, which keeps the batch as it is"
+REMEDIES = {
+    errno.EACCES: "Ask its owner for permission, or choose another path",
+    errno.EPERM: "Ask its owner for permission, or choose another path",
+    errno.EROFS: "Choose a path on a disk that can be written",
+    errno.ENOSPC: "Free space on that disk",
+    errno.EDQUOT: "Free space in your quota",
+    errno.EIO: "Check the disk or the network drive",
+    errno.ESTALE: "Check the network drive, and run the command again",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), or lower workers",
+}
 
 
 @contextmanager
@@ -29,49 +41,21 @@ def error_boundary(*, debug: bool) -> Iterator[None]:
         known = None if debug else _known(error)
         if known is None:
             raise
-        _fail(known, error)
+        from mlcl_cli.cli.render import show_error
 
-
-LESS_MEMORY = "Lower batch_size; in fine-tuning, set finetune.chunk_size, which keeps the batch as it is"
-REMEDIES = {
-    errno.EACCES: "Ask its owner for permission, or choose another path",
-    errno.EPERM: "Ask its owner for permission, or choose another path",
-    errno.EROFS: "Choose a path on a disk that can be written",
-    errno.ENOSPC: "Free space on that disk",
-    errno.EDQUOT: "Free space in your quota",
-    errno.EIO: "Check the disk or the network drive",
-    errno.ESTALE: "Check the network drive, and run the command again",
-    errno.EMFILE: "Raise the limit of open files (ulimit -n), or lower workers",
-}
+        show_error(known)
+        if isinstance(known, StuckError):  # Python would wait for the stuck thread
+            sys.stdout.flush()
+            os._exit(known.exit_code)
+        raise typer.Exit(known.exit_code) from error
 
 
 def print_bug(kind: type[BaseException], error: BaseException, _trace: object) -> None:
-    """An excepthook for what is left: our bugs."""
+    """An excepthook for what the boundary lets pass: bugs of mlcl."""
     if issubclass(kind, KeyboardInterrupt):
         write_error("interrupted", below=True)
     else:
         write_error(f"error: {kind.__name__}: {error}. This is a bug of mlcl; --debug shows where")
-
-
-def _known(error: Exception) -> MlclError | None:
-    """`error` as the user's or the machine's fault; None for a bug of ours."""
-    if isinstance(error, MlclError):
-        return error
-    if is_out_of_memory(error):
-        return MachineError(_memory_message(error), remedy=LESS_MEMORY)
-    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return MachineError("cannot start another thread", remedy="Lower workers, or raise the limit (ulimit -u)")
-    if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":  # a file name, in a locale without it
-        what = f"{error.object!r} cannot be written in this locale's encoding, {error.encoding}"
-        return MachineError(what, remedy="Set PYTHONUTF8=1, or a UTF-8 locale such as LANG=C.UTF-8")
-    if isinstance(error, OSError):
-        return _machine_error(error)
-    return None
-
-
-def _machine_error(error: OSError) -> MachineError:
-    what, remedy = error.strerror or str(error) or type(error).__name__, REMEDIES.get(error.errno or 0)
-    return MachineError(what, where=error.filename, remedy=remedy)
 
 
 def _require_working_folder() -> None:
@@ -82,22 +66,29 @@ def _require_working_folder() -> None:
         raise UsageError("the current folder was deleted", remedy="Change to a folder that exists") from error
 
 
+def _known(error: Exception) -> MlclError | None:
+    """`error` as the user's or the machine's fault; None for a bug of mlcl."""
+    if isinstance(error, MlclError):
+        return error
+    if is_out_of_memory(error):
+        return MachineError(_memory_message(error), remedy=LESS_MEMORY)
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return MachineError("cannot start another thread", remedy="Lower workers, or raise the limit (ulimit -u)")
+    if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":  # a file name, in a locale without it
+        what = f"{error.object!r} cannot be written in this locale's encoding, {error.encoding}"
+        return MachineError(what, remedy="Set PYTHONUTF8=1, or a UTF-8 locale such as LANG=C.UTF-8")
+    if isinstance(error, OSError):
+        what = error.strerror or str(error) or type(error).__name__
+        return MachineError(what, where=error.filename, remedy=REMEDIES.get(error.errno or 0))
+    return None
+
+
 def _memory_message(error: Exception) -> str:
-    """torch's own first sentence, without its place in the source; on a GPU with the peak so far."""
+    """torch's first sentence, without its place in the source; on a GPU with the peak so far."""
     if not isinstance(error, RuntimeError):
         return "out of memory"
     text = str(error).split("DefaultCPUAllocator: ")[-1].split(". ")[0]
     torch = sys.modules["torch"]
     if not torch.cuda.is_available():
         return text if "memory" in text else "out of memory"
-    return f"{text}; the peak was {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-
-
-def _fail(error: MlclError, cause: BaseException | None = None) -> NoReturn:
-    from mlcl_cli.cli.render import show_error
-
-    show_error(error)
-    if isinstance(error, StuckError):  # Python would wait for the stuck thread
-        sys.stdout.flush()
-        os._exit(error.exit_code)
-    raise typer.Exit(error.exit_code) from cause
+    return f"{text}; the peak was {size(torch.cuda.max_memory_allocated())}"

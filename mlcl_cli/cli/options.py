@@ -17,11 +17,6 @@ else:
     GalleryName = Literal[GALLERIES]
 
 FIRST_DATASET = next(iter(DATASETS))
-
-
-EncoderName: TypeAlias = Literal["text", "image", "both"]
-CombiningFunctionName: TypeAlias = Literal["combiner", "sum", "image", "text"]
-DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
 ResumeOption = Annotated[
     bool | None, typer.Option("--resume/--no-resume", help="Resume the newest unfinished run. Default: the profile's.")
 ]
@@ -45,11 +40,13 @@ CheckpointOption = Annotated[
         autocompletion=runs_or_files("combiner"),
     ),
 ]
-CombiningOption = Annotated[CombiningFunctionName, typer.Option(help="How a query is composed.")]
+CombiningOption = Annotated[
+    Literal["combiner", "sum", "image", "text"], typer.Option(help="How to combine a query's image and text.")
+]
 
 
 def absolute(path: Path | None) -> Path | None:
-    """`path` without `~` and links."""
+    """`path` with its `~` expanded and its links resolved."""
     if path is None:
         return None
     resolved = path.expanduser().resolve()

@@ -1,37 +1,69 @@
 """Results as people and scripts read them, on stdout, and errors, on stderr."""
 
-import json as json_format
+import json
+import re
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from mlcl_cli.cli.wrapping import WordWrapped
 from mlcl_cli.errors import MlclError
-from mlcl_cli.formatting import counted
+from mlcl_cli.formatting import counted, duration, size
 from mlcl_cli.streams import printable, printable_json
+
+if TYPE_CHECKING:  # they import torch
+    from mlcl_cli.runs.listing import StoredRun
+    from mlcl_cli.workflows.bench import BenchResult
+    from mlcl_cli.workflows.demo import DemoResult
+    from mlcl_cli.workflows.findings import CheckReport, Finding
 
 NOISY = 1.5
 SHOWN_FINDINGS = 10
 WIDE = 110
 SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "versions")
 COMPUTED = ("device", "precision", "inference_weights", "image", "data")  # one line for all of them
+VERDICTS = {
+    "ok": ("green", "would work"),
+    "would fail": ("red", "would fail"),
+    "wrong figures": ("red", "would run, but the figures would be wrong"),
+}
+_WORD = re.compile(r"\S+\s*|\s+")
 
 
-def show_error(error: MlclError) -> None:
-    """One line (a profile's errors: one each) on stderr."""
-    lines = "\n".join(safe(line) for line in error.lines)
-    error_console().print(f"[red]error:[/red] {lines}")
+def new_console(*, stderr: bool = False) -> Console:
+    """A console that leaves text as it is: no colors of its own, no emoji, no line breaks."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
 
-def error_console() -> WordWrapped:
-    """A console on stderr."""
-    return WordWrapped(stderr=True)
+def print_markup(console: Console, markup: str) -> None:
+    """Print; on a terminal, break lines between words only, so that paths stay whole, to be read and copied."""
+    text = Text.from_markup(markup, emoji=False)
+    if console.is_terminal:
+        parts = [line.divide(_breaks(line.plain, console.width)) for line in text.split("\n", allow_blank=True)]
+        for part in (part for line in parts for part in line[:-1]):
+            part.rstrip()
+        text = Text("\n").join(part for line in parts for part in line)
+    console.print(text)
+
+
+def _breaks(line: str, width: int) -> list[int]:
+    """Where to break `line`, in characters; widths are in cells."""
+    breaks, column = [], 0
+    for word in _WORD.finditer(line):
+        if column and column + cell_len(word[0].rstrip()) > width:
+            breaks.append(word.start())
+            column = 0
+        column += cell_len(word[0])
+    return breaks
 
 
 def safe(text: object) -> str:
@@ -40,174 +72,165 @@ def safe(text: object) -> str:
 
 
 def say(text: str) -> None:
-    """One line for people on stdout."""
-    _stdout().print(safe(text))
+    """Print one line for people on stdout."""
+    print_markup(new_console(), safe(text))
 
 
-def show(result: Mapping[str, Any], *, json: bool) -> None:
-    """A command's result, for scripts or for people."""
-    (show_json if json else show_metrics if "metrics" in result else show_facts)(result)
+def show_error(error: MlclError) -> None:
+    """Print one line (a profile's errors: one each) on stderr."""
+    lines = "\n".join(safe(line) for line in error.lines)
+    print_markup(new_console(stderr=True), f"[red]error:[/red] {lines}")
 
 
-def show_json(result: Mapping[str, Any]) -> None:
-    """One JSON object on stdout."""
+def show_json(result: Mapping[str, object]) -> None:
+    """Print one JSON object on stdout."""
     ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    text = json_format.dumps(result, ensure_ascii=ascii_only, allow_nan=False)
+    text = json.dumps(result, ensure_ascii=ascii_only, allow_nan=False)
     sys.stdout.write(f"{printable_json(text)}\n")
 
 
-def show_metrics(result: Mapping[str, Any]) -> None:
-    """Figures with their protocol's name, and where they come from."""
-    metrics: Mapping[str, float] = result["metrics"]
-    table = Table(title=safe(f"{result['dataset']}, protocol {result['protocol']}"), title_justify="left")
-    table.add_column("metric")
-    table.add_column("%", justify="right")
-    for name, value in metrics.items():
-        table.add_row(safe(name), f"{value:.2f}")
-    console = _stdout()
-    console.print(table)
-    computed = {key.replace("_", " "): result[key] for key in COMPUTED if result.get(key) is not None}
-    hidden = (*SHOWN_ABOVE, *COMPUTED)
-    shown = {key: value for key, value in result.items() if key not in hidden and value is not None}
-    for key, value in {**shown, "computed with": computed}.items():
-        console.print(f"{safe(key.replace('_', ' '))}: {escape(_in_words(value))}")
+def show_result(result: Mapping[str, object]) -> None:
+    """Print the metrics as a table, then a line for each of the other facts."""
+    computed: dict[str, object] = {}
+    hidden: tuple[str, ...] = ("command",)
+    if isinstance(metrics := result.get("metrics"), Mapping):
+        _show_table(
+            [(safe(name), f"{value:.2f}") for name, value in metrics.items()],
+            left=["metric"],
+            right=["%"],
+            title=f"{result['dataset']}, protocol {result['protocol']}",
+        )
+        computed = {key.replace("_", " "): result[key] for key in COMPUTED if result.get(key) is not None}
+        hidden = (*SHOWN_ABOVE, *COMPUTED)
+    facts = {key: value for key, value in result.items() if key not in hidden and value is not None}
+    for key, value in {**facts, "computed with": computed or None}.items():
+        if value is not None:
+            print_markup(new_console(), f"{safe(key.replace('_', ' '))}: {escape(_in_words(value))}")
 
 
-def show_facts(result: Mapping[str, Any]) -> None:
-    """A result without figures, a line each."""
-    for key, value in result.items():
-        if key != "command" and value is not None:
-            _stdout().print(f"{safe(key.replace('_', ' '))}: {escape(_in_words(value))}")
-
-
-def show_check(result: Mapping[str, Any]) -> None:
-    """What was looked at, the first findings of each check, and the verdict."""
-    findings: list[Mapping[str, str]] = result["findings"]
-    table = Table(title=f"{result['dataset']}: what a run will need", title_justify="left", box=box.SIMPLE, padding=0)
-    for name in ("check", "looked at", "errors", "notes"):
-        table.add_column(name, justify="right" if name in ("errors", "notes") else "left")
-    checks = list(dict.fromkeys([*result["looked_at"], *(finding["check"] for finding in findings)]))
-    for check in checks:
-        counts = [sum(f["check"] == check and f["severity"] == kind for f in findings) for kind in ("error", "note")]
-        looked = result["looked_at"].get(check, "")
+def show_check(result: "CheckReport") -> None:
+    """Print what was looked at, the first findings of each check, and the verdict."""
+    by_check: dict[str, list[Finding]] = {check: [] for check in result.looked_at}
+    for finding in sorted(result.findings, key=lambda finding: finding.severity):
+        by_check.setdefault(finding.check, []).append(finding)
+    rows = []
+    for check, findings in by_check.items():
+        looked = result.looked_at.get(check, "")
         looked = Path(looked).name if Path(looked).is_absolute() else looked  # a narrow table would cut a path
-        table.add_row(check, safe(looked), *(f"{count:,}" if count else "" for count in counts))
-    console = _stdout()
-    console.print(table)
-    failing = {finding["check"] for finding in findings if finding["severity"] == "error"}
-    for check in sorted(checks, key=lambda check: check not in failing):
-        own = sorted((f for f in findings if f["check"] == check), key=lambda finding: finding["severity"])
-        shown = own[:SHOWN_FINDINGS]
+        counts = [sum(finding.severity == severity for finding in findings) for severity in ("error", "note")]
+        rows.append([check, safe(looked), *(f"{count:,}" if count else "" for count in counts)])
+    title = f"{result.dataset.name}: what a run needs"
+    _show_table(rows, left=["check", "checked"], right=["errors", "notes"], title=title)
+    console = new_console()
+    for check in sorted(by_check, key=lambda check: all(finding.severity == "note" for finding in by_check[check])):
+        shown = by_check[check][:SHOWN_FINDINGS]
         for finding, following in zip_longest(shown, shown[1:]):
-            colour = "red" if finding["severity"] == "error" else "yellow"
-            told = safe(f"{finding['where']}: {finding['what']}")
-            console.print(f"[{colour}]{finding['severity']}[/{colour}] {check}: {told}")
-            if finding["remedy"] and (following is None or following["remedy"] != finding["remedy"]):
-                console.print(f"  {safe(finding['remedy'])}")
-        if len(own) > SHOWN_FINDINGS:
-            console.print(f"and {len(own) - SHOWN_FINDINGS:,} more of {check}; --output FILE writes them all")
-    _show_verdicts(console, result)
+            color = "red" if finding.severity == "error" else "yellow"
+            text = safe(f"{finding.where}: {finding.what}")
+            print_markup(console, f"[{color}]{finding.severity}[/{color}] {check}: {text}")
+            if finding.remedy and (following is None or following.remedy != finding.remedy):
+                print_markup(console, f"  {safe(finding.remedy)}")
+        if more := len(by_check[check]) - len(shown):
+            say(f"and {more:,} more of {check}; --output FILE writes them all")
+    for verdict, (color, words) in VERDICTS.items():
+        if commands := [command for command, outcome in result.verdicts.items() if outcome == verdict]:
+            print_markup(console, f"[{color}]{', '.join(commands)}[/{color}]: {words}")
+    if result.is_sound and "would fail" not in result.verdicts.values():
+        say("No errors")
 
 
-def _show_verdicts(console: WordWrapped, result: Mapping[str, Any]) -> None:
-    verdicts: Mapping[str, str] = result["verdicts"]
-    styles = {"ok": ("green", "would work"), "would fail": ("red", "would fail")}
-    styles |= {"wrong figures": ("red", "would run, but the figures would be wrong")}
-    for verdict, (colour, words) in styles.items():
-        if commands := [command for command, own in verdicts.items() if own == verdict]:
-            console.print(f"[{colour}]{', '.join(commands)}[/{colour}]: {words}")
-    if result["verdict"] == "sound" and "would fail" not in verdicts.values():
-        console.print("No errors")
+def show_runs(runs: Sequence["StoredRun"]) -> None:
+    """Print a line for each run, oldest first; a narrow terminal has no room for what the run's name says, too."""
+    if not runs:
+        say("There are no runs in this workspace yet")
+        return
+    wide = new_console().width >= WIDE
+    rows = []
+    for run in runs:
+        row = [run.folder.name, run.stage, run.state]
+        summary = None if run.problem else run.summary
+        if wide:
+            created = run.created[:16].replace("T", " ")
+            row += [summary.dataset if summary else "", created and f"{created} UTC"]
+        best = summary.best if summary else None
+        row += [f"{summary.epoch:,} of {summary.epochs:,}" if summary else "", f"{best.score:.2f}" if best else ""]
+        rows.append([safe(cell) for cell in (*row, size(run.size))])
+    left = ["run", "stage", "state", *(("data set", "when") if wide else ())]
+    _show_table(rows, left=left, right=["epochs", "best", "size"], whole=True)
 
 
-def show_runs(result: Mapping[str, Any]) -> None:
-    """A line a run, oldest first; on a narrow screen without what its name tells, too."""
-    console = _stdout()
-    wide = ("data set", "when") if console.width >= WIDE else ()
-    table = Table(box=box.SIMPLE, padding=0)
-    for name in ("run", "stage", "state", "epochs", "best", "size", *wide):
-        table.add_column(name, justify="right" if name in ("epochs", "best", "size") else "left", no_wrap=True)
-    for run in result["runs"]:
-        best = "" if run["score"] is None else f"{run['score']:.2f}"
-        epochs = f"{run['epoch']:,} of {run['epochs']:,}"
-        name, size = safe(run["name"]), f"{run['bytes'] / 2**20:,.0f} MB"
-        told = {
-            "data set": run["dataset"] or "",
-            "when": run["created"][:16].replace("T", " ") + " UTC" if run["created"] else "",
-        }
-        table.add_row(name, run["stage"], run["state"], epochs, best, size, *(safe(told[key]) for key in wide))
-    console.print(table if result["runs"] else "There are no runs in this workspace yet")
+def show_demo(result: "DemoResult") -> None:
+    """Print the scores, the best of each data set in bold, and where everything is."""
+    columns = list(dict.fromkeys(column for row in result.scores.values() for column in row))
+    rows = []
+    for name, scores in result.scores.items():
+        best = max(scores.values())
+        cells = (f"[bold]{score:.1f}[/bold]" if score == best else f"{score:.1f}" for score in map(scores.get, columns))
+        rows.append([safe(name), *cells])
+    _show_table(rows, left=["data set"], right=columns, title="Recall in percent, mean of the protocol's recalls")
+    say(f"Everything was written to {result.folder} in {duration(result.seconds)}")
+    say(f"Open the report in a browser: {result.report}")
+    say(f"Try the other commands on it: mlcl runs --profile {shlex.quote(str(result.profile))}")
 
 
-def show_comparison(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """A table of percentages, a row for each name; the best of a row is bold."""
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    table = Table(title=title, title_justify="left")
-    table.add_column("data set")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, row in rows.items():
-        best = max(row.values())
-        cells = [
-            f"[bold]{row[column]:.1f}[/bold]" if row[column] == best else f"{row[column]:.1f}" for column in columns
-        ]
-        table.add_row(safe(name), *cells)
-    _stdout().print(table)
-
-
-def show_bench(result: Mapping[str, Any]) -> None:
-    """The benchmark's table: medians an item, ratios, peak memory, the floor's share of our time; then its notes."""
-    rate, copied = result["product_flops"] / 1e9, result["copy_bytes_per_s"] / 1e9
-    where = (
-        f"{result['device']}, {counted(result['threads'], 'thread')}, {rate:,.0f} GFLOP/s, copies {copied:,.0f} GB/s"
-    )
-    table = Table(
-        title=f"Medians of {counted(result['repeats'], 'run')}; {where}",
-        title_justify="left",
-        box=box.SIMPLE,
-        padding=0,
-    )
-    for name in ("", "ours", "baseline", "ratio", "memory of both", "floor"):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    notes = []
-    for row in result["rows"]:
-        sides = [side for side in (row["ours"], row["baseline"]) if side is not None]
-        each = [_seconds(side["median_s"] / count) for side, count in zip(sides, row["items"], strict=False)]
-        ratio = "–" if row["ratio"] is None else f"{row['ratio']:,.{2 if row['ratio'] < 10 else 0}f}"
-        memory = " / ".join("–" if (used := side["memory_bytes"]) is None else f"{used / 2**20:,.0f}" for side in sides)
-        share = "" if row["share_of_floor"] is None else f"{row['share_of_floor']:.0%}"
-        table.add_row(safe(row["name"]), each[0], each[1] if len(each) > 1 else "", ratio, f"{memory} MB", share)
-        if row["disagreement"]:
-            notes.append(f"{row['name']}: no ratio, the sides disagree: {row['disagreement']}")
-        if row["floor"]:
-            notes.append(f"{row['name']}: the floor is {row['floor']}")
-        if (spread := max(side["most_s"] / side["least_s"] for side in sides)) > NOISY:
-            notes.append(f"{row['name']}: noisy, the slowest run took {spread:.1f} times the fastest")
-    console = _stdout()
-    console.print(table)
+def show_bench(result: "BenchResult") -> None:
+    """Print medians per item, ratios, peak memory, the floor's share of our time; then notes."""
+    rows, notes = [], []
+    for row in result.rows:
+        sides = [row.ours] if row.baseline is None else [row.ours, row.baseline]
+        each = [_seconds(side.median_s / count) for side, count in zip(sides, row.items, strict=False)]
+        ratio = "–" if row.ratio is None else f"{row.ratio:,.{2 if row.ratio < 10 else 0}f}"
+        memory = " / ".join("–" if side.memory_bytes is None else size(side.memory_bytes) for side in sides)
+        share = "" if row.floor_s is None else f"{row.floor_s / row.ours.median_s:.0%}"
+        rows.append([safe(row.name), each[0], each[1] if len(each) > 1 else "", ratio, memory, share])
+        if row.disagreement:
+            notes.append(f"{row.name}: no ratio, the sides disagree: {row.disagreement}")
+        if row.floor:
+            notes.append(f"{row.name}: the floor is {row.floor}")
+        if (spread := max(side.most_s / side.least_s for side in sides)) > NOISY:
+            notes.append(f"{row.name}: noisy, the slowest run took {spread:.1f} times the fastest")
+    speed = f"{result.product_flops / 1e9:,.0f} GFLOP/s, copies {result.copy_bytes_per_s / 1e9:,.0f} GB/s"
+    where = f"{result.device}, {counted(result.threads, 'thread')}, {speed}"
+    title = f"Medians of {counted(result.repeats, 'run')}; {where}"
+    columns = ["ours", "baseline", "ratio", "memory of both", "floor"]
+    _show_table(rows, left=[""], right=columns, title=title, whole=True)
     for note in notes:
-        console.print(safe(note))
+        say(note)
+
+
+def _show_table(
+    rows: Sequence[Sequence[str]], *, left: Sequence[str], right: Sequence[str], title: str = "", whole: bool = False
+) -> None:
+    """Print columns aligned to the `left` and then to the `right`; `whole` keeps each row on one line."""
+    table = Table(title=safe(title) or None, title_justify="left", box=box.SIMPLE, padding=0)
+    for name in left:
+        table.add_column(name, no_wrap=whole)
+    for name in right:
+        table.add_column(name, no_wrap=whole, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    new_console().print(table)
 
 
 def _seconds(value: float) -> str:
-    size, unit = next(
-        (size, unit) for size, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")) if value >= size or size < 1e-5
-    )
-    return f"{value / size:.3g} {unit}"
+    scale, unit = (1, "s") if value >= 1 else (1e-3, "ms") if value >= 1e-3 else (1e-6, "µs")
+    return f"{value / scale:.3g} {unit}"
 
 
-def _stdout() -> WordWrapped:
-    return WordWrapped()
-
-
-def _in_words(value: Any) -> str:
+def _in_words(value: object) -> str:
     if isinstance(value, Mapping):
+        if value and all(isinstance(part, Mapping) for part in value.values()):
+            return _lines([f"{printable(key)}: {_in_words(part)}" for key, part in value.items()])
         lists = {key: f"[{', '.join(map(printable, part))}]" for key, part in value.items() if isinstance(part, list)}
         return ", ".join(f"{printable(key)} {lists.get(key) or _in_words(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
-        return ("\n  " if len(value) > 1 else "") + "\n  ".join(_in_words(part) for part in value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _lines([_in_words(part) for part in value])
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, float):
         return f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) else printable(value)
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return ("\n  " if len(texts) > 1 else "") + "\n  ".join(texts)

@@ -11,17 +11,18 @@ from mlcl_cli.cli.command_classes import Group
 from mlcl_cli.cli.completion import complete_runs
 from mlcl_cli.cli.options import absolute
 from mlcl_cli.errors import UsageError, some
-from mlcl_cli.formatting import counted
+from mlcl_cli.formatting import counted, size
 from mlcl_cli.streams import printable
 
 logger = logging.getLogger(__name__)
 
 # The settings that belong to the machine, not to a run, besides the sections that locate data.
 MACHINE_SETTINGS = ("dataset", "workspace", "workers", "device", "bad_images", "image.max_megapixels")
+SHARED = ("profile_path", "overrides", "json", "debug")
 app = typer.Typer(cls=Group, help="List the workspace's runs; show or remove one.", invoke_without_command=True)
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run's name, or its beginning.", autocompletion=complete_runs)
+    str, typer.Argument(metavar="RUN", help="The run's name or the beginning of it.", autocompletion=complete_runs)
 ]
 
 
@@ -29,19 +30,19 @@ def runs(context: CommandContext, typer_context: typer.Context) -> None:
     """List the workspace's runs; show or remove one."""
     if typer_context.invoked_subcommand is not None:
         return
-    from mlcl_cli.cli.render import show_json, show_runs
+    from mlcl_cli.cli.render import show_runs
     from mlcl_cli.runs.listing import list_runs
 
-    result = {"command": "runs", "runs": [run.as_json() for run in list_runs(context.profile.workspace)]}
-    (show_json if context.json else show_runs)(result)
+    stored = list_runs(context.profile.workspace)
+    context.show({"command": "runs", "runs": [run.as_json() for run in stored]}, lambda: show_runs(stored))
 
 
-app.callback(epilog="Example:  mlcl runs")(with_context(runs, ("profile", "overrides", "json", "debug")))
+app.callback(epilog="Example:  mlcl runs")(with_context(runs, SHARED, {}))
 
 
-@command(app, "show", "mlcl runs show cirr-20261123", shared=("profile", "overrides", "json", "debug"))
+@command(app, "show", "mlcl runs show cirr-20261123", shared=SHARED)
 def show(context: CommandContext, name: NameArgument) -> None:
-    """Show all that is known of a run."""
+    """Show everything about a run."""
     from mlcl_cli.runs.listing import find_run
 
     run = find_run(context.profile.workspace, name)
@@ -52,23 +53,23 @@ def show(context: CommandContext, name: NameArgument) -> None:
     context.show({key: value for key, value in result.items() if key not in hidden})
 
 
-@command(app, "rm", "mlcl runs rm cirr-20261123-120000", shared=("profile", "overrides", "debug"))
+@command(app, "rm", "mlcl runs rm cirr-20261123-120000", shared=("profile_path", "overrides", "debug"))
 def remove(
     context: CommandContext,
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete a run's folder, after asking."""
+    """Delete a run's folder after asking for confirmation."""
     from mlcl_cli.cli.render import say
     from mlcl_cli.runs.listing import dependents, find_run, remove_run, require_removable
 
     workspace = context.profile.workspace
     run = find_run(workspace, name)
     require_removable(workspace, run)
-    description = f"{run.folder} ({run.size / 2**20:,.0f} MB, {run.state})"
+    description = f"{run.folder} ({size(run.size)}, {run.state})"
     if needing := dependents(workspace, run):
         names = some([other.name for other in needing])
-        logger.warning(f"{counted(len(needing), 'run')} began with its CLIP and cannot be used without it: {names}")
+        logger.warning(f"{counted(len(needing), 'run')} started from its CLIP and cannot be used without it: {names}")
     if yes:
         logger.info(f"Run: {description}")
     elif not typer.confirm(printable(f"Delete {description}?")):
@@ -90,21 +91,18 @@ def report(
     ] = None,
     queries: Annotated[int, typer.Option(min=1, help="Queries of each kind on a retrieval sheet.")] = 8,
 ) -> None:
-    """Write a page that shows what runs have learned: figures, curves, and the images found for sampled queries."""
+    """Write an HTML report on runs: metrics, curves, and the images retrieved for sampled queries."""
     if every and names:
         raise UsageError("cannot be combined with run names", where="--all", remedy="Leave one of them out")
     from mlcl_cli.config.schema import DATA_SECTIONS
 
     effective = (*MACHINE_SETTINGS, *DATA_SECTIONS)
-    if ignored := [text for text in context.overrides if not text.startswith(effective)]:
+    if ignored := [text for text in context.overrides or () if not text.startswith(effective)]:
         remedy = "A run is shown with its own settings, except for " + ", ".join(effective)
         raise UsageError("has no effect on a report", where=f"--set {ignored[0]}", remedy=remedy)
     profile = context.profile
-    from mlcl_cli.cli.render import say, show_json
+    from mlcl_cli.cli.render import say
     from mlcl_cli.workflows.report import write_report
 
     result = write_report(profile, context.progress, names or (), every=every, output=absolute(output), sample=queries)
-    if context.json:
-        show_json(result.as_json())
-    else:
-        say(f"Report: {result.path}")
+    context.show(result.as_json(), lambda: say(f"Report: {result.path}"))

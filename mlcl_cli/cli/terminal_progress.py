@@ -2,16 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mlcl_cli.cli.render import error_console, safe
-from mlcl_cli.cli.wrapping import WordWrapped
+from mlcl_cli.cli.render import new_console, print_markup, safe
 from mlcl_cli.formatting import duration
 from mlcl_cli.progress import NOTICE, Advance, TrainingDisplay, TrainingStatus
 
@@ -28,17 +26,13 @@ class Terminal:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = error_console()
-        self._quiet = quiet
-        self._progress: Progress | None = None
+        self._console = new_console(stderr=True)
+        self._plain = quiet or not self._console.is_terminal
+        self._bars: Progress | None = None
         package = logging.getLogger("mlcl_cli")
         package.handlers = [handler for handler in package.handlers if not isinstance(handler, _ConsoleHandler)]
         package.addHandler(_ConsoleHandler(self._console))
         package.setLevel(NOTICE if quiet else logging.INFO)
-
-    @property
-    def _plain(self) -> bool:
-        return self._quiet or not self._console.is_terminal
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
@@ -46,42 +40,43 @@ class Terminal:
         if self._plain:
             yield self._plain_bar(label, total)
             return
-        outermost = self._progress is None
-        progress = self._progress = self._progress or _bars(self._console)
-        if outermost:
-            progress.start()
-        task = progress.add_task(safe(label), total=total, visible=outermost, status="")
-        began = time.monotonic()
+        if self._bars is None:
+            with self._draw(_Bars(self._console)), self.bar(label, total) as advance:
+                yield advance
+            return
+        bars, outermost, began = self._bars, not self._bars.tasks, time.monotonic()
+        task = bars.add_task(safe(label), total=total, visible=outermost, status="")
 
-        def advance(count: int, status: str = "") -> None:
+        def draw_advance(count: int, status: str = "") -> None:
             visible = outermost or time.monotonic() - began > LONG
-            progress.update(task, advance=count, visible=visible, status=safe(status))
+            bars.update(task, advance=count, visible=visible, status=safe(status))
 
         try:
-            yield advance
+            yield draw_advance
         finally:
-            if outermost:
-                progress.stop()
-                self._progress = None
-            else:
-                progress.remove_task(task)
+            if not outermost:
+                bars.remove_task(task)
 
     @contextmanager
     def training(self, epochs: int, steps: int, done: int) -> Iterator[TrainingDisplay]:
         """A display of a run: epochs, steps, the loss with its terms, learned scalars, the best epoch."""
         if self._plain:
             yield _PlainRun(self._print, epochs, steps, done)
-            return
-        display = _LiveRun(self._console, epochs, steps, done)
-        self._progress = display.bars
+        else:
+            with self._draw(run := _LiveRun(self._console, epochs, steps, done)):
+                yield run
+
+    @contextmanager
+    def _draw(self, bars: Progress) -> Iterator[None]:
+        self._bars = bars
         try:
-            with Live(display, console=self._console, refresh_per_second=4):
-                yield display
+            with bars:
+                yield
         finally:
-            self._progress = None
+            self._bars = None
 
     def _print(self, text: str) -> None:
-        self._console.print(f"[dim]·[/dim] {safe(text)}")
+        print_markup(self._console, f"[dim]·[/dim] {safe(text)}")
 
     def _plain_bar(self, label: str, total: int) -> Advance:
         done, printed, began = 0, time.monotonic(), time.monotonic()
@@ -101,13 +96,13 @@ class Terminal:
 class _ConsoleHandler(logging.Handler):
     """Prints log messages above the progress bars."""
 
-    def __init__(self, console: WordWrapped) -> None:
+    def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
         mark = "[yellow]warning:[/yellow]" if record.levelno >= logging.WARNING else "[dim]·[/dim]"
-        self._console.print(f"{mark} {safe(record.getMessage())}")
+        print_markup(self._console, f"{mark} {safe(record.getMessage())}")
 
 
 class _TimeLeft(TimeRemainingColumn):
@@ -116,16 +111,29 @@ class _TimeLeft(TimeRemainingColumn):
         return text if task.finished else text.append(" left")
 
 
-class _LiveRun:
-    """A training run on a terminal, drawn a few times a second."""
+class _Bars(Progress):
+    def __init__(self, console: Console, refresh_per_second: float = 10) -> None:
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(separator=" of "),
+            _TimeLeft(compact=True, elapsed_when_finished=True),
+            TextColumn("[dim]{task.fields[status]}[/dim]"),
+            console=console,
+            refresh_per_second=refresh_per_second,
+            speed_estimate_period=SPEED_OVER,
+        )
+
+
+class _LiveRun(_Bars):
+    """A training run on a terminal."""
 
     def __init__(self, console: Console, epochs: int, steps: int, done: int) -> None:
-        self.bars = _bars(console)
-        self._steps, self._done = steps, done
-        self._run = self.bars.add_task("Epochs", total=epochs, status="")
-        self._epoch = self.bars.add_task("Steps", total=steps, visible=False, status="")
+        super().__init__(console, refresh_per_second=4)
+        self._steps, self._done, self._status = steps, done, TrainingStatus()
+        self._run = self.add_task("Epochs", total=epochs, status="")
+        self._epoch = self.add_task("Steps", total=steps, visible=False, status="")
         self._number, self._began, self._long = 0, time.monotonic(), False
-        self._status = TrainingStatus()
 
     def move(self, epoch: int, step: int) -> None:
         if epoch != self._number:
@@ -136,13 +144,17 @@ class _LiveRun:
     def show(self, status: TrainingStatus) -> None:
         self._status = status
 
-    def __rich__(self) -> Group:
-        self.bars.update(self._run, completed=self._done / self._steps, status=_rate(self._status))
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars, and below them the figures."""
+        if not self.tasks:  # rich renders once in its own constructor
+            return
+        self.update(self._run, completed=self._done / self._steps, status=_rate(self._status))
         of_epoch = self._done - max(0, self._number - 1) * self._steps
         long = self._long or time.monotonic() - self._began > LONG
-        self.bars.update(self._epoch, completed=of_epoch, visible=long)
+        self.update(self._epoch, completed=of_epoch, visible=long)
+        yield from super().get_renderables()
         lines = "\n".join(f"  {line}" for line in _lines(self._status, self._number))
-        return Group(self.bars, Text(lines, style="dim", no_wrap=False, overflow="fold"))
+        yield Text(lines, style="dim", no_wrap=False, overflow="fold")
 
 
 class _PlainRun:
@@ -170,30 +182,18 @@ class _PlainRun:
         self._print(" · ".join([f"Training: {where}", *ahead, *rate, *_lines(status, epoch)]))
 
 
-def _bars(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(separator=" of "),
-        _TimeLeft(compact=True, elapsed_when_finished=True),
-        TextColumn("[dim]{task.fields[status]}[/dim]"),
-    )
-    return Progress(*columns, console=console, speed_estimate_period=SPEED_OVER)
-
-
 def _lines(status: TrainingStatus, epoch: int) -> list[str]:
     """The loss as a sum, the learned scalars, the best epoch."""
     lines = []
     if status.loss is not None:
         terms = " + ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in status.terms.items())
         lines.append(f"loss {status.loss:.3f}" + (f" = {terms}" if len(status.terms) > 1 else ""))
-    learned = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in status.parameters.items()]
-    if learned:
-        lines.append(" · ".join(learned))
+    if status.parameters:
+        lines.append(" · ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in status.parameters.items()))
     if status.best is not None:
-        metric, score, when = status.best.metric, status.best.score, status.best.epoch
-        since = f", {epoch - when:,} epochs ago" if epoch > when + 1 else ""
-        lines.append(f"best {metric} {score:.2f} at epoch {when:,}{since}")
+        best = status.best
+        since = f", {epoch - best.epoch:,} epochs ago" if epoch > best.epoch + 1 else ""
+        lines.append(f"best {best.metric} {best.score:.2f} at epoch {best.epoch:,}{since}")
     return lines
 
 

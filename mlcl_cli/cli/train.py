@@ -1,21 +1,41 @@
 """`mlcl finetune` and `mlcl train-combiner`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mlcl_cli.cli.command import CommandContext, Setting, command
+from mlcl_cli.cli.command import CommandContext, command
 from mlcl_cli.cli.completion import runs_or_files
-from mlcl_cli.cli.options import DryRunOption, EncoderName, ResumeOption, RunOption
+from mlcl_cli.cli.options import DryRunOption, ResumeOption, RunOption
 from mlcl_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mlcl_cli.workflows.stages import Stage
 
 
+def register(app: typer.Typer) -> None:
+    """Add both commands to `app`."""
+    command(app, "finetune", "mlcl finetune --encoder text", settings=_settings("finetune"))(finetune)
+    command(app, "train-combiner", "mlcl train-combiner --epochs 300", settings=_settings("combiner"))(train_combiner)
+
+
+def _settings(section: str) -> dict[str, object]:
+    return {
+        f"{section}.epochs": Annotated[int | None, typer.Option(help="Epochs. Default: the profile's.")],
+        f"{section}.batch_size": Annotated[
+            int | None, typer.Option(help="Triplets per batch. Default: the profile's.")
+        ],
+        f"{section}.learning_rate": Annotated[
+            float | None, typer.Option(help="Learning rate. Default: the profile's.")
+        ],
+    }
+
+
 def finetune(
     context: CommandContext,
-    encoder: Annotated[EncoderName | None, typer.Option(help="What to train. Default: the profile's.")] = None,
+    encoder: Annotated[
+        Literal["text", "image", "both"] | None, typer.Option(help="What to train. Default: the profile's.")
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option(
@@ -51,22 +71,8 @@ def train_combiner(
     _train(context, COMBINER, resume, run, dry_run=dry_run)
 
 
-def register(app: typer.Typer) -> None:
-    """Add both commands to `app`."""
-    command(app, "finetune", "mlcl finetune --encoder text", settings=_settings("finetune"))(finetune)
-    command(app, "train-combiner", "mlcl train-combiner --epochs 300", settings=_settings("combiner"))(train_combiner)
-
-
-def _settings(section: str) -> dict[str, Setting]:
-    options = {
-        "epochs": Annotated[int | None, typer.Option(help="Epochs. Default: the profile's.")],
-        "batch_size": Annotated[int | None, typer.Option(help="Triplets per batch. Default: the profile's.")],
-        "learning_rate": Annotated[float | None, typer.Option(help="Learning rate. Default: the profile's.")],
-    }
-    return {name: Setting(f"{section}.{name}", option) for name, option in options.items()}
-
-
 def _train(context: CommandContext, stage: "Stage", resume: bool | None, run: str | None, *, dry_run: bool) -> None:
+    from mlcl_cli.cli.render import show_result
     from mlcl_cli.workflows.dry_run import estimate
     from mlcl_cli.workflows.resume import Resume
     from mlcl_cli.workflows.run_names import run_named
@@ -75,8 +81,8 @@ def _train(context: CommandContext, stage: "Stage", resume: bool | None, run: st
     profile = context.profile
     if dry_run:
         _reject_resume("--dry-run", resume, run)
-        result = estimate(profile, context.progress, stage)
-        context.show(result.as_json() if context.json else result.in_words())
+        figures = estimate(profile, context.progress, stage)
+        context.show(figures.as_json(), lambda: show_result(figures.in_words()))
         return
     automatic = profile.resume == "auto" and resume is None
     named = None if run is None else run_named(profile, run, stage.kind)

@@ -39,9 +39,10 @@ def find_profile(option: Path | None, env: Mapping[str, str], cwd: Path) -> tupl
     )
 
 
-def load_profile(path: Path, overrides: Sequence[str] = ()) -> Profile:
+def load_profile(path: Path, overrides: Sequence[str] = (), options: Mapping[str, str] | None = None) -> Profile:
     """The profile in `path` with `key.path=value` overrides on top; the last one of a key wins.
 
+    `options` are further overrides, each with the option that was typed for it, which messages name.
     Relative paths start at the profile's folder; those in overrides at the working folder.
     Raises UsageError with every problem, one per line, or if the file cannot be read.
     """
@@ -53,17 +54,18 @@ def load_profile(path: Path, overrides: Sequence[str] = ()) -> Profile:
         raise UsageError(error.what, where=_place(path, error.line)) from error
     values, lines, written = dict(document.value or {}), document.lines, dict[KeyPath, str]()
     in_file, in_overrides = document.duplicates, list[str]()
-    for override in overrides:
+    typed = [*((override, f"--set {override}") for override in overrides), *(options or {}).items()]
+    for override, option in typed:
         try:
-            written[_apply_override(values, override)] = override
+            written[_apply_override(values, override)] = option
         except (UsageError, LineError) as error:
-            in_overrides.append(f"--set {override}: {error.what}")
+            in_overrides.append(f"{option}: {error.what}")
     try:
         profile = Profile.model_validate(values, context={"folder": path.parent.resolve()})
     except ValidationError as error:
         for key, what in validation_problems(error, {*lines, *written}):
             if key in written:
-                in_overrides.append(f"--set {written[key]}: {what}")
+                in_overrides.append(f"{written[key]}: {what}")
             else:
                 line = next((lines[key[:size]] for size in range(len(key), 0, -1) if key[:size] in lines), None)
                 in_file.append(LineError(f"{'.'.join(key)}: {what}", line))

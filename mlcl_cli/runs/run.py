@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from mlcl_cli.artifacts import Description, Tensors
 from mlcl_cli.atomic_files import exclusive_lock, nearest_existing_parent, write_file
 from mlcl_cli.errors import DataError, MachineError, some
+from mlcl_cli.formatting import size
 from mlcl_cli.runs.checkpoints import SUFFIX, TrainingState, load_state, save_checkpoint, save_state
 from mlcl_cli.runs.description import Kind, TrainingDescription
 from mlcl_cli.runs.logs import Logs, Scalars
@@ -259,7 +260,7 @@ def require_room(folder: Path, state: int) -> None:
     free = shutil.disk_usage(nearest_existing_parent(folder)).free
     if free < 2 * state:
         raise MachineError(
-            f"{free / 2**20:,.0f} MB are free, and a run's two checkpoints take {2 * state / 2**20:,.0f} MB",
+            f"{size(free)} are free, and a run's two checkpoints take {size(2 * state)}",
             where=folder,
             remedy="Free space, or choose another workspace",
         )

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import psutil
 import torch
@@ -41,12 +41,19 @@ GROUPS: Mapping[str, Callable[[SyntheticData], Iterator[Row]]] = {
 class BenchResult:
     """The rows, and what is known about the machine and the settings."""
 
-    about: Mapping[str, object]
-    rows: tuple[Row, ...]
+    device: str
+    cpus: int | None
+    threads: int
+    busy_percent: float
+    product_flops: float
+    copy_bytes_per_s: float
+    repeats: int
+    versions: Mapping[str, str]
+    rows: list[Row]
 
     def as_json(self) -> dict[str, object]:
         """The result as a JSON object."""
-        return {"command": "bench", **self.about, "rows": [row.as_json() for row in self.rows]}
+        return {"command": "bench", **asdict(self), "rows": [row.as_json() for row in self.rows]}
 
 
 def run_bench(
@@ -66,24 +73,24 @@ def run_bench(
     busy = psutil.cpu_percent(interval=0.1 if smallest else 1.0)
     if busy > BUSY_PERCENT:
         logger.warning(f"other programs use {busy:.0f} % of this machine's processors: the figures will be noisy")
-    about = {
-        "device": str(compute),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "busy_percent": busy,
-        "product_flops": machine.product_rate,
-        "copy_bytes_per_s": machine.bandwidth,
-        "repeats": repeats,
-        "versions": versions(),
-    }
-    rows: list[Row] = []
+    result = BenchResult(
+        device=str(compute),
+        cpus=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        busy_percent=busy,
+        product_flops=machine.product_rate,
+        copy_bytes_per_s=machine.bandwidth,
+        repeats=repeats,
+        versions=versions(),
+        rows=[],
+    )
     names = list(only or GROUPS)
     try:
         with progress.bar("Measuring", len(names)) as advance:
             for name in names:
                 logger.info(f"Measuring {name}, both sides in turn")
-                rows.extend(GROUPS[name](data))
+                result.rows.extend(GROUPS[name](data))
                 advance(1)
     finally:
         shutil.rmtree(data.folder, ignore_errors=True)
-    return BenchResult(about, tuple(rows))
+    return result

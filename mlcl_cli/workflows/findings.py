@@ -102,9 +102,14 @@ class CheckReport:
         self.add(check, where, error.what, error.remedy, commands, is_error=is_error)
 
     @property
+    def findings(self) -> list[Finding]:
+        """In the order in which they were found."""
+        return list(self._findings.values())
+
+    @property
     def is_sound(self) -> bool:
         """Whether there is no error."""
-        return not any(finding.severity == "error" for finding in self._findings.values())
+        return not any(finding.severity == "error" for finding in self.findings)
 
     def as_json(self) -> dict[str, object]:
         """The object that `--json` prints."""
@@ -112,17 +117,18 @@ class CheckReport:
             "command": "check",
             "dataset": self.dataset.name,
             "verdict": "sound" if self.is_sound else "a run would fail",
-            "verdicts": self._verdicts(),
+            "verdicts": self.verdicts,
             "looked_at": self.looked_at,
-            "findings": [asdict(finding) for finding in self._findings.values()],
+            "findings": [asdict(finding) for finding in self.findings],
         }
 
-    def _verdicts(self) -> dict[str, Verdict]:
-        """A command that reads more than the checked splits is left out, unless it would fail."""
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What each command would do. A command that reads more than the checked splits is left out, unless it would fail."""
         verdicts: dict[str, Verdict] = {}
         reads = {self.preparation.command: (), **self.reads} if self.preparation else self.reads
         for command, read in reads.items():
-            checks = {finding.check for finding in self._findings.values() if command in finding.commands}
+            checks = {finding.check for finding in self.findings if command in finding.commands}
             if checks:
                 verdicts[command] = "would fail" if checks - MISLEADING else "wrong figures"
             elif {*read} <= {*self.splits}:

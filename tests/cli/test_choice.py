@@ -407,5 +407,5 @@ def test_training_results_and_summaries_name_everything_that_changes_figures(mlc
 def test_deleting_a_run_names_the_runs_that_need_its_clip(mlcl: Mlcl, trained: Path) -> None:
     (first,), (combiner,) = runs_of(trained, "finetune"), runs_of(trained, "combiner")
     outcome = mlcl("runs", "rm", f"finetune/{first.name}", "--yes")
-    assert f"1 run began with its CLIP and cannot be used without it: combiner/{combiner.name}" in outcome.err
+    assert f"1 run started from its CLIP and cannot be used without it: combiner/{combiner.name}" in outcome.err
     assert not first.exists()

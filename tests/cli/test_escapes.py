@@ -1,4 +1,4 @@
-"""Names and file contents reach the terminal escaped: they can neither steer it nor break a line."""
+"""Names and file contents reach the terminal escaped: they cannot control it or break a line."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def clean(outcome: Outcome) -> str:
     return text
 
 
-def test_each_unsafe_character_is_escaped_and_no_other() -> None:
+def test_only_unsafe_characters_are_escaped() -> None:
     assert printable(HOSTILE) == SHOWN
     assert printable("naïve 漢字 \U0001f600 שלום C:\\x") == "naïve 漢字 \U0001f600 שלום C:\\x"
 
@@ -41,7 +41,7 @@ def test_json_with_escapes_reads_back_equal() -> None:
         assert all(character.isprintable() or character == "\n" for character in text)
 
 
-def test_an_image_name_is_escaped(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_image_name_is_escaped(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     path = tmp_path / "data/cirr/image_splits/split.rc2.val.json"
     places = json.loads(path.read_text())
@@ -58,7 +58,7 @@ def test_an_image_name_is_escaped(mlcl: Mlcl, tmp_path: Path) -> None:
     assert any(NAME in finding["where"] for finding in json.loads(outcome.out)["findings"])
 
 
-def test_a_run_name_is_escaped(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_run_name_is_escaped(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr", triplets=8)
     assert mlcl("train-combiner", "--epochs", "1", "--set", "combiner.augmented_views=1").code == 0
     (run,) = (tmp_path / "work/combiner").iterdir()
@@ -74,14 +74,14 @@ def test_a_run_name_is_escaped(mlcl: Mlcl, tmp_path: Path) -> None:
     assert not run.exists()
 
 
-def test_a_folder_name_is_escaped(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_folder_name_is_escaped(mlcl: Mlcl, tmp_path: Path) -> None:
     folder = world(tmp_path / NAME, "cirr", triplets=8)
     assert r"a\x1b[2J\r\n\u202eb" in clean(mlcl("train-combiner", "--epochs", "1", folder=folder))
     assert r"a\x1b[2J\r\n\u202eb" in clean(mlcl("report", folder=folder))
     assert r"a\x1b[2J\r\n\u202eb" in clean(mlcl("init", "--output", str(folder / "new.yaml"), folder=folder))
 
 
-def test_each_error_of_a_profile_is_one_line(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_each_profile_error_is_one_line(mlcl: Mlcl, tmp_path: Path) -> None:
     path = tmp_path / f"{HOSTILE}.yaml"
     path.write_text("dataset: cirr\nseeds: 1\ncombiner:\n  epohcs: 3\n")
     outcome = mlcl("evaluate", "--profile", str(path), "--set", f"{HOSTILE}=1")
@@ -90,14 +90,16 @@ def test_each_error_of_a_profile_is_one_line(mlcl: Mlcl, tmp_path: Path) -> None
     assert [line.count(f"{SHOWN}.yaml:") for line in outcome.err.splitlines()] == [1, 1, 0]
 
 
-def test_a_terminal_gets_only_our_colors(mlcl: Mlcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_gets_no_escape_sequences_but_colors(
+    mlcl: Mlcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     outcome = mlcl("evaluate", "--profile", f"{HOSTILE}.yaml", folder=tmp_path)
     assert f"{SHOWN}.yaml" in COLOR.sub("", outcome.err)
     assert "\x1b" not in COLOR.sub("", outcome.err)
 
 
-def test_an_unexpected_error_is_escaped() -> None:
+def test_unexpected_error_is_escaped() -> None:
     program = (
         "import sys, mlcl_cli.config; sys.argv = ['mlcl', 'evaluate']\n"
         "def broken(*_): raise ZeroDivisionError('a\\x1b[2J\\nb')\n"

@@ -32,7 +32,7 @@ OPTIONS = {
 }
 
 
-def test_the_commands() -> None:
+def test_every_command_is_listed_here() -> None:
     assert {command.name for command in app.registered_commands} == OPTIONS.keys()
 
 
@@ -47,7 +47,16 @@ def test_help_has_every_option_and_an_example(mlcl: Mlcl, name: str) -> None:
     assert all(option in outcome.out for option in OPTIONS[name])
 
 
-def test_version_and_no_command(mlcl: Mlcl) -> None:
+def complete(folder: Path, shell: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Ask for completions as the shell's script does."""
+    command, env = (
+        [sys.executable, "-m", "mlcl_cli"],
+        {**os.environ, "_MLCL_COMPLETE": f"complete_{shell}", **variables},
+    )
+    return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_version_is_printed_and_no_command_shows_help(mlcl: Mlcl) -> None:
     assert mlcl("--version").out.strip() == f"mlcl {__version__}"
     assert "train-combiner" in mlcl().out
 
@@ -63,7 +72,7 @@ def test_help_and_profile_errors_import_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_a_bug_of_ours_is_one_line_and_exit_code_1() -> None:
+def test_bug_is_one_line_with_exit_code_1() -> None:
     script = (
         "import sys, mlcl_cli.config; sys.argv = ['mlcl', 'evaluate']\n"
         "def broken(*_): raise ZeroDivisionError('boom')\n"
@@ -98,28 +107,18 @@ def test_a_bug_of_ours_is_one_line_and_exit_code_1() -> None:
         (["evaluate", "--set", "nothing", "=", "x"], []),
     ],
 )
-def test_the_shell_completes_commands_options_and_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], offered: list[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_bash_completes_commands_options_and_runs(tmp_path: Path, words: list[str], offered: list[str]) -> None:
     (tmp_path / "mlcl.yaml").write_text("dataset: cirr\nworkspace: work\n")
     for name in ("finetune/cirr-20260101-000000", "combiner/cirr-20260102-000000"):
         write_json(tmp_path / "work" / name / "run.json", {})
-    command = [sys.executable, "-m", "mlcl_cli"]
-    asked = {"COMP_WORDS": "\n".join(["mlcl", *words]), "COMP_CWORD": str(len(words))}
-    asked["_MLCL_COMPLETE"] = "complete_bash"
-    found = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=False)
-    assert found.stdout.split() == offered, found.stderr
+    result = complete(tmp_path, "bash", COMP_WORDS="\n".join(["mlcl", *words]), COMP_CWORD=str(len(words)))
+    assert result.stdout.split() == offered, result.stderr
 
 
-def test_a_shell_that_keeps_words_whole_completes_values(tmp_path: Path) -> None:
-    asked = {"_TYPER_COMPLETE_ARGS": "mlcl evaluate --set precision=f", "_MLCL_COMPLETE": "complete_fish"}
-    asked |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    command = [sys.executable, "-m", "mlcl_cli"]
-    found = subprocess.run(
-        command, env={**os.environ, **asked}, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert found.stdout.split() == ["precision=fp32", "precision=fp16"], found.stderr
+def test_fish_completes_values_of_keys(tmp_path: Path) -> None:
+    words = "mlcl evaluate --set precision=f"
+    result = complete(tmp_path, "fish", _TYPER_COMPLETE_ARGS=words, _TYPER_COMPLETE_FISH_ACTION="get-args")
+    assert result.stdout.split() == ["precision=fp32", "precision=fp16"], result.stderr
 
 
 @pytest.mark.parametrize(
@@ -135,13 +134,13 @@ def test_a_shell_that_keeps_words_whole_completes_values(tmp_path: Path) -> None
         ("zzz", "The commands are init, prepare-shoes, check, finetune,"),
     ],
 )
-def test_unknown_commands_are_answered_with_what_exists(mlcl: Mlcl, command: str, hint: str) -> None:
+def test_unknown_command_suggests_known_ones(mlcl: Mlcl, command: str, hint: str) -> None:
     outcome = mlcl(*command.split())
     assert outcome.code == 2
     assert f"No such command '{command.split()[-1]}'. {hint}" in outcome.err
 
 
-def test_meant_commands_exist() -> None:
+def test_suggested_commands_exist() -> None:
     group = typer.main.get_command(app)
     known = {*group.commands, *group.commands["runs"].commands}  # type: ignore[attr-defined]
     assert {name for names in MEANT.values() for name in names} <= known
@@ -160,13 +159,9 @@ def test_help_shows_no_types_of_flags_or_lists(
     assert all(len(line) <= int(width) for line in text.splitlines())
 
 
-def test_no_profile_completes_no_run_and_says_nothing(tmp_path: Path) -> None:
-    asked = {"COMP_WORDS": "mlcl report c", "COMP_CWORD": "2", "_MLCL_COMPLETE": "complete_bash"}
-    command = [sys.executable, "-m", "mlcl_cli"]
-    found = subprocess.run(
-        command, env={**os.environ, **asked}, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert (found.stdout.strip(), found.stderr) == ("", "")
+def test_without_a_profile_no_run_is_completed(tmp_path: Path) -> None:
+    result = complete(tmp_path, "bash", COMP_WORDS="mlcl report c", COMP_CWORD="2")
+    assert (result.stdout.strip(), result.stderr) == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from conftest import Mlcl
 from world import world
 
-COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
+COLOR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -29,7 +29,7 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-def test_a_terminal_shows_the_run_as_it_goes(
+def test_terminal_shows_bars_losses_and_best_epoch(
     mlcl: Mlcl, prepared: Path, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     on_a_terminal(monkeypatch, width)
@@ -42,13 +42,13 @@ def test_a_terminal_shows_the_run_as_it_goes(
     terms = "loss [\\d.]+ = hybrid [\\d.]+ \\+ cat [\\d.]+ \\+ sum [\\d.]+ \\+ sscl mid [\\d.]+ \\+ sscl high [\\d.]+"
     assert re.search(terms, whole)
     assert re.search(r"temperature [\d.]+ · temperature sscl [\d.]+ · level weight [\d.]+", whole)
-    best = outcome_best(prepared)
+    best = best_of_run(prepared)
     assert f"best recall_mean {best[0]:.2f} at epoch {best[1]}" in whole
-    assert COLOUR.search(outcome.err)
+    assert COLOR.search(outcome.err)
 
 
 @pytest.mark.usefixtures("prepared")
-def test_a_pipe_gets_plain_lines(mlcl: Mlcl) -> None:
+def test_pipe_gets_plain_lines(mlcl: Mlcl) -> None:
     outcome = mlcl("train-combiner")
     assert not ESCAPE.search(outcome.err + outcome.out)
     (line,) = [line for line in outcome.err.splitlines() if "Training" in line]
@@ -57,9 +57,7 @@ def test_a_pipe_gets_plain_lines(mlcl: Mlcl) -> None:
 
 
 @pytest.mark.usefixtures("prepared")
-def test_quiet_means_no_notes_and_no_display_but_progress_and_warnings(
-    mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quiet_prints_progress_only(mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch) -> None:
     on_a_terminal(monkeypatch, 400)
     outcome = mlcl("train-combiner", "--quiet")
     (line,) = ESCAPE.sub("", outcome.err).splitlines()
@@ -67,16 +65,16 @@ def test_quiet_means_no_notes_and_no_display_but_progress_and_warnings(
 
 
 @pytest.mark.usefixtures("prepared")
-def test_no_color_is_respected(mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_prints_no_color(mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch) -> None:
     on_a_terminal(monkeypatch, 80)
     monkeypatch.setenv("NO_COLOR", "1")
     outcome = mlcl("train-combiner")
     assert "Epochs" in outcome.err
-    assert not COLOUR.search(outcome.err + outcome.out)
+    assert not COLOR.search(outcome.err + outcome.out)
 
 
 @pytest.mark.usefixtures("prepared")
-def test_long_steps_have_a_bar_of_their_own(mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_steps_have_their_own_bar(mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlcl_cli.cli.terminal_progress.LONG", 0.0)
     monkeypatch.setattr("mlcl_cli.training.loop.SECONDS_BETWEEN_FIGURES", 0.0)
     on_a_terminal(monkeypatch, 80)
@@ -84,7 +82,7 @@ def test_long_steps_have_a_bar_of_their_own(mlcl: Mlcl, monkeypatch: pytest.Monk
     assert re.search(r"Steps .* 3 of 3", ESCAPE.sub("", outcome.err))
 
 
-def outcome_best(folder: Path) -> tuple[float, int]:
+def best_of_run(folder: Path) -> tuple[float, int]:
     (run,) = (folder / "work/combiner").iterdir()
     best = json.loads((run / "run.json").read_text())["bests"]["recall_mean"]
     return best["score"], best["epoch"]

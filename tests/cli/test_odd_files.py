@@ -1,4 +1,4 @@
-"""Files that would block or exhaust a reader are refused in one line, whatever refers to them."""
+"""Files that would block a reader or exhaust its memory are rejected in one line, wherever they are named."""
 
 import os
 import resource
@@ -44,7 +44,7 @@ def deep(path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("make", [fifo, device, listener])
-def test_files_that_are_not_regular_are_refused(mlcl: Mlcl, tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_files_that_are_not_regular_are_rejected(mlcl: Mlcl, tmp_path: Path, make: Callable[[Path], None]) -> None:
     profile = tmp_path / "other.yaml"
     make(profile)
     outcome = mlcl("evaluate", "--profile", str(profile))
@@ -65,7 +65,7 @@ def test_files_that_are_not_regular_are_refused(mlcl: Mlcl, tmp_path: Path, make
         assert f"{name}: cannot be read (not a regular file)" in outcome.err
 
 
-def test_deep_json_is_reported_as_damage(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_deep_json_is_reported_as_damaged(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     run = tmp_path / "work/combiner/one"
     run.mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_deep_json_is_reported_as_damage(mlcl: Mlcl, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", [cirr, fashioniq])
-def test_deep_name_lists_are_refused(mlcl: Mlcl, tmp_path: Path, reader: Callable[[Path], Path]) -> None:
+def test_deep_name_lists_are_rejected(mlcl: Mlcl, tmp_path: Path, reader: Callable[[Path], Path]) -> None:
     world(tmp_path, reader.__name__)
     for path in (tmp_path / "data").rglob("split*.json"):
         deep(path)
@@ -93,7 +93,7 @@ def test_deep_name_lists_are_refused(mlcl: Mlcl, tmp_path: Path, reader: Callabl
     assert "nested too deeply" in outcome.err
 
 
-def test_a_model_larger_than_memory_is_a_machine_error(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_model_larger_than_memory_is_a_machine_error(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (2**36, limits[1]))
@@ -136,7 +136,7 @@ def under_a_file() -> None:
         (under_a_file, "/dev/null/file: Not a directory"),
     ],
 )
-def test_what_the_machine_refuses_is_not_called_a_bug(
+def test_system_errors_exit_4_with_a_remedy(
     cause: Callable[[], None], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(typer.Exit) as end, error_boundary(debug=False):

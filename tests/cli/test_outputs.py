@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", WRITERS, ids=lambda command: command[0])
 @pytest.mark.parametrize("make", [device, fifo])
-def test_devices_and_pipes_are_refused_and_kept(
+def test_devices_and_pipes_are_rejected_and_kept(
     mlcl: Mlcl, data: Path, tmp_path: Path, command: tuple[str, ...], make: Callable[[Path], Path]
 ) -> None:
     path = make(tmp_path / "out.csv")
@@ -60,7 +60,7 @@ def test_devices_and_pipes_are_refused_and_kept(
     assert names(tmp_path) == ["out.csv"]
 
 
-def test_a_link_to_a_device_is_refused(tmp_path: Path) -> None:
+def test_link_to_a_device_is_rejected(tmp_path: Path) -> None:
     link = tmp_path / "null.csv"
     link.symlink_to(os.devnull)
     with pytest.raises(UsageError, match="is not a regular file"):
@@ -70,7 +70,7 @@ def test_a_link_to_a_device_is_refused(tmp_path: Path) -> None:
     assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
 
 
-def test_nothing_is_written_if_one_target_is_refused(tmp_path: Path) -> None:
+def test_no_file_is_written_if_one_is_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "old").write_text("old")
     with pytest.raises(UsageError):
@@ -79,7 +79,7 @@ def test_nothing_is_written_if_one_target_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "old").read_text() == "old"
 
 
-def test_a_link_is_kept_and_its_target_written(mlcl: Mlcl, data: Path, tmp_path: Path) -> None:
+def test_link_is_kept_and_its_target_is_written(mlcl: Mlcl, data: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     target, link = tmp_path / "elsewhere/ranks.csv", tmp_path / "ranks.csv"
     link.symlink_to("elsewhere/ranks.csv")  # dangling at first

@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_terminal_breaks_lines_between_words(
+def test_terminal_lines_break_between_words(
     mlcl: Mlcl, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     piped = mlcl(*command.split(), folder=folder)
@@ -31,18 +31,18 @@ def test_a_terminal_breaks_lines_between_words(
 
 
 def paths(outcome: Outcome) -> set[str]:
-    """The paths below the folder, as they are printed."""
+    """The printed paths below the folder."""
     return {path for path in PATH.findall(ESCAPE.sub("", outcome.out + outcome.err)) if "rather-long-name" in path}
 
 
-def test_an_error_in_a_pipe_is_one_line(mlcl: Mlcl, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_in_a_pipe_is_one_line(mlcl: Mlcl, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     outcome = mlcl("evaluate", "--quiet", "--checkpoint", "nothing/there.safetensors", folder=folder)
     assert len(outcome.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_names_with_colons_stay_as_they_are(
+def test_names_with_colons_are_not_emoji(
     mlcl: Mlcl, folder: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     if terminal:
@@ -51,11 +51,11 @@ def test_names_with_colons_stay_as_they_are(
     assert "a:smile:b.safetensors" in ESCAPE.sub("", outcome.err)
 
 
-def test_one_is_singular(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_count_of_one_is_singular(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr", triplets=1)
     (tmp_path / "data/dev/val-0-img0.png").unlink()
     (tmp_path / "data/dev/val-0-img0.png").write_text("no picture")
-    said = "".join(
+    text = "".join(
         outcome.out + outcome.err
         for outcome in (
             mlcl("check"),
@@ -64,6 +64,30 @@ def test_one_is_singular(mlcl: Mlcl, tmp_path: Path) -> None:
             mlcl("evaluate", "--combining-function", "sum"),
         )
     )
-    assert "1 triplet from" in said
-    assert "1 training triplet." in said
-    assert not re.search(r"\b1 (?!of)\w*s\b", said), re.findall(r".*\b1 (?!of)\w*s\b.*", said)
+    assert "1 triplet from" in text
+    assert "1 training triplet." in text
+    assert not re.search(r"\b1 (?!of)\w*s\b", text), re.findall(r".*\b1 (?!of)\w*s\b.*", text)
+
+
+@pytest.mark.parametrize(
+    "command", ["train-combiner --epochs 0", "finetune --batch-size 0", "finetune --set workers=-1"]
+)
+def test_invalid_value_names_the_option_as_typed(mlcl: Mlcl, folder: Path, command: str) -> None:
+    option, value = command.split()[1:]
+    outcome = mlcl(*command.split(), folder=folder)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {option} {value}: must be ")
+    assert "combiner." not in outcome.err
+
+
+def test_best_checkpoints_have_a_line_each_and_sizes_binary_units(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr", triplets=8)
+    assert mlcl("train-combiner", "--epochs", "1", "--set", "combiner.augmented_views=1").code == 0
+    bests = mlcl("runs", "show", "cirr", "--json").json["bests"]
+    assert len(bests) > 1
+    lines = mlcl("runs", "show", "cirr").out.splitlines()
+    start = lines.index("bests: ") + 1
+    for line, (metric, best) in zip(lines[start:], bests.items(), strict=False):
+        assert line.startswith(f"  {metric}: epoch 1, score {best['score']:.2f}, checkpoint {best['checkpoint']}, ")
+    for text in (mlcl("runs").out, mlcl("runs", "rm", "cirr").out):
+        assert re.search(r"\d [KM]iB\b", text)
