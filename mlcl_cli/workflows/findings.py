@@ -124,7 +124,7 @@ class CheckReport:
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
-        """What each command would do. A command that reads more than the checked splits is left out, unless it would fail."""
+        """What each command would do; one that reads more than the checked splits is left out, unless it would fail."""
         verdicts: dict[str, Verdict] = {}
         reads = {self.preparation.command: (), **self.reads} if self.preparation else self.reads
         for command, read in reads.items():
