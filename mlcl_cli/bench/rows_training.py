@@ -96,7 +96,7 @@ class OriginalCombinerTraining:
         batch = next(baseline.batches(self.training.dataset, 32))
         text, image, _, goal = self._features(batch)
         prepared = ours.prepare(*_first(ours, batch), 1)
-        features = (prepared.captions(), prepared.references(), prepared.targets())
+        features = (prepared.captions(), *prepared.images().chunk(2))
         for our, their in zip(features, (text, image, goal), strict=True):
             if problem := difference(our, their, _tolerance(self._compute), "features"):
                 return problem

@@ -22,13 +22,7 @@ from mlcl_cli.models.encoder import TOWERS, Towers
 from mlcl_cli.retrieval.evaluation import Evaluation, combiner_query, sum_query
 from mlcl_cli.runs.description import ArchitectureRecord, Kind
 from mlcl_cli.seeding import derive_seed
-from mlcl_cli.training.feature_sources import (
-    CachedFeatures,
-    FrozenFeatures,
-    TowerFeatures,
-    TrainedImages,
-    TrainedTexts,
-)
+from mlcl_cli.training.feature_sources import CachedFeatures, ImageEncoderSource, TextEncoderSource
 from mlcl_cli.training.loop import Trainer, TrainingPlan
 from mlcl_cli.training.objectives import (
     BankedViews,
@@ -153,20 +147,20 @@ def _build_finetuning(stage: Stage, context: RunContext, train: Split, val: Spli
     chunk_size = settings.chunk_size if isinstance(settings.chunk_size, int) else None
     clip = load_encoder(context, choice)
     store = context.store(clip.encoder)
-    images: TowerFeatures
-    if "image" in stage.towers:
-        cache = ImageCache(training_files(train, val), store.transform, context.workers)
-        images, bad = TrainedImages(store, cache, chunk_size), _find_bad(cache, context)
-    else:
-        encoded = store.images(training_files(train, val))
-        images, bad = FrozenFeatures(encoded.table), encoded.bad
-    data = TrainingData.of(context, train, val, bad)
-    texts: TowerFeatures
-    if "text" in stage.towers:
-        texts = TrainedTexts(store, chunk_size)
-    else:
-        texts = FrozenFeatures(store.texts([*data.rows.captions, *data.val_captions()]))
-    sources = images.source(data.rows.images), texts.source(data.rows.captions)
+    files = training_files(train, val)
+    cache = ImageCache(files, store.transform, context.workers)
+    encoded = None if "image" in stage.towers else store.images(files)
+    data = TrainingData.of(context, train, val, encoded.bad if encoded else _find_bad(cache, context))
+    images, captions = data.val.images(), data.val_captions()
+    frozen = None if "text" in stage.towers else store.texts([*data.rows.captions, *captions])
+    sources = (
+        CachedFeatures(encoded.table.of(data.rows.images))
+        if encoded
+        else ImageEncoderSource(clip.encoder, cache, data.rows.images, chunk_size),
+        CachedFeatures(frozen.of(data.rows.captions))
+        if frozen
+        else TextEncoderSource(clip.encoder, store.tokens(data.rows.captions), chunk_size),
+    )
     objective = FinetuneObjective(clip.encoder, data.rows, *sources)
     if settings.checkpoint_blocks:
         clip.encoder.checkpoint_blocks()
@@ -175,7 +169,9 @@ def _build_finetuning(stage: Stage, context: RunContext, train: Split, val: Spli
     evaluation = data.evaluation()
 
     def validate() -> Mapping[str, float]:
-        return evaluation(images.table(data.val.images()), texts.table(data.val_captions()), sum_query).metrics
+        image_table = encoded.table if encoded else store.encode_images_now(cache, images)
+        text_table = frozen or store.texts(captions, banked=False)
+        return evaluation(image_table, text_table, sum_query).metrics
 
     return TrainingSetup(
         trainer, validate, data, store, clip, about=stage.options, validation_work=lambda split: len(split.images())
