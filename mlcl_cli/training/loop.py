@@ -235,12 +235,8 @@ def _run_epoch(trainer: Trainer, run: Run, validate: Callable[[], Figures], moni
     figures = trainer.run_epoch(monitor.after_step)
     learned = trainer.learned_scalars()
     seconds = monitor.seconds
-    metrics = None
-    if epoch % plan.validate_every == 0 or epoch == plan.epochs:
-        try:
-            metrics = validate()
-        except NotFiniteError as error:
-            raise DivergedError(error.what, where=f"validation of epoch {epoch}", remedy=REMEDY) from error
+    due = epoch % plan.validate_every == 0 or epoch == plan.epochs
+    metrics = _validated(validate, epoch) if due else None
     with defer_signals():
         run.record(epoch, figures | learned, metrics, trainer.objective.weights, seconds)
         try:
@@ -248,6 +244,13 @@ def _run_epoch(trainer: Trainer, run: Run, validate: Callable[[], Figures], moni
         finally:
             trainer.next_epoch()  # the epoch is logged, even if the display fails
         run.save_if_due(trainer.state, epoch)
+
+
+def _validated(validate: Callable[[], Figures], epoch: int) -> Figures:
+    try:
+        return validate()
+    except NotFiniteError as error:
+        raise DivergedError(error.what, where=f"validation of epoch {epoch}", remedy=REMEDY) from error
 
 
 class _Monitor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mlcl_cli.data.records import Split
@@ -29,7 +29,7 @@ from mlcl_cli.runs.checkpoints import Checkpoint
 from mlcl_cli.workflows.checkpoint_selection import LoadedClip, choose_clip, choose_combiner, load_encoder, named_clip
 from mlcl_cli.workflows.combiner_clip import clip_of, require_partner, warn_of_transfer
 from mlcl_cli.workflows.provenance import Circumstances, data_digest
-from mlcl_cli.workflows.run_context import RunContext, files_of, pruned_protocol
+from mlcl_cli.workflows.run_context import RunContext, files_of
 
 BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "text": text_query}
 HALVES: dict[str, Compose] = {"image only": image_query, "text only": text_query}
@@ -85,7 +85,7 @@ class PreparedSplit:
             "clip_fingerprint": self.model.store.fingerprints.both,
             "trained_on": combiner.about.dataset if combiner else clip.trained_on,
             "seed": combiner.about.seed if combiner else None,
-            **self.circumstances.as_json(),
+            **asdict(self.circumstances),
         }
 
     @contextmanager
@@ -119,9 +119,8 @@ def prepare_split(
     images = store.images(files_of([whole], whole.images()))
     if complete and images.bad:
         raise BadImagesError(list(images.bad.values()), "Fix them: the server expects an answer to every query")
-    (split,) = context.without_bad([whole], images.bad.values())
-    protocol = pruned_protocol(context.protocol, whole, split)
-    evaluation = Evaluation(split, protocol)
+    split = context.without_bad(whole, images.bad.values())
+    evaluation = Evaluation(split, replace(context.protocol, pruned=split != whole))
     texts = store.texts([triplet.query_text for triplet in split.triplets])
     return PreparedSplit(context, model, evaluation, images.table, texts)
 
