@@ -50,12 +50,10 @@ class ReportedRun:
 
     @cached_property
     def rows(self) -> Sequence[Mapping[str, float]]:
-        """The rows of its log."""
         return read_log(self.listed.folder)
 
     @property
     def seconds(self) -> float:
-        """How long training took."""
         return sum(row["seconds"] for row in read_log(self.listed.folder, TIMES))
 
     @property
@@ -69,12 +67,10 @@ class ReportedRun:
 
     @property
     def anchor(self) -> str:
-        """The identifier of its place on the page."""
         return f"run-{self.number}"
 
     @property
     def label(self) -> str:
-        """Its name with the stage."""
         return self.listed.name
 
     @property
@@ -93,6 +89,11 @@ class ReportedRun:
         return self.summary.bests[self.metric]
 
     @property
+    def weights(self) -> Path:
+        """The file of the best checkpoint."""
+        return self.listed.folder / self.best.checkpoint
+
+    @property
     def difference(self) -> float:
         """How far the metrics of the analysis are from those that the run logged, in percent; 0 where they agree."""
         if self.analysis is None:
@@ -106,8 +107,7 @@ class ReportedRun:
         """Loss and terms, recalls, temperatures, level weight: as far as they were logged."""
         last = self.rows[-1] if self.rows else {}
         terms = {name: name.replace("_", " ") for name in terms_of(last) if name not in self.best.metrics}
-        if len(terms) == 1:
-            terms = {}
+        terms = terms if len(terms) > 1 else {}
         shown = headlines(self.best.metrics)
         subset = {name: name for name in shown if name.startswith("recall_subset@")}
         recalls = {name: name for name in shown if name not in subset}
@@ -118,12 +118,11 @@ class ReportedRun:
             ("temperature", "Temperatures", "τ", TEMPERATURES),
             ("weight", "Level weight w: high 2w, mid 2 − 2w", "w", {"level_weight": "w"}),
         )
-        drawn = []
-        for name, title, unit, labels in charts:
-            lines = [line for key, label in labels.items() if (line := logged_line(self.rows, key, label))]
-            if lines:
-                drawn.append(_figure(Panel(f"{self.anchor}-{name}", title, unit, lines, self.best.epoch)))
-        return drawn
+        return [
+            _figure(Panel(f"{self.anchor}-{name}", title, unit, lines, self.best.epoch))
+            for name, title, unit, labels in charts
+            if (lines := [line for key, label in labels.items() if (line := logged_line(self.rows, key, label))])
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,6 @@ class Move:
 
     @property
     def ratio(self) -> float:
-        """Below 1 where the target moved up."""
         return self.after / self.before
 
 
@@ -181,7 +179,6 @@ class Comparison:
 
     @property
     def drawing(self) -> Markup:
-        """All moves in one chart."""
         name = f"moves-{self.before.number}-{self.after.number}"
         return draw_moves(name, [move.before for move in self.moves], [move.after for move in self.moves])
 
@@ -233,7 +230,6 @@ class EmbeddedImages:
     _numbers: dict[Path, int] = field(default_factory=dict)
 
     def number(self, path: Path) -> int:
-        """The number of the image in the file `path`."""
         return self._numbers.setdefault(path, len(self._numbers))
 
     def thumbnails(self) -> Iterator[tuple[int, Thumbnail | None]]:

@@ -108,7 +108,7 @@ class PreparedSplit:
 def prepare_split(
     context: RunContext, name: str, combining_function: str, checkpoint: Path | None = None, *, complete: bool = False
 ) -> PreparedSplit:
-    """Loads the split `name`, the model, and the features of the split.
+    """Load the split `name`, the model, and the features of the split.
 
     Bad images are dropped where the profile permits that. With `complete` they are an error whatever the profile says.
     Raises as `load_retrieval_model` does, DataError where the split cannot be read, BadImagesError for bad images.

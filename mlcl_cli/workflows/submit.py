@@ -41,7 +41,7 @@ def submit_cirr(
     combining_function: str = "combiner",
     checkpoint: Path | None = None,
 ) -> SubmissionResult:
-    """Writes both submission files for CIRR test1, checked against the server's rules first.
+    """Write both submission files for CIRR test1, checked against the server's rules first.
 
     A bad image is an error here whatever the profile says: the server expects an answer to every query.
     """
