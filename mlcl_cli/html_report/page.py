@@ -75,12 +75,10 @@ class ReportedRun:
 
     @property
     def protocol(self) -> str:
-        """The label of the protocol that it was validated by."""
         return protocol_label(self.summary.protocol, pruned=bool(self.summary.pruned))
 
     @property
     def metric(self) -> str:
-        """The metric that the run is judged by."""
         return next(iter(self.summary.bests))
 
     @property
@@ -90,7 +88,6 @@ class ReportedRun:
 
     @property
     def weights(self) -> Path:
-        """The file of the best checkpoint."""
         return self.listed.folder / self.best.checkpoint
 
     @property
@@ -198,7 +195,6 @@ class Group:
         return max(self.runs, key=lambda run: (run.best.score, run.number))
 
     def highest(self, metric: str) -> float:
-        """The best of the runs by `metric`."""
         return max(run.best.metrics[metric] for run in self.runs)
 
     @property

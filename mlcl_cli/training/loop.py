@@ -87,7 +87,6 @@ class Trainer:
         return figures
 
     def next_epoch(self) -> None:
-        """Move to the start of the next epoch."""
         self.epoch, self.steps_done, self._history = self.epoch + 1, 0, []
 
     def state(self) -> TrainingState:
@@ -190,7 +189,6 @@ class Trainer:
         return {name: torch.stack([step[name] for step in self._history]) for name in next(iter(self._history), ())}
 
     def learned_scalars(self) -> dict[str, float]:
-        """Temperatures and other learned scalars of the objective."""
         return {name: float(value) for name, value in self.objective.logging().items()}
 
     def _require_finite_weights(self) -> None:
@@ -267,7 +265,6 @@ class _Monitor:
 
     @property
     def seconds(self) -> float:
-        """Time since the epoch began in this process."""
         return time.monotonic() - self._began
 
     def after_step(self) -> None:

@@ -64,14 +64,13 @@ class FinetuneObjective:
     texts: FeatureSource
 
     def train(self) -> None:
-        """Do nothing: CLIP stays in eval mode."""
+        pass  # CLIP stays in eval mode
 
     def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> Batch:  # noqa: ARG002
         """Read references and targets as one batch, so that each image is encoded once however often it occurs."""
         return Batch(self.images.prepare(self.triplets.pairs(rows)), self.texts.prepare(captions))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The contrastive loss of stage 1."""
         reference, target = batch.images().chunk(2)
         return {"contrastive": finetune_loss(reference, batch.captions(), target)}
 

@@ -1,7 +1,7 @@
 """What `evaluate`, `submit-cirr` and `report` share: the model that queries, and a split prepared for it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from mlcl_cli.models.weights import fingerprint
 from mlcl_cli.progress import Advance
 from mlcl_cli.retrieval.evaluation import (
     Compose,
-    ComposedSet,
     Evaluation,
     combiner_query,
     image_query,
@@ -88,21 +87,15 @@ class PreparedSplit:
             **asdict(self.circumstances),
         }
 
-    @contextmanager
-    def ranking_bar(self, times: int = 1) -> Iterator[Advance]:
+    def ranking_bar(self, times: int = 1) -> AbstractContextManager[Advance]:
         """A progress bar over all queries, each ranked `times` times."""
         count = len(self.split.triplets)
-        with self.context.progress.bar(f"Ranking {counted(count, 'query')}", count * times) as advance:
-            yield advance
+        return self.context.progress.bar(f"Ranking {counted(count, 'query')}", count * times)
 
     def ranks(self) -> dict[str, Ranks]:
         """The targets' ranks by query set. Raises NotFiniteError where a score would not be finite."""
         with self.ranking_bar() as advance:
             return self.evaluation.ranks(self.images, self.texts, self.model.compose, advance)
-
-    def queries(self) -> Iterator[ComposedSet]:
-        """The query sets with their queries composed."""
-        return self.evaluation.compose(self.images, self.texts, self.model.compose)
 
 
 def prepare_split(

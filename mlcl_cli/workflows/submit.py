@@ -50,8 +50,8 @@ def submit_cirr(
         raise UsageError(f"{name!r} cannot be part of a file's name", where="--name", remedy="Use letters and digits")
     context = RunContext.open(profile, progress)
     prepared = prepare_split(context, submission.split, combining_function, checkpoint, complete=True)
-    (queries,) = prepared.queries()
     model = prepared.model
+    (queries,) = prepared.evaluation.compose(prepared.images, prepared.texts, model.compose)
     label = name or (model.combiner.path.parent.name if model.combiner else "") or model.combining_function
     folder = profile.workspace / "submissions" / label
     return SubmissionResult(prepared, write_submissions(folder, label, make_submissions(queries)))

@@ -36,7 +36,7 @@ def index_triplets(names: list[str], wanted: list[str]) -> Tensor:
 
 @pytest.mark.parametrize("dataset", CASES)
 @pytest.mark.parametrize("max_scores", [1, 1000, 10**8])
-def test_golden_recalls(golden: Path, dataset: str, max_scores: int) -> None:
+def test_recalls_equal_the_golden_ones(golden: Path, dataset: str, max_scores: int) -> None:
     at, exclude, subset_at = CASES[dataset]
     case, queries, gallery = golden_case(golden, dataset)
     names = case["index_names"]
