@@ -6,7 +6,6 @@ A source prepares a batch on the CPU, in a thread ahead of the step. The step co
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,13 +17,6 @@ from mlcl_cli.models.encoder import Encoder, Tokens
 
 TEXTS_PER_CPU_CHUNK = 32  # captions of like length that a CPU encodes together, to save padding
 Deferred = Callable[[], Tensor]  # raw features (B, d) of a prepared batch, when the step asks for them
-
-
-class FeatureSource(Protocol):
-    """Features of rows (B,)."""
-
-    def prepare(self, rows: Tensor) -> Deferred:
-        """Read what the rows need."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +71,9 @@ class ImageEncoderSource:
             return self.encoder.encode_images(preprocess_pixels(part.to(device)))
 
         return lambda: encode_chunks(encode, chunks, cached=self.chunk_size is not None)[inverse.to(device)]
+
+
+FeatureSource = CachedFeatures | TextEncoderSource | ImageEncoderSource
 
 
 def encode_chunks(encode: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], *, cached: bool) -> Tensor:
