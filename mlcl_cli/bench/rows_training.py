@@ -103,7 +103,8 @@ def _combiners_differ(
     """How our features of a batch differ from the baseline's, or the losses that follow from them."""
     text, image, _, goal = features
     prepared = ours.prepare(*_first(ours, batch), 1)
-    pairs = ((prepared.captions(), text), (prepared.references(), image), (prepared.targets(), goal))
+    references, targets = prepared.images().chunk(2)
+    pairs = ((prepared.captions(), text), (references, image), (targets, goal))
     problems = (difference(our, their, tolerance, "features") for our, their in pairs)
     combiner = ours.combiner.eval()
     output = combiner(text, torch.stack([image, goal]))

@@ -1,17 +1,19 @@
 """What a model does with each query of a split: ranks, the share of each query part, and queries worth a look."""
 
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 
 from mlcl_cli.data.records import Triplet
 from mlcl_cli.features.bank import FeatureTable
-from mlcl_cli.html_report.change_kinds import kinds_of
 from mlcl_cli.retrieval.evaluation import Compose, Evaluation, Figures
 from mlcl_cli.retrieval.ranking import PAD_INDEX, UNRANKED
 from mlcl_cli.seeding import derive_generator
@@ -19,6 +21,13 @@ from mlcl_cli.seeding import derive_generator
 TOP = 10  # how much of a ranking is shown; a hit is a target among them
 MAX_WORDS = (3, 6, 9, 12, 16)  # the longest caption of each class but the last
 LENGTHS = ("0 to 3 words", "4 to 6 words", "7 to 9 words", "10 to 12 words", "13 to 16 words", "17 or more words")
+OTHER = "other"
+# The kinds of change that a modifier asks for, guessed from its words, in the same way for every data set.
+WORDS: Mapping[str, str] = yaml.safe_load((files(__package__) / "change_kinds.yaml").read_text("utf-8"))
+_PATTERNS = {
+    kind: re.compile(rf"\b(?:{'|'.join(words.split())})\b".replace("_", r"\s"), re.IGNORECASE)
+    for kind, words in WORDS.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,11 @@ class Analysis:
         return classes
 
 
+def kinds_of(caption: str) -> tuple[str, ...]:
+    """The kinds of change that `caption` names, in a fixed order; OTHER alone where none is recognized."""
+    return tuple(kind for kind, pattern in _PATTERNS.items() if pattern.search(caption)) or (OTHER,)
+
+
 def analyze(
     evaluation: Evaluation,
     images: FeatureTable,
@@ -97,7 +111,7 @@ def analyze(
     seed: int = 0,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Analysis:
-    """Ranks every query as `evaluation` does, also by each of the query's `parts`, and samples `sample` of each kind.
+    """Rank every query as `evaluation` does, also by each of the query's `parts`, and sample `sample` of each kind.
 
     `advance` is called with the number of further queries ranked, each len(parts) + 1 times. Raises as `Evaluation`
     does.

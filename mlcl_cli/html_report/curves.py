@@ -4,8 +4,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 
@@ -66,7 +65,7 @@ def logged_line(rows: Sequence[Mapping[str, float]], key: str, label: str) -> Li
 
 def draw_panel(panel: Panel) -> Markup:
     """An SVG element. Line n of the panel is the group `<name>-line-<n>`, one vertex per value, in order."""
-    with _style(panel.name):
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": panel.name}):  # identifiers differ between the charts of a page
         legend = math.ceil(len(panel.lines) / LEGEND_COLUMNS) * LEGEND_LINE
         figure = Figure(figsize=(WIDTH, HEIGHT + max(0.0, legend - 3 * LEGEND_LINE)), layout="constrained")
         axes = figure.add_subplot()
@@ -89,7 +88,7 @@ def draw_moves(name: str, before: Sequence[int], after: Sequence[int]) -> Markup
     """An SVG element: how many targets moved from which rank to which, both on scales of powers of two."""
     counts = Counter(((x - 1).bit_length(), (y - 1).bit_length()) for x, y in zip(before, after, strict=True))
     most, size = max(counts.values()), max(map(max, counts)) + 1
-    with _style(name):
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH, 0.8 * WIDTH), layout="constrained")
         axes = figure.add_subplot()
         for (x, y), count in sorted(counts.items()):
@@ -104,13 +103,6 @@ def draw_moves(name: str, before: Sequence[int], after: Sequence[int]) -> Markup
         axes.set_axisbelow(True)
         up, down = (sum(n for (x, y), n in counts.items() if sign * y < sign * x) for sign in (1, -1))
         return _svg(figure, name, f"{up:,} targets moved up by a power of two or more, {down:,} down")
-
-
-@contextmanager
-def _style(name: str) -> Iterator[None]:
-    """`name` makes the identifiers within a chart differ from those of the other charts on the page."""
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
-        yield
 
 
 def _svg(figure: Figure, name: str, description: str) -> Markup:

@@ -50,12 +50,10 @@ class ReportedRun:
 
     @cached_property
     def rows(self) -> Sequence[Mapping[str, float]]:
-        """The rows of its log."""
         return read_log(self.listed.folder)
 
     @property
     def seconds(self) -> float:
-        """How long training took."""
         return sum(row["seconds"] for row in read_log(self.listed.folder, TIMES))
 
     @property
@@ -69,28 +67,28 @@ class ReportedRun:
 
     @property
     def anchor(self) -> str:
-        """The identifier of its place on the page."""
         return f"run-{self.number}"
 
     @property
     def label(self) -> str:
-        """Its name with the stage."""
         return self.listed.name
 
     @property
     def protocol(self) -> str:
-        """The label of the protocol that it was validated by."""
         return protocol_label(self.summary.protocol, pruned=bool(self.summary.pruned))
 
     @property
     def metric(self) -> str:
-        """The metric that the run is judged by."""
         return next(iter(self.summary.bests))
 
     @property
     def best(self) -> BestCheckpoint:
         """Epoch, score and all metrics of the best checkpoint."""
         return self.summary.bests[self.metric]
+
+    @property
+    def weights(self) -> Path:
+        return self.listed.folder / self.best.checkpoint
 
     @property
     def difference(self) -> float:
@@ -106,8 +104,7 @@ class ReportedRun:
         """Loss and terms, recalls, temperatures, level weight: as far as they were logged."""
         last = self.rows[-1] if self.rows else {}
         terms = {name: name.replace("_", " ") for name in terms_of(last) if name not in self.best.metrics}
-        if len(terms) == 1:
-            terms = {}
+        terms = terms if len(terms) > 1 else {}
         shown = headlines(self.best.metrics)
         subset = {name: name for name in shown if name.startswith("recall_subset@")}
         recalls = {name: name for name in shown if name not in subset}
@@ -118,12 +115,11 @@ class ReportedRun:
             ("temperature", "Temperatures", "τ", TEMPERATURES),
             ("weight", "Level weight w: high 2w, mid 2 − 2w", "w", {"level_weight": "w"}),
         )
-        drawn = []
-        for name, title, unit, labels in charts:
-            lines = [line for key, label in labels.items() if (line := logged_line(self.rows, key, label))]
-            if lines:
-                drawn.append(_figure(Panel(f"{self.anchor}-{name}", title, unit, lines, self.best.epoch)))
-        return drawn
+        return [
+            _figure(Panel(f"{self.anchor}-{name}", title, unit, lines, self.best.epoch))
+            for name, title, unit, labels in charts
+            if (lines := [line for key, label in labels.items() if (line := logged_line(self.rows, key, label))])
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +132,6 @@ class Move:
 
     @property
     def ratio(self) -> float:
-        """Below 1 where the target moved up."""
         return self.after / self.before
 
 
@@ -181,7 +176,6 @@ class Comparison:
 
     @property
     def drawing(self) -> Markup:
-        """All moves in one chart."""
         name = f"moves-{self.before.number}-{self.after.number}"
         return draw_moves(name, [move.before for move in self.moves], [move.after for move in self.moves])
 
@@ -201,7 +195,6 @@ class Group:
         return max(self.runs, key=lambda run: (run.best.score, run.number))
 
     def highest(self, metric: str) -> float:
-        """The best of the runs by `metric`."""
         return max(run.best.metrics[metric] for run in self.runs)
 
     @property
@@ -233,7 +226,6 @@ class EmbeddedImages:
     _numbers: dict[Path, int] = field(default_factory=dict)
 
     def number(self, path: Path) -> int:
-        """The number of the image in the file `path`."""
         return self._numbers.setdefault(path, len(self._numbers))
 
     def thumbnails(self) -> Iterator[tuple[int, Thumbnail | None]]:

@@ -11,7 +11,6 @@ from mlcl_cli.data.protocols import Protocol, summarize
 from mlcl_cli.data.records import QuerySet, Split
 from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.models.combiner import Combiner, InferenceWeights, Level
-from mlcl_cli.retrieval.metrics import recalls
 from mlcl_cli.retrieval.ranking import PAD_INDEX, Ranks, TopRows, rank_targets, top_k
 
 Compose = Callable[[Tensor, Tensor], Tensor]  # raw text and image features (B, d) → unit queries (B, d)
@@ -106,7 +105,7 @@ class Evaluation:
     def __call__(
         self, images: FeatureTable, texts: FeatureTable, compose: Compose, advance: Advance = lambda _: None
     ) -> Figures:
-        """Ranks every query and computes the protocol's metrics; `advance` is called as by `rank_targets`.
+        """Rank every query and compute the protocol's metrics; `advance` is called as by `rank_targets`.
 
         Raises NotFiniteError where a score would not be finite.
         """
@@ -116,7 +115,7 @@ class Evaluation:
         """The protocol's metrics from the ranks of each query set."""
         cutoffs = self.protocol.recall_at, self.protocol.subset_recall_at
         return Figures(
-            summarize(self.protocol, {name: recalls(part, *cutoffs) for name, part in ranks.items()}),
+            summarize(self.protocol, {name: part.recalls(*cutoffs) for name, part in ranks.items()}),
             {part.name: len(part.triplets) for part in self.split.sets},
             {part.name: len(part.gallery) for part in self.split.sets},
         )
@@ -125,7 +124,7 @@ class Evaluation:
         self, images: FeatureTable, texts: FeatureTable, compose: Compose, advance: Advance = lambda _: None
     ) -> dict[str, Ranks]:
         """The targets' ranks of each query set, in the order of its triplets. Raises as a call does."""
-        return {one.part.name: one.rank(advance) for one in self.compose(images, texts, compose)}
+        return {queries.part.name: queries.rank(advance) for queries in self.compose(images, texts, compose)}
 
     @torch.no_grad()
     def compose(self, images: FeatureTable, texts: FeatureTable, compose: Compose) -> Iterator[ComposedSet]:

@@ -1,6 +1,6 @@
 """Exact ranks by counting, and the best rows of a gallery, in bounded memory (METHOD.md, Section 8.1)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,17 @@ class Ranks:
     gallery: Tensor
     subset: Tensor | None
 
+    def recalls(self, at: Sequence[int], subset_at: Sequence[int] = ()) -> dict[str, float]:
+        """`recall@K` in the gallery and `recall_subset@K` among the members, in percent (METHOD.md, Equation 20)."""
+        metrics = {f"recall@{k}": _recall(self.gallery, k) for k in at}
+        if self.subset is not None:
+            metrics |= {f"recall_subset@{k}": _recall(self.subset, k) for k in subset_at}
+        return metrics
+
+
+def _recall(ranks: Tensor, k: int) -> float:
+    return float((ranks <= k).double().mean()) * 100
+
 
 @dataclass(frozen=True, slots=True)
 class TopRows:
@@ -48,7 +59,7 @@ def rank_targets(
     max_scores: int = MAX_SCORES,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Ranks:
-    """Ranks each query's target: 1 + how many gallery rows score higher, equal scores in gallery order.
+    """Rank each query's target: 1 + how many gallery rows score higher, equal scores in gallery order.
 
     `queries` (Q, d) and `gallery` (G, d) are unit rows in fp32; `targets` (Q,) are gallery rows, `excluded` (Q,) the
     row that each query must not find (the reference), `members` (Q, M) the distinct rows of its image set; PAD_INDEX
@@ -138,7 +149,7 @@ def _require_finite(queries: Tensor, gallery: Tensor) -> None:
 
 
 def _exclude(scores: Tensor, hidden: Tensor) -> None:
-    """Sets the score of each query's `hidden` row (1, Q) in `scores` (G, Q) to −inf; PAD_INDEX hides none."""
+    """Set the score of each query's `hidden` row (1, Q) in `scores` (G, Q) to −inf; PAD_INDEX hides none."""
     row = hidden.clamp(min=0)
     scores.scatter_(0, row, torch.where(hidden == PAD_INDEX, scores.gather(0, row), -torch.inf))
 

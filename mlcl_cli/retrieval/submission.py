@@ -8,7 +8,6 @@ from mlcl_cli.errors import DataError, some
 from mlcl_cli.retrieval.evaluation import ComposedSet
 from mlcl_cli.retrieval.ranking import PAD_INDEX
 
-# The test server's rules: METHOD.md, Section 9.
 VERSION = "rc2"
 MAX_BYTES = 5_000_000
 LENGTHS = {"recall": 50, "recall_subset": 3}  # images that each metric's list holds
@@ -62,7 +61,7 @@ def check(metric: str, submission: Submission, pairs: Sequence[str]) -> bytes:
 
 
 def write_submissions(folder: Path, name: str, submissions: Mapping[str, Submission]) -> list[Path]:
-    """Writes both files or neither; returns their paths, `recall` first."""
+    """Write both files or neither, and return their paths, `recall` first."""
     contents = {
         folder / f"{metric}_submission_{name}.json": to_json(content) for metric, content in submissions.items()
     }

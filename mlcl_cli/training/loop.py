@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from mlcl_cli.runs.logs import terms_of
 from mlcl_cli.runs.run import Run
 from mlcl_cli.seeding import derive_generator, derive_seed
 from mlcl_cli.signals import Interrupted, defer_signals, to_resume
-from mlcl_cli.training.objectives import Objective
+from mlcl_cli.training.objectives import Batch, Objective
 
 BATCHES_AHEAD = 2
 SECONDS_BETWEEN_FIGURES = 2.0  # reading them makes the host wait for the device
@@ -55,7 +54,7 @@ class Trainer:
 
     def __init__(
         self,
-        objective: Objective[Any],  # its batches go from `prepare` to `losses`, whatever they are
+        objective: Objective,
         optimizer: torch.optim.Optimizer,
         plan: TrainingPlan,
         compute: Compute,
@@ -88,16 +87,14 @@ class Trainer:
         return figures
 
     def next_epoch(self) -> None:
-        """Move to the start of the next epoch."""
         self.epoch, self.steps_done, self._history = self.epoch + 1, 0, []
 
     def state(self) -> TrainingState:
         """Everything that the rest of the run depends on. Raises DivergedError if any of it is not finite."""
         self._require_finite_weights()
-        history = {}
         if self._history:
             self.figures()
-            history = {name: torch.stack([step[name] for step in self._history]) for name in self._history[0]}
+        history = self._columns()
         plain = PlainState(
             groups=self.optimizer.state_dict()["param_groups"],
             scaler=self.scaler.state_dict(),
@@ -109,9 +106,8 @@ class Trainer:
 
     def bytes_of_state(self) -> int:
         """Approximate size of a saved state: the weights, and Adam's two moments of those that train."""
-        weights: int = sum(tensor.nbytes for tensor in self.objective.weights().values())
-        moments: int = 2 * sum(parameter.nbytes for parameter in self._parameters)
-        return weights + moments
+        tensors = [*self.objective.weights().values(), *self._parameters, *self._parameters]
+        return sum(int(tensor.nbytes) for tensor in tensors)
 
     def restore(self, state: TrainingState) -> None:
         """Continue from `state`."""
@@ -126,18 +122,18 @@ class Trainer:
         history = {name: state.history[name].to(self.compute.device) for name in state.plain.history}
         self._history = [{name: values[step] for name, values in history.items()} for step in range(state.steps_done)]
 
-    def _batches(self) -> Iterator[object]:
+    def _batches(self) -> Iterator[Batch]:
         triplets, plan, epoch = self.objective.triplets, self.plan, self.epoch
         order = torch.randperm(len(triplets), generator=derive_generator(plan.seed, "order", epoch))
         captions = triplets.draw_captions(plan.seed, epoch)
 
-        def prepare(rows: Tensor) -> object:
+        def prepare(rows: Tensor) -> Batch:
             return self.objective.prepare(rows, captions[rows], epoch)
 
         rows = order.split(plan.batch_size)[self.steps_done : plan.steps(len(triplets))]
         return threaded_map(prepare, rows, workers=1, ahead=BATCHES_AHEAD)
 
-    def _step(self, batch: object) -> None:
+    def _step(self, batch: Batch) -> None:
         torch.manual_seed(derive_seed(self.plan.seed, "dropout", self.epoch, self.steps_done))
         with self.compute.training():
             with self.compute.autocast():
@@ -177,8 +173,7 @@ class Trainer:
 
         Raises DivergedError at the first value that is not finite.
         """
-        history = self._history
-        columns = {name: torch.stack([step[name] for step in history]).double().cpu() for name in history[0]}
+        columns = {name: values.double().cpu() for name, values in self._columns().items()}
         broken = {name: (~values.isfinite()).nonzero() for name, values in columns.items()}
         if first := [(int(rows[0]), name) for name, rows in broken.items() if len(rows)]:
             step, name = min(first)
@@ -189,8 +184,11 @@ class Trainer:
             name: float(values.sum() if name == "skipped_steps" else values.mean()) for name, values in columns.items()
         }
 
+    def _columns(self) -> dict[str, Tensor]:
+        """The figures of the epoch's steps by name (steps_done,)."""
+        return {name: torch.stack([step[name] for step in self._history]) for name in next(iter(self._history), ())}
+
     def learned_scalars(self) -> dict[str, float]:
-        """Temperatures and other learned scalars of the objective."""
         return {name: float(value) for name, value in self.objective.logging().items()}
 
     def _require_finite_weights(self) -> None:
@@ -235,8 +233,8 @@ def _run_epoch(trainer: Trainer, run: Run, validate: Callable[[], Figures], moni
     figures = trainer.run_epoch(monitor.after_step)
     learned = trainer.learned_scalars()
     seconds = monitor.seconds
-    validated = epoch % plan.validate_every == 0 or epoch == plan.epochs
-    metrics = _validated(validate, epoch) if validated else None
+    due = epoch % plan.validate_every == 0 or epoch == plan.epochs
+    metrics = _validated(validate, epoch) if due else None
     with defer_signals():
         run.record(epoch, figures | learned, metrics, trainer.objective.weights, seconds)
         try:
@@ -267,7 +265,6 @@ class _Monitor:
 
     @property
     def seconds(self) -> float:
-        """Time since the epoch began in this process."""
         return time.monotonic() - self._began
 
     def after_step(self) -> None:

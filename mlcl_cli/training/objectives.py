@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,11 +19,19 @@ from mlcl_cli.training.feature_sources import Deferred, FeatureSource
 from mlcl_cli.training.triplet_rows import TripletRows
 
 VIEWS_PER_CHUNK = 256
-Batch = TypeVar("Batch")
 
 
-class Objective(Protocol[Batch]):
-    """What the loop trains; `Batch` is what `prepare` hands to `losses`."""
+@dataclass(frozen=True)
+class Batch:
+    """Raw features: `images` are the references, then the targets (2B, d); `views` (B, d) is None without SSCL."""
+
+    images: Deferred
+    captions: Deferred
+    views: Deferred | None = None
+
+
+class Objective(Protocol):
+    """What the loop trains."""
 
     triplets: TripletRows
 
@@ -46,14 +54,6 @@ class Objective(Protocol[Batch]):
         """Load what `weights` returned."""
 
 
-@dataclass(frozen=True)
-class FinetuneBatch:
-    """Images are the references, then the targets (2B,)."""
-
-    images: Deferred
-    captions: Deferred
-
-
 @dataclass
 class FinetuneObjective:
     """Stage 1 (METHOD.md, Equation 3): the element-wise sum is the query."""
@@ -64,15 +64,13 @@ class FinetuneObjective:
     texts: FeatureSource
 
     def train(self) -> None:
-        """Do nothing: CLIP stays in eval mode."""
+        pass  # CLIP stays in eval mode
 
-    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> FinetuneBatch:  # noqa: ARG002
+    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> Batch:  # noqa: ARG002
         """Read references and targets as one batch, so that each image is encoded once however often it occurs."""
-        both = torch.cat([self.triplets.references[rows], self.triplets.targets[rows]])
-        return FinetuneBatch(self.images.prepare(both), self.texts.prepare(captions))
+        return Batch(self.images.prepare(self.triplets.pairs(rows)), self.texts.prepare(captions))
 
-    def losses(self, batch: FinetuneBatch) -> dict[str, Tensor]:
-        """The contrastive loss of stage 1."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         reference, target = batch.images().chunk(2)
         return {"contrastive": finetune_loss(reference, batch.captions(), target)}
 
@@ -86,16 +84,12 @@ class FinetuneObjective:
         self.encoder.clip.load_state_dict(dict(weights))
 
 
-class Views(Protocol):
-    """Augmented views of the references (METHOD.md, Section 7.2)."""
-
-    def prepare(self, rows: Tensor, epoch: int) -> Deferred:
-        """Read what the views of triplets `rows` (B,) in `epoch` need."""
-
-
 @dataclass(frozen=True)
 class FreshViews:
-    """Views drawn for each triplet in each epoch, through the frozen image encoder; `opener` keeps images in memory."""
+    """Augmented views of the references (METHOD.md, Section 7.2), drawn for each triplet in each epoch.
+
+    They pass through the frozen image encoder; `opener` keeps images in memory.
+    """
 
     encoder: Encoder
     opener: PaddedImageCache
@@ -127,13 +121,12 @@ class FreshViews:
             seed = derive_seed(self.seed, "crop", epoch, triplets[position])
             return random_crop(self.opener(path), self.encoder.size, seed)
 
-        results = read_files(files, crop, self.workers)
-        return torch.stack([readable(result) for result in results])
+        return torch.stack([readable(result) for result in read_files(files, crop, self.workers)])
 
 
 @dataclass(frozen=True)
 class BankedViews:
-    """A few views of each reference, encoded once; an epoch draws one of them. `values` is (count, images, d)."""
+    """A few views of each image, encoded once: `values` (count, images, d). An epoch draws one for each reference."""
 
     values: Tensor
     references: Tensor
@@ -146,14 +139,7 @@ class BankedViews:
         return lambda: self.values[views, images]
 
 
-@dataclass(frozen=True)
-class CombinerBatch:
-    """`views` is None without SSCL."""
-
-    references: Deferred
-    targets: Deferred
-    captions: Deferred
-    views: Deferred | None
+Views = FreshViews | BankedViews
 
 
 @dataclass
@@ -170,30 +156,26 @@ class CombinerObjective:
     def train(self) -> None:
         self.combiner.train()
 
-    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> CombinerBatch:
-        """Read the references, targets, captions and views."""
-        return CombinerBatch(
-            self.images.prepare(self.triplets.references[rows]),
-            self.images.prepare(self.triplets.targets[rows]),
+    def prepare(self, rows: Tensor, captions: Tensor, epoch: int) -> Batch:
+        return Batch(
+            self.images.prepare(self.triplets.pairs(rows)),
             self.texts.prepare(captions),
             None if self.views is None else self.views.prepare(rows, epoch),
         )
 
-    def losses(self, batch: CombinerBatch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted terms of METHOD.md, Equation 13, that are on."""
-        images = batch.references()[None]
-        if batch.views is not None:
-            images = torch.cat([images, batch.views()[None]])
+        references, targets = batch.images().chunk(2)
+        images = torch.stack([references] if batch.views is None else [references, batch.views()])
         output = self.combiner(batch.captions(), images)
-        logits = combiner_logits(self.combiner, output, batch.targets(), self.sscl)
-        return combiner_losses(self.combiner, logits)
+        return combiner_losses(self.combiner, combiner_logits(self.combiner, output, targets, self.sscl))
 
     def logging(self) -> dict[str, Tensor]:
         """Temperatures and the level weight w, if they are learned."""
         combiner = self.combiner
         scalars = {
-            "temperature": combiner.temperature if combiner.logit_scale is not None else None,
-            "temperature_sscl": combiner.sscl_temperature if combiner.logit_scale_sl is not None else None,
+            "temperature": None if combiner.logit_scale is None else combiner.temperature,
+            "temperature_sscl": None if combiner.logit_scale_sl is None else combiner.sscl_temperature,
             "level_weight": combiner.weight,
         }
         return {name: value.detach() for name, value in scalars.items() if value is not None}

@@ -27,6 +27,10 @@ class TripletRows:
     def __len__(self) -> int:
         return len(self.references)
 
+    def pairs(self, rows: Tensor) -> Tensor:
+        """The references, then the targets, of triplets `rows` (B,): image rows (2B,)."""
+        return torch.cat([self.references[rows], self.targets[rows]])
+
     def draw_captions(self, seed: int, epoch: int) -> Tensor:
         """Draw this epoch's caption row for each triplet (N,)."""
         count = self.variants.shape[1]

@@ -15,7 +15,7 @@ from mlcl_cli.data.records import Split
 from mlcl_cli.formatting import counted, duration, size
 from mlcl_cli.images.image_cache import ImageCache
 from mlcl_cli.progress import Progress
-from mlcl_cli.workflows.run_context import Files, RunContext
+from mlcl_cli.workflows.run_context import RunContext
 from mlcl_cli.workflows.stages import Stage, TrainingSetup, training_files
 
 logger = logging.getLogger(__name__)
@@ -40,13 +40,11 @@ class DryRun:
 
     def as_json(self) -> dict[str, object]:
         """The object that `--json` prints."""
-        figures = {"seconds": self.seconds, "memory_bytes": self.memory, "disk_bytes": self.disk}
-        return {**self._about(), **figures}
+        return self._about() | {"seconds": self.seconds, "memory_bytes": self.memory, "disk_bytes": self.disk}
 
     def in_words(self) -> dict[str, object]:
         """The same for people: durations and sizes with their units."""
-        return {
-            **self._about(),
+        return self._about() | {
             "time": {name: duration(seconds) for name, seconds in self.seconds.items()},
             "memory": size(self.memory),
             "disk": {name.replace("_", " "): size(number) for name, number in self.disk.items()},
@@ -65,13 +63,14 @@ def estimate(profile: Profile, progress: Progress, stage: Stage) -> DryRun:
     plan = stage.plan(profile)
     train, val = context.split("train"), context.split("val")
     steps = plan.steps(len(train.triplets)) * plan.epochs
-    batch, queries = _portion(train, plan.batch_size), _portion(val, QUERIES)
-    choice = stage.choose_clip(context)
+    queries = _portion(val, QUERIES)
     with _phase("loading CLIP and encoding one batch"):
-        setup = stage.set_up(context, batch, queries, choice)
-    files = training_files(train, val)
-    with _phase(f"timing {counted(len(files[:IMAGES]), 'image')}"):
-        seconds_per_image = _seconds_per_image(setup, files[:IMAGES])
+        setup = stage.set_up(context, _portion(train, plan.batch_size), queries)
+    files, store = training_files(train, val), setup.store
+    timed = dict(files[:IMAGES])
+    with _phase(f"timing {counted(len(timed), 'image')}"):
+        cache = ImageCache([*timed.items()], store.transform, store.workers, budget=0)
+        features = _seconds(lambda: store.encode_images_now(cache, [*timed])) / len(timed) * len(files)
     losses, step = [], 0.0
     for number in range(1, STEPS + 1):
         with _phase(f"step {number} of {STEPS}"):
@@ -81,7 +80,6 @@ def estimate(profile: Profile, progress: Progress, stage: Stage) -> DryRun:
         setup.validate()
         validation = _seconds(setup.validate)
     validation *= setup.validation_work(val) / max(1, setup.validation_work(queries))
-    features = seconds_per_image * len(files)
     training = step * steps + validation * (plan.epochs // plan.validate_every)
     return DryRun(
         command=stage.command,
@@ -136,12 +134,6 @@ def _portion(split: Split, count: int) -> Split:
         named = [name for t in triplets for name in (t.reference, t.target, *t.members) if name is not None]
         sets.append(replace(part, triplets=triplets, gallery=tuple(dict.fromkeys(named)) if part.gallery else ()))
     return replace(split, sets=tuple(sets))
-
-
-def _seconds_per_image(setup: TrainingSetup, files: Files) -> float:
-    cache = ImageCache(files, setup.store.transform, setup.store.workers, budget=0)
-    names = [name for name, _ in files]
-    return _seconds(lambda: setup.store.encode_images_now(cache, names)) / len(files)
 
 
 def _seconds(function: Callable[[], object]) -> float:

@@ -30,7 +30,7 @@ class EvaluationResult:
     figures: Figures
 
     def as_json(self) -> dict[str, object]:
-        """The object that `--json` prints (README, "The five commands"; metrics: METHOD.md, Section 8.4)."""
+        """The object that `--json` prints (metrics: METHOD.md, Section 8.4)."""
         queries, gallery = self.figures.queries, self.figures.gallery
         single = len(queries) == 1
         return {
@@ -55,7 +55,7 @@ def run_evaluation(
     checkpoint: Path | None = None,
     ranks: Path | None = None,
 ) -> EvaluationResult:
-    """Evaluates the data set's validation protocol; writes every target's rank to `ranks`, as CSV, if given.
+    """Evaluate the data set's validation protocol; write every target's rank to `ranks`, as CSV, if given.
 
     Raises UsageError for `ranks` that is not a .csv file, or is a file of something else.
     """

@@ -1,6 +1,5 @@
 """What makes a figure traceable: versions, a digest of the data, and what else it depends on besides the weights."""
 
-import dataclasses
 import hashlib
 import platform
 import subprocess
@@ -19,7 +18,7 @@ from mlcl_cli.data.records import Split
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What figures depend on besides the weights.
+    """What figures depend on besides the weights: fields of every result that has figures.
 
     `data` is the digest of one split, or of each split by name. `inference_weights` is None without a combiner.
     """
@@ -29,10 +28,6 @@ class Circumstances:
     inference_weights: str | None
     image: Mapping[str, str | float]
     data: str | Mapping[str, str]
-
-    def as_json(self) -> dict[str, object]:
-        """The fields that every result with figures has."""
-        return dataclasses.asdict(self)
 
 
 def data_digest(split: Split) -> str:

@@ -55,7 +55,7 @@ def write_report(
     output: Path | None = None,
     sample: int = 8,
 ) -> ReportResult:
-    """Writes one HTML file about the runs named, `every` run, or the best finished combiner (else fine-tuning).
+    """Write one HTML file about the runs named, `every` run, or the best finished combiner (else fine-tuning).
 
     Metrics are those that each run logged; `sample` queries of each kind are shown as its best checkpoint ranks them.
     A run whose data or weights are missing is shown without them. Raises UsageError where there is nothing to show.
@@ -140,12 +140,8 @@ def _has_combiner(run: ReportedRun) -> bool:
     return run.listed.kind is Kind.COMBINER
 
 
-def _best(run: ReportedRun) -> Path:
-    return run.listed.folder / run.best.checkpoint
-
-
 def _report(profile: Profile, progress: Progress, run: ReportedRun, sample: int) -> ReportedRun:
-    """Adds the commands and what the best checkpoint does on the validation split, or the reason why it cannot."""
+    """Add the commands and what the best checkpoint does on the validation split, or the reason why it cannot."""
     run = replace(run, commands=_commands(run, profile.workspace))
     try:
         stored = load_profile(run.listed.folder / "profile.yaml")
@@ -163,20 +159,12 @@ def _report(profile: Profile, progress: Progress, run: ReportedRun, sample: int)
 
 def _analyze(run: ReportedRun, profile: Profile, progress: Progress, sample: int) -> ReportedRun:
     context = RunContext.open(profile, progress, needs_disk=False)
-    function, checkpoint = ("combiner", _best(run)) if _has_combiner(run) else ("sum", None)
+    function, checkpoint = ("combiner", run.weights) if _has_combiner(run) else ("sum", None)
     prepared = prepare_split(context, "val", function, checkpoint)
     model = prepared.model
+    queried = prepared.evaluation, prepared.images, prepared.texts, model.compose, model.parts
     with prepared.ranking_bar(len(model.parts) + 1) as advance:
-        analysis = analyze(
-            prepared.evaluation,
-            prepared.images,
-            prepared.texts,
-            model.compose,
-            model.parts,
-            sample=sample,
-            seed=profile.seed,
-            advance=advance,
-        )
+        analysis = analyze(*queried, sample=sample, seed=profile.seed, advance=advance)
     weights = prepared.circumstances.inference_weights
     return replace(run, analysis=analysis, fingerprint=model.fingerprint, inference_weights=weights)
 
@@ -191,7 +179,7 @@ def _profile_here(run: ReportedRun, stored: Profile, here: Profile) -> Profile:
         what = f"is for {stored.dataset}, but run.json says {run.summary.dataset}"
         raise DataError(what, where=run.listed.folder / "profile.yaml", remedy="Restore the run's own files")
     choice = ClipChoice.of_run(run.summary.clip, here)
-    checkpoint = "auto" if _has_combiner(run) else _best(run)
+    checkpoint = "auto" if _has_combiner(run) else run.weights
     clip = stored.clip.model_copy(update={"model": choice.model, "checkpoint": checkpoint})
     machine = {name: getattr(here, name) for name in ("workspace", *DATA_SECTIONS, "workers", "device")}
     drop = "drop" in (stored.bad_images, here.bad_images)
@@ -218,8 +206,8 @@ def _commands(run: ReportedRun, workspace: Path, moved: Sequence[str] = ()) -> d
     evaluate = ["mlcl", "evaluate", *profile]
     if _has_combiner(run):
         train += ["--set", f"clip.checkpoint={start}"]
-        evaluate += ["--checkpoint", str(_best(run))]
+        evaluate += ["--checkpoint", str(run.weights)]
     else:
         train += ["--from", start]
-        evaluate += ["--combining-function", "sum", "--set", f"clip.checkpoint={_best(run)}"]
+        evaluate += ["--combining-function", "sum", "--set", f"clip.checkpoint={run.weights}"]
     return {"To train it again:": shlex.join(train), "To evaluate it:": shlex.join(evaluate)}

@@ -1,8 +1,8 @@
 """What `evaluate`, `submit-cirr` and `report` share: the model that queries, and a split prepared for it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mlcl_cli.data.records import Split
@@ -16,7 +16,6 @@ from mlcl_cli.models.weights import fingerprint
 from mlcl_cli.progress import Advance
 from mlcl_cli.retrieval.evaluation import (
     Compose,
-    ComposedSet,
     Evaluation,
     combiner_query,
     image_query,
@@ -37,7 +36,7 @@ from mlcl_cli.workflows.checkpoint_selection import (
     warn_of_transfer,
 )
 from mlcl_cli.workflows.provenance import Circumstances, data_digest
-from mlcl_cli.workflows.run_context import RunContext, files_of, pruned_protocol
+from mlcl_cli.workflows.run_context import RunContext, files_of
 
 BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "text": text_query}
 HALVES: dict[str, Compose] = {"image only": image_query, "text only": text_query}
@@ -93,30 +92,24 @@ class PreparedSplit:
             "clip_fingerprint": self.model.store.fingerprints.both,
             "trained_on": combiner.about.dataset if combiner else clip.trained_on,
             "seed": combiner.about.seed if combiner else None,
-            **self.circumstances.as_json(),
+            **asdict(self.circumstances),
         }
 
-    @contextmanager
-    def ranking_bar(self, times: int = 1) -> Iterator[Advance]:
+    def ranking_bar(self, times: int = 1) -> AbstractContextManager[Advance]:
         """A progress bar over all queries, each ranked `times` times."""
         count = len(self.split.triplets)
-        with self.context.progress.bar(f"Ranking {counted(count, 'query')}", count * times) as advance:
-            yield advance
+        return self.context.progress.bar(f"Ranking {counted(count, 'query')}", count * times)
 
     def ranks(self) -> dict[str, Ranks]:
         """The targets' ranks by query set. Raises NotFiniteError where a score would not be finite."""
         with self.ranking_bar() as advance:
             return self.evaluation.ranks(self.images, self.texts, self.model.compose, advance)
 
-    def queries(self) -> Iterator[ComposedSet]:
-        """The query sets with their queries composed."""
-        return self.evaluation.compose(self.images, self.texts, self.model.compose)
-
 
 def prepare_split(
     context: RunContext, name: str, combining_function: str, checkpoint: Path | None = None, *, complete: bool = False
 ) -> PreparedSplit:
-    """Loads the split `name`, the model, and the features of the split.
+    """Load the split `name`, the model, and the features of the split.
 
     Bad images are dropped where the profile permits that. With `complete` they are an error whatever the profile says.
     Raises as `load_retrieval_model` does, DataError where the split cannot be read, BadImagesError for bad images.
@@ -127,9 +120,8 @@ def prepare_split(
     images = store.images(files_of([whole], whole.images()))
     if complete and images.bad:
         raise BadImagesError(list(images.bad.values()), "Fix them: the server expects an answer to every query")
-    (split,) = context.without_bad([whole], images.bad.values())
-    protocol = pruned_protocol(context.protocol, whole, split)
-    evaluation = Evaluation(split, protocol)
+    split = context.without_bad(whole, images.bad.values())
+    evaluation = Evaluation(split, replace(context.protocol, pruned=split != whole))
     texts = store.texts([triplet.query_text for triplet in split.triplets])
     return PreparedSplit(context, model, evaluation, images.table, texts)
 

@@ -1,17 +1,21 @@
 """What every command opens first: device, data, feature store."""
 
+import errno
 import logging
+import os
+import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from mlcl_cli.atomic_files import nearest_existing_parent, write_file
 from mlcl_cli.config import Profile
 from mlcl_cli.data.annotations import OnDefect, refuse
 from mlcl_cli.data.datasets import load_split, protocol_of
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
-from mlcl_cli.errors import DataError, MlclError, StuckError
+from mlcl_cli.errors import DataError, MachineError, MlclError, StuckError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.decode import BadImage, BadImagesError, set_limits
@@ -22,7 +26,6 @@ from mlcl_cli.progress import Progress
 from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.content_digests import Contents
 from mlcl_cli.workflows.provenance import Circumstances, data_digest
-from mlcl_cli.workflows.writable import read_only_reason, require_writable
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +85,11 @@ class RunContext:
         logger.info(f"Data: {split.dataset} {name}, {count} from {self.profile.root}")
         return split
 
+    def _read(self, name: str) -> Split:
+        if name not in self._splits:
+            self._splits[name] = read_split(self.profile, name)
+        return self._splits[name]
+
     @cached_property
     def validation_digest(self) -> str | None:
         """The digest of the whole validation split; None if it cannot be read."""
@@ -102,11 +110,6 @@ class RunContext:
         """How the profile turns an image into the encoder's input."""
         image = self.profile.image
         return {"transform": image.transform, "target_ratio": image.target_ratio}
-
-    def _read(self, name: str) -> Split:
-        if name not in self._splits:
-            self._splits[name] = read_split(self.profile, name)
-        return self._splits[name]
 
     def store(self, encoder: Encoder) -> FeatureStore:
         """Features of this data set by `encoder`, with the profile's transform at its resolution."""
@@ -131,14 +134,23 @@ class RunContext:
             contents.save()
         return digests
 
-    def without_bad(self, splits: Sequence[Split], bad: Collection[BadImage]) -> list[Split]:
-        """The splits without `bad` images, if the profile says `bad_images: drop`.
+    def without_bad(self, split: Split, bad: Collection[BadImage]) -> Split:
+        """The split without `bad` images, if the profile says `bad_images: drop`.
 
         Raises BadImagesError, which lists them all, if it does not, and DataError if nothing is left of a query set.
         """
         if bad and self.profile.bad_images == "stop":
             raise BadImagesError(list(bad), "Fix them, or set bad_images: drop to skip them")
-        return [_without(split, {image.name for image in bad}) for split in splits]
+        names = {image.name for image in bad}
+        pruned = split.without(names)
+        if pruned == split:
+            return split
+        dropped = counted(len(names & {*split.images()}), "bad image")
+        if empty := [part.name for part in pruned.sets if not part.triplets]:
+            raise DataError(f"nothing is left of {empty[0]} without {dropped}", where=split.name)
+        lost = len(split.triplets) - len(pruned.triplets)
+        logger.warning(f"{split.name}: dropped {dropped} and {counted(lost, 'triplet')}")
+        return pruned
 
 
 def read_split(profile: Profile, name: str, on_defect: OnDefect = refuse) -> Split:
@@ -147,24 +159,36 @@ def read_split(profile: Profile, name: str, on_defect: OnDefect = refuse) -> Spl
     return load_split(profile.dataset, profile.root, name, gallery=gallery, folders=folders, on_defect=on_defect)
 
 
-def _without(split: Split, bad: Collection[str]) -> Split:
-    dropped = counted(len(set(split.images()) & set(bad)), "bad image")
-    pruned = split.without(bad)
-    if pruned == split:
-        return split
-    if empty := [part.name for part in pruned.sets if not part.triplets]:
-        raise DataError(f"nothing is left of {empty[0]} without {dropped}", where=split.name)
-    lost = len(split.triplets) - len(pruned.triplets)
-    logger.warning(f"{split.name}: dropped {dropped} and {counted(lost, 'triplet')}")
-    return pruned
-
-
 def files_of(splits: Sequence[Split], names: Iterable[str]) -> Files:
     """The distinct names with their files."""
     paths = {name: path for split in splits for name, path in split.paths.items()}
     return [(name, paths[name]) for name in dict.fromkeys(names)]
 
 
-def pruned_protocol(protocol: Protocol, before: Split, after: Split) -> Protocol:
-    """`protocol`, marked as pruned where bad images were dropped from the split."""
-    return replace(protocol, pruned=after != before)
+def require_writable(workspace: Path) -> None:
+    """Raise MachineError if `workspace` cannot be written. Does not create it: what follows may fail."""
+    probe = _probe(workspace)
+    try:
+        write_file(probe, b"")
+    except MachineError as error:
+        raise MachineError(error.what, where=workspace, remedy="Choose another workspace in the profile") from error
+    probe.unlink()
+
+
+def read_only_reason(folder: Path) -> str | None:
+    """Why `folder` is read-only for this process: the disk, or files of another user; None if it is writable.
+
+    Other errors, such as a full disk, do not count.
+    """
+    probe = _probe(folder)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return error.strerror if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else None
+    locked = any(not os.access(lock, os.W_OK) for lock in folder.glob("*.lock"))
+    return os.strerror(errno.EACCES) if locked else None
+
+
+def _probe(folder: Path) -> Path:
+    return nearest_existing_parent(folder) / f".mlcl-{secrets.token_hex(4)}"

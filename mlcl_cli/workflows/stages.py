@@ -1,6 +1,6 @@
 """The two stages of training: what each is called, and how it is put together before its first step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -22,13 +22,7 @@ from mlcl_cli.models.encoder import TOWERS, Towers
 from mlcl_cli.retrieval.evaluation import Evaluation, combiner_query, sum_query
 from mlcl_cli.runs.description import ArchitectureRecord, Kind
 from mlcl_cli.seeding import derive_seed
-from mlcl_cli.training.feature_sources import (
-    CachedFeatures,
-    FrozenFeatures,
-    TowerFeatures,
-    TrainedImages,
-    TrainedTexts,
-)
+from mlcl_cli.training.feature_sources import CachedFeatures, ImageEncoderSource, TextEncoderSource
 from mlcl_cli.training.loop import Trainer, TrainingPlan
 from mlcl_cli.training.objectives import (
     BankedViews,
@@ -42,7 +36,7 @@ from mlcl_cli.training.objectives import (
 )
 from mlcl_cli.training.triplet_rows import TripletRows, index_triplets
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice, LoadedClip, choose_clip, load_encoder
-from mlcl_cli.workflows.run_context import Files, RunContext, files_of, pruned_protocol
+from mlcl_cli.workflows.run_context import Files, RunContext, files_of
 
 
 @dataclass(frozen=True)
@@ -58,21 +52,13 @@ class TrainingData:
     @classmethod
     def of(cls, context: RunContext, train: Split, val: Split, bad: Mapping[str, BadImage]) -> Self:
         """Drop `bad` images if the profile says so. Raises BadImagesError if it does not."""
-        kept_train, kept_val = context.without_bad([train, val], bad.values())
-        rows = index_triplets(kept_train.triplets)
-        return cls(kept_train, kept_val, pruned_protocol(context.protocol, val, kept_val), rows, bad)
-
-    def files(self, names: Sequence[str]) -> Files:
-        """Names with their files."""
-        return files_of([self.train, self.val], names)
+        kept_train, kept_val = (context.without_bad(split, bad.values()) for split in (train, val))
+        protocol = replace(context.protocol, pruned=kept_val != val)
+        return cls(kept_train, kept_val, protocol, index_triplets(kept_train.triplets), bad)
 
     def val_captions(self) -> list[str]:
         """The query text of each validation triplet."""
         return [triplet.query_text for triplet in self.val.triplets]
-
-    def evaluation(self) -> Evaluation:
-        """The validation protocol on the validation split."""
-        return Evaluation(self.val, self.protocol)
 
 
 @dataclass(frozen=True)
@@ -105,24 +91,14 @@ class Stage:
     command: str
     kind: Kind
     settings: Callable[[Profile], FinetuneSettings | CombinerSettings]
-    build: Callable[["Stage", RunContext, Split, Split, ClipChoice], TrainingSetup]
+    build: Callable[["Stage", RunContext, LoadedClip, Split, Split], TrainingSetup]
     encoder: str | None = None
     start: str | Path | None = None
 
     @property
-    def options(self) -> Mapping[str, str]:
-        """What a run must have been started with to be resumed, as its summary records it."""
-        return {} if self.encoder is None else {"encoder": self.encoder}
-
-    @property
     def command_line(self) -> str:
-        """The command with its options."""
-        return " ".join([self.command, *(f"--{name} {value}" for name, value in self.options.items())])
-
-    @property
-    def has_combiner(self) -> bool:
-        """Whether a combiner composes the queries."""
-        return self.kind is Kind.COMBINER
+        """The command, with the encoder that a resumed run must share."""
+        return self.command if self.encoder is None else f"{self.command} --encoder {self.encoder}"
 
     @property
     def towers(self) -> Towers:
@@ -134,13 +110,10 @@ class Stage:
         settings = self.settings(profile)
         return TrainingPlan(settings.epochs, settings.batch_size, settings.validate_every, profile.seed)
 
-    def choose_clip(self, context: RunContext) -> ClipChoice:
-        """The CLIP that a new run starts from."""
-        return choose_clip(context, self.start, self.encoder)
-
-    def set_up(self, context: RunContext, train: Split, val: Split, choice: ClipChoice) -> TrainingSetup:
-        """Encode what is frozen, and put what trains on the device."""
-        return self.build(self, context, train, val, choice)
+    def set_up(self, context: RunContext, train: Split, val: Split, choice: ClipChoice | None = None) -> TrainingSetup:
+        """Encode what is frozen, and put what trains on the device. `choice` defaults to the CLIP of a new run."""
+        clip = load_encoder(context, choice or choose_clip(context, self.start, self.encoder))
+        return self.build(self, context, clip, train, val)
 
 
 def training_files(train: Split, val: Split) -> Files:
@@ -148,38 +121,38 @@ def training_files(train: Split, val: Split) -> Files:
     return files_of([train, val], [*train.triplet_images(), *val.images()])
 
 
-def _build_finetuning(stage: Stage, context: RunContext, train: Split, val: Split, choice: ClipChoice) -> TrainingSetup:
+def _build_finetuning(stage: Stage, context: RunContext, clip: LoadedClip, train: Split, val: Split) -> TrainingSetup:
     settings = context.profile.finetune
     chunk_size = settings.chunk_size if isinstance(settings.chunk_size, int) else None
-    clip = load_encoder(context, choice)
     store = context.store(clip.encoder)
-    images: TowerFeatures
-    if "image" in stage.towers:
-        cache = ImageCache(training_files(train, val), store.transform, context.workers)
-        images, bad = TrainedImages(store, cache, chunk_size), _find_bad(cache, context)
-    else:
-        encoded = store.images(training_files(train, val))
-        images, bad = FrozenFeatures(encoded.table), encoded.bad
-    data = TrainingData.of(context, train, val, bad)
-    texts: TowerFeatures
-    if "text" in stage.towers:
-        texts = TrainedTexts(store, chunk_size)
-    else:
-        texts = FrozenFeatures(store.texts([*data.rows.captions, *data.val_captions()]))
-    sources = images.source(data.rows.images), texts.source(data.rows.captions)
+    files = training_files(train, val)
+    cache = ImageCache(files, store.transform, context.workers)
+    encoded = None if "image" in stage.towers else store.images(files)
+    data = TrainingData.of(context, train, val, encoded.bad if encoded else _find_bad(cache, context))
+    images, captions = data.val.images(), data.val_captions()
+    frozen = None if "text" in stage.towers else store.texts([*data.rows.captions, *captions])
+    sources = (
+        CachedFeatures(encoded.table.of(data.rows.images))
+        if encoded
+        else ImageEncoderSource(clip.encoder, cache, data.rows.images, chunk_size),
+        CachedFeatures(frozen.of(data.rows.captions))
+        if frozen
+        else TextEncoderSource(clip.encoder, store.tokens(data.rows.captions), chunk_size),
+    )
     objective = FinetuneObjective(clip.encoder, data.rows, *sources)
     if settings.checkpoint_blocks:
         clip.encoder.checkpoint_blocks()
     optimizer = finetune_optimizer(clip.encoder, stage.towers, settings.learning_rate)
     trainer = Trainer(objective, optimizer, stage.plan(context.profile), context.compute)
-    evaluation = data.evaluation()
+    evaluation = Evaluation(data.val, data.protocol)
 
     def validate() -> Mapping[str, float]:
-        return evaluation(images.table(data.val.images()), texts.table(data.val_captions()), sum_query).metrics
+        image_table = encoded.table if encoded else store.encode_images_now(cache, images)
+        text_table = frozen or store.texts(captions, banked=False)
+        return evaluation(image_table, text_table, sum_query).metrics
 
-    return TrainingSetup(
-        trainer, validate, data, store, clip, about=stage.options, validation_work=lambda split: len(split.images())
-    )
+    about = {"encoder": stage.encoder}
+    return TrainingSetup(trainer, validate, data, store, clip, about, validation_work=lambda split: len(split.images()))
 
 
 def _find_bad(cache: ImageCache, context: RunContext) -> Mapping[str, BadImage]:
@@ -188,58 +161,47 @@ def _find_bad(cache: ImageCache, context: RunContext) -> Mapping[str, BadImage]:
 
 
 def _build_combiner_training(
-    stage: Stage, context: RunContext, train: Split, val: Split, choice: ClipChoice
+    stage: Stage, context: RunContext, clip: LoadedClip, train: Split, val: Split
 ) -> TrainingSetup:
     profile, settings = context.profile, context.profile.combiner
-    clip = load_encoder(context, choice)
     store = context.store(clip.encoder)
     encoded = store.images(training_files(train, val))
     data, images = TrainingData.of(context, train, val, encoded.bad), encoded.table
     texts = store.texts([*data.rows.captions, *data.val_captions()])
-    combiner = _initialize(settings, clip.encoder.feature_dim, profile.seed).to(context.compute.device)
-    views = _views(context, store, data) if settings.sscl else None
-    sources = CachedFeatures(images.of(data.rows.images)), CachedFeatures(texts.of(data.rows.captions))
-    objective = CombinerObjective(combiner, data.rows, *sources, views, settings.sscl)
-    optimizer = combiner_optimizer(combiner, settings.learning_rate)
-    scheduler = cosine_restarts(optimizer) if settings.schedule == "cosine_restarts" else None
-    trainer = Trainer(objective, optimizer, stage.plan(profile), context.compute, scheduler)
-    evaluation, compose = data.evaluation(), combiner_query(combiner, InferenceWeights(settings.inference_weights))
-
-    def validate() -> Mapping[str, float]:
-        combiner.eval()
-        return evaluation(images, texts, compose).metrics
-
-    architecture = ArchitectureRecord.model_validate(combiner.architecture.describe())
-    about = {"architecture": architecture, "inference_weights": settings.inference_weights}
-    count = settings.augmented_views if isinstance(settings.augmented_views, int) else 0
-    return TrainingSetup(
-        trainer,
-        validate,
-        data,
-        store,
-        clip,
-        about=about,
-        validation_work=lambda split: len(split.triplets),
-        features_per_image=1 + count,
-    )
-
-
-def _initialize(settings: CombinerSettings, feature_dim: int, seed: int) -> Combiner:
     architecture = Architecture(
-        feature_dim=feature_dim,
+        feature_dim=clip.encoder.feature_dim,
         projection_dim=settings.projection_dim,
         hidden_dim=settings.hidden_dim,
         levels=settings.levels,
         learned_temperature=settings.learned_temperature,
         self_supervised=bool(settings.sscl),
     )
-    torch.manual_seed(derive_seed(seed, "combiner"))
-    return Combiner(architecture)
+    torch.manual_seed(derive_seed(profile.seed, "combiner"))
+    combiner = Combiner(architecture).to(context.compute.device)
+    views = _views(context, store, data) if settings.sscl else None
+    sources = CachedFeatures(images.of(data.rows.images)), CachedFeatures(texts.of(data.rows.captions))
+    objective = CombinerObjective(combiner, data.rows, *sources, views, settings.sscl)
+    optimizer = combiner_optimizer(combiner, settings.learning_rate)
+    scheduler = cosine_restarts(optimizer) if settings.schedule == "cosine_restarts" else None
+    trainer = Trainer(objective, optimizer, stage.plan(profile), context.compute, scheduler)
+    evaluation = Evaluation(data.val, data.protocol)
+    compose = combiner_query(combiner, InferenceWeights(settings.inference_weights))
+
+    def validate() -> Mapping[str, float]:
+        combiner.eval()
+        return evaluation(images, texts, compose).metrics
+
+    about = {
+        "architecture": ArchitectureRecord.model_validate(architecture.describe()),
+        "inference_weights": settings.inference_weights,
+    }
+    rows_per_image = 1 + (settings.augmented_views if isinstance(settings.augmented_views, int) else 0)
+    return TrainingSetup(trainer, validate, data, store, clip, about, lambda split: len(split.triplets), rows_per_image)
 
 
 def _views(context: RunContext, store: FeatureStore, data: TrainingData) -> Views:
     rows, seed, count = data.rows, context.profile.seed, context.profile.combiner.augmented_views
-    files = data.files(rows.images)
+    files = files_of([data.train, data.val], rows.images)
     if isinstance(count, int):
         return BankedViews(store.views(files, count, seed), rows.references, seed)
     opener = PaddedImageCache(store.transform)

@@ -23,7 +23,7 @@ class SubmissionResult:
     files: Sequence[Path]
 
     def as_json(self) -> dict[str, object]:
-        """The object that `--json` prints (README, "The five commands"; metrics: METHOD.md, Section 8.4)."""
+        """The object that `--json` prints (metrics: METHOD.md, Section 8.4)."""
         return {
             "command": COMMAND,
             "queries": len(self.prepared.split.triplets),
@@ -41,7 +41,7 @@ def submit_cirr(
     combining_function: str = "combiner",
     checkpoint: Path | None = None,
 ) -> SubmissionResult:
-    """Writes both submission files for CIRR test1, checked against the server's rules first.
+    """Write both submission files for CIRR test1, checked against the server's rules first.
 
     A bad image is an error here whatever the profile says: the server expects an answer to every query.
     """
@@ -50,8 +50,8 @@ def submit_cirr(
         raise UsageError(f"{name!r} cannot be part of a file's name", where="--name", remedy="Use letters and digits")
     context = RunContext.open(profile, progress)
     prepared = prepare_split(context, submission.split, combining_function, checkpoint, complete=True)
-    (queries,) = prepared.queries()
     model = prepared.model
+    (queries,) = prepared.evaluation.compose(prepared.images, prepared.texts, model.compose)
     label = name or (model.combiner.path.parent.name if model.combiner else "") or model.combining_function
     folder = profile.workspace / "submissions" / label
     return SubmissionResult(prepared, write_submissions(folder, label, make_submissions(queries)))

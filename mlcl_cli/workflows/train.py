@@ -2,17 +2,20 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.config import Profile, dump
 from mlcl_cli.errors import DataError
 from mlcl_cli.progress import Progress
-from mlcl_cli.runs.description import ImageRecord, TrainingDescription
+from mlcl_cli.runs.description import ImageRecord, Kind, TrainingDescription
 from mlcl_cli.runs.listing import FOLDERS
 from mlcl_cli.runs.run import Run, RunSettings, require_room
+from mlcl_cli.runs.summary import BestCheckpoint
 from mlcl_cli.training.loop import fit
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice
-from mlcl_cli.workflows.provenance import data_digest, versions
+from mlcl_cli.workflows.provenance import Circumstances, data_digest, versions
 from mlcl_cli.workflows.resume import (
     NO_RESUME,
     ResumableRun,
@@ -22,11 +25,39 @@ from mlcl_cli.workflows.resume import (
     require_same,
     save_contents,
 )
-from mlcl_cli.workflows.run_context import RunContext
+from mlcl_cli.workflows.run_context import RunContext, files_of
 from mlcl_cli.workflows.stages import Stage, TrainingSetup
-from mlcl_cli.workflows.training_result import TrainingResult
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """The run that a training command leaves, and its best epoch."""
+
+    command: str
+    dataset: str
+    protocol: str
+    run: Path
+    epochs: int
+    best: BestCheckpoint
+    seconds: float
+    circumstances: Circumstances
+
+    def as_json(self) -> dict[str, object]:
+        """The object that `--json` prints (metrics: METHOD.md, Section 8.4)."""
+        best = self.best
+        return {
+            "command": self.command,
+            "dataset": self.dataset,
+            "protocol": self.protocol,
+            "run": str(self.run),
+            "epochs": self.epochs,
+            "best": {"epoch": best.epoch, "score": best.score, "checkpoint": str(self.run / best.checkpoint)},
+            **asdict(self.circumstances),
+            "metrics": best.metrics,
+            "seconds": self.seconds,
+        }
 
 
 def train(profile: Profile, progress: Progress, stage: Stage, *, resume: Resume = NO_RESUME) -> TrainingResult:
@@ -35,14 +66,12 @@ def train(profile: Profile, progress: Progress, stage: Stage, *, resume: Resume 
     unfinished = find_resumable(profile, stage.kind, resume, stage.encoder)
     train, val = context.split("train"), context.split("val")
     stage.plan(profile).steps(len(train.triplets))  # a batch that is too large is an error before anything is encoded
-    if unfinished is None:
-        choice = stage.choose_clip(context)
-    else:  # what the run began with, whatever has been tuned since; fingerprints are compared later
-        choice = ClipChoice.of_run(unfinished.stored.summary.clip, profile)
+    # A resumed run keeps its CLIP, or takes the profile's if its model has moved; fingerprints are compared later.
+    choice = ClipChoice.of_run(unfinished.stored.summary.clip, profile) if unfinished else None
 
     setup = stage.set_up(context, train, val, choice)
     data = setup.data
-    images = context.content_digests(dict(data.files([*data.train.images(), *data.val.images()])))
+    images = context.content_digests(dict(files_of([data.train, data.val], [*data.train.images(), *data.val.images()])))
 
     settings = _settings(context, stage, setup, images)
     with _start(context, setup, settings, unfinished, images) as run:
@@ -55,7 +84,7 @@ def train(profile: Profile, progress: Progress, stage: Stage, *, resume: Resume 
         epochs=setup.trainer.plan.epochs,
         best=run.best,
         seconds=seconds,
-        circumstances=context.circumstances(settings.description.data or {}, combiner=stage.has_combiner),
+        circumstances=context.circumstances(settings.description.data or {}, combiner=stage.kind is Kind.COMBINER),
     )
 
 

@@ -49,7 +49,7 @@ def test_the_five_commands_run_and_agree(mlcl: Mlcl, tmp_path: Path, dataset: st
         assert (baseline["combining_function"], baseline["checkpoint"]) == (function, None)
 
 
-def test_image_tuning_starts_from_the_tuned_text_side(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_image_tuning_starts_from_the_tuned_text_encoder(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "shoes")
     mlcl("prepare-shoes")
     first = mlcl("finetune", "--encoder", "text", "--json").json
@@ -104,7 +104,7 @@ def test_only_the_chosen_encoder_is_trained(mlcl: Mlcl, tmp_path: Path, encoder:
     assert moved == {encoder == "image"}
 
 
-def test_a_submission_answers_every_query(mlcl: Mlcl, tmp_path: Path) -> None:
+def test_submission_answers_every_query(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     mlcl("train-combiner")
     result = mlcl("submit-cirr", "--name", "first", "--json").json

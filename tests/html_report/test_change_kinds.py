@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcl_cli.html_report.change_kinds import OTHER, WORDS, kinds_of
+from mlcl_cli.html_report.analysis import OTHER, WORDS, kinds_of
 
 REAL = Path(__file__).parents[3] / "shared/annotations/cirr/captions/cap.rc2.val.json"
 

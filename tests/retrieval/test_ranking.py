@@ -14,7 +14,6 @@ from torch.nn.functional import normalize
 
 from mlcl_cli.errors import DataError
 from mlcl_cli.retrieval import ranking
-from mlcl_cli.retrieval.metrics import recalls
 from mlcl_cli.retrieval.ranking import PAD_INDEX, UNRANKED, rank_targets, top_k
 
 CASES = {
@@ -37,7 +36,7 @@ def index_triplets(names: list[str], wanted: list[str]) -> Tensor:
 
 @pytest.mark.parametrize("dataset", CASES)
 @pytest.mark.parametrize("max_scores", [1, 1000, 10**8])
-def test_golden_recalls(golden: Path, dataset: str, max_scores: int) -> None:
+def test_recalls_equal_the_golden_ones(golden: Path, dataset: str, max_scores: int) -> None:
     at, exclude, subset_at = CASES[dataset]
     case, queries, gallery = golden_case(golden, dataset)
     names = case["index_names"]
@@ -56,7 +55,7 @@ def test_golden_recalls(golden: Path, dataset: str, max_scores: int) -> None:
         members=members,
         max_scores=max_scores,
     )
-    figures = recalls(ranks, at, subset_at)
+    figures = ranks.recalls(at, subset_at)
     expected = {
         key.replace("group_recall_at", "recall_subset@").replace("recall_at", "recall@"): value
         for key, value in case["expected"].items()
@@ -207,7 +206,7 @@ def test_recalls_equal_torchmetrics() -> None:
     gallery = normalize(torch.randn(90, 16, generator=generator), dim=-1)
     queries = normalize(torch.randn(70, 16, generator=generator), dim=-1)
     targets = torch.randint(0, 90, (70,), generator=generator)
-    figures = recalls(rank_targets(queries, gallery, targets), (1, 5, 10, 50))
+    figures = rank_targets(queries, gallery, targets).recalls((1, 5, 10, 50))
     scores = queries @ gallery.T + 2  # torchmetrics takes no target whose score is negative
     relevant = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, targets[:, None], value=True)
     rows = torch.arange(70)[:, None].expand_as(scores)

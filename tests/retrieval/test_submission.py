@@ -27,7 +27,7 @@ def composed(triplets: Sequence[Triplet], names: Sequence[str], queries: Tensor,
     return own
 
 
-def test_golden_submission(golden: Path) -> None:
+def test_submission_equals_the_golden_one(golden: Path) -> None:
     case = json.loads((golden / "metrics_cirr.json").read_text())
     arrays = np.load(golden / "metrics_cirr.npz")
     expected = case["expected"]

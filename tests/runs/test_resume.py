@@ -26,8 +26,7 @@ from mlcl_cli.training import loop
 from mlcl_cli.training.loop import Trainer
 from mlcl_cli.workflows.resume import NO_RESUME, Resume
 from mlcl_cli.workflows.stages import COMBINER, fine_tuning
-from mlcl_cli.workflows.train import train
-from mlcl_cli.workflows.training_result import TrainingResult
+from mlcl_cli.workflows.train import TrainingResult, train
 
 SAME = ("metrics.jsonl", "metrics.csv", "best.safetensors", "last.safetensors")
 RESUME = Resume(wanted=True)

@@ -4,6 +4,7 @@ import pytest
 
 from mlcl_cli.config import Profile
 from mlcl_cli.models.encoder import TOWERS
+from mlcl_cli.runs.description import Kind
 from mlcl_cli.training.loop import TrainingPlan
 from mlcl_cli.workflows.stages import COMBINER, FINETUNE, STAGES, Stage, fine_tuning
 
@@ -26,14 +27,12 @@ def test_plan_follows_the_stages_section_of_the_profile(stage: Stage, plan: Trai
 
 def test_command_line_names_the_encoder_that_a_resumed_run_must_share() -> None:
     assert COMBINER.command_line == "train-combiner"
-    assert COMBINER.options == {}
     for encoder, towers in TOWERS.items():
         stage = fine_tuning(encoder, "none")
         assert stage.command_line == f"finetune --encoder {encoder}"
-        assert stage.options == {"encoder": encoder}
         assert stage.towers == towers
 
 
 def test_only_stage_2_has_a_combiner_and_trains_no_tower() -> None:
-    assert [(stage.name, stage.has_combiner) for stage in STAGES] == [("finetune", False), ("combiner", True)]
+    assert [(stage.name, stage.kind) for stage in STAGES] == [("finetune", Kind.CLIP), ("combiner", Kind.COMBINER)]
     assert not COMBINER.towers

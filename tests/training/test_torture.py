@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 
-def test_cut_commands_end_as_whole_ones() -> None:
+def test_interrupted_commands_end_like_uninterrupted_ones() -> None:
     """In a process of its own: it forks, which only a process with a single thread does well."""
     script = Path(__file__).with_name("torture.py")
     done = subprocess.run([sys.executable, script, "12"], capture_output=True, text=True, timeout=280, check=False)
