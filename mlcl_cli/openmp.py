@@ -1,7 +1,7 @@
 """How OpenMP's threads wait for each other. OpenMP reads this once, so it is set before torch is imported.
 
 A waiting thread spins, since waking it costs more than the wait. If other programs are busy, one of the threads loses
-its processor now and then, and the others spin through whole time slices until it is back.
+its processor at times, and the others spin through whole time slices until it is back.
 """
 
 import time

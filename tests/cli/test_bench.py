@@ -1,7 +1,7 @@
 """`mlcl bench` runs on a machine without a GPU, and both sides of every row compute the same."""
 
 import pytest
-from conftest import Mlcl
+from command_line import Mlcl
 
 from mlcl_cli.workflows.bench import GROUPS
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Mlcl, Outcome
+from command_line import Mlcl, Outcome
 from world import world
 
 VAL = "data/cirr/captions/cap.rc2.val.json"

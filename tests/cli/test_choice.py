@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Mlcl, Outcome
+from command_line import Mlcl, Outcome
 from typer.testing import CliRunner
 from world import fashioniq, tiny_clip, world
 

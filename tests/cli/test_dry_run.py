@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Mlcl
+from command_line import Mlcl
 from world import world
 
 COMMANDS = [("train-combiner",), ("finetune", "--encoder", "text"), ("finetune", "--encoder", "image")]

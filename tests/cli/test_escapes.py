@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Mlcl, Outcome
+from command_line import Mlcl, Outcome
 from world import world
 
 from mlcl_cli.atomic_files import to_json

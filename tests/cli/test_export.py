@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Mlcl
+from command_line import Mlcl
 from world import world
 
 from mlcl_cli.runs.checkpoints import load_checkpoint

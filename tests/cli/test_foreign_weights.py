@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Mlcl
+from command_line import Mlcl
 from torch import Tensor, nn
 from world import SIZES, world
 

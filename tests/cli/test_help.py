@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import Mlcl
+from command_line import Mlcl
 from world import write_json
 
 from mlcl_cli import __version__

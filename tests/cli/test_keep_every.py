@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import Mlcl
+from command_line import Mlcl
 from world import world
 
 from mlcl_cli.runs.checkpoints import load_checkpoint

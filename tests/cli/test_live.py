@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Mlcl
+from command_line import Mlcl
 from world import world
 
 COLOR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")

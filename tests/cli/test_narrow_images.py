@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import Mlcl
+from command_line import Mlcl
 from PIL import Image
 from world import world
 

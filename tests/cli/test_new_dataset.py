@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome
+from command_line import Outcome
 from world import PROFILE, picture, tiny_clip, write_json
 
 from mlcl_cli.errors import UsageError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from conftest import Mlcl
+from command_line import Mlcl
 from world import cirr, fashioniq, world
 
 from mlcl_cli.cli.error_boundary import error_boundary

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Mlcl
+from command_line import Mlcl
 from world import world
 
 from mlcl_cli.atomic_files import require_replaceable, write_file, write_files

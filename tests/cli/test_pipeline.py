@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import Mlcl
+from command_line import Mlcl
 from world import world
 
 METRICS = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Mlcl
+from command_line import Mlcl
 from world import world
 
 from mlcl_cli.models.compute import Compute, choose_compute

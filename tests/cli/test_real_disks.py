@@ -103,7 +103,7 @@ def read_only(disk: Path, source: Path) -> None:
 
 @needs_mount
 @pytest.mark.parametrize(("case", "megabytes"), [("fills_up", 40), ("read_only", 400)])
-def test_a_disk(tmp_path: Path, case: str, megabytes: int) -> None:
+def test_a_full_or_read_only_disk_is_one_error(tmp_path: Path, case: str, megabytes: int) -> None:
     world(tmp_path / "world", "cirr", triplets=30)
     done = small_disk(tmp_path / "disk", megabytes, case)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -128,10 +128,10 @@ def test_the_second_of_two_processes_on_one_run_is_refused(tmp_path: Path) -> No
         assert "another process is training this run" in second.stderr
     finally:
         first.terminate()
-        _, told = first.communicate(timeout=60)
-    assert first.returncode == 75, told
-    assert "Resume with `mlcl train-combiner --epochs 5 " in told
-    assert "--epochs 100000 --resume`" in told
+        _, stderr = first.communicate(timeout=60)
+    assert first.returncode == 75, stderr
+    assert "Resume with `mlcl train-combiner --epochs 5 " in stderr
+    assert "--epochs 100000 --resume`" in stderr
 
 
 def test_two_processes_fill_one_bank_in_turn(tmp_path: Path) -> None:

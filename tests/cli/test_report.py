@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Mlcl
+from command_line import Mlcl
 from world import world
 
 Attributes = dict[str, str | None]

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Mlcl
+from command_line import Mlcl
 from filelock import FileLock
 from world import world
 

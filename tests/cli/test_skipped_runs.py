@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Mlcl
+from command_line import Mlcl
 from typer.testing import CliRunner
 from world import tiny_clip, world
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Mlcl, Outcome
+from command_line import Mlcl, Outcome
 from world import world
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Mlcl, Outcome
+from command_line import Mlcl, Outcome
 from world import tiny_clip, world, write_json
 
 EVALUATE = ("evaluate", "--combining-function", "sum")
