@@ -15,8 +15,8 @@ help: ## Show this list
 demo: $(VENV)/.installed ## Draw a small catalog and run the whole pipeline on it
 	$(BIN)/mlcl demo
 
-test: $(VENV)/.installed-dev ## Run the tests
-	$(BIN)/pytest
+test: $(VENV)/.installed-dev ## Run the tests, on up to four processors
+	$(BIN)/pytest -n auto --maxprocesses 4
 
 floors: $(FLOORS)/.installed ## Run a few tests with the lowest versions that pyproject.toml allows
 	$(FLOORS)/bin/python -m pytest $(FLOOR_TESTS)
