@@ -1,7 +1,7 @@
 """The runs in a workspace: list, find and remove them."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +56,7 @@ class StoredRun:
 
     @cached_property
     def state(self) -> RunState:
-        """The summary's state; interrupted where that is running and no process trains the run."""
+        """The state that the summary records; interrupted if it records a running run that no process trains."""
         state = RunState.DAMAGED if self.problem else self.summary.state
         return RunState.INTERRUPTED if state is RunState.RUNNING and not is_locked(self.folder) else state
 
@@ -72,7 +72,7 @@ class StoredRun:
         return folder_size(self.folder)
 
     def as_json(self) -> dict[str, JsonValue]:
-        """What `mlcl runs` shows of it."""
+        """What `mlcl runs --json` prints about the run."""
         summary = None if self.problem else self.summary
         best = summary.best if summary else None
         return {
@@ -99,24 +99,35 @@ def folder_size(folder: Path) -> int:
     return size
 
 
-def list_runs(workspace: Path, *kinds: Kind) -> list[StoredRun]:
-    """The runs in `workspace`, of `kinds` if given, damaged ones first, then oldest first."""
-    paths = ((kind, path) for kind in kinds or Kind for path in (workspace / FOLDERS[kind]).glob(f"*/{SUMMARY}"))
-    return sorted((StoredRun(path.parent, kind) for kind, path in paths), key=lambda run: (run.created, run.folder))
+def list_runs(workspace: Path, kind: Kind | None = None) -> list[StoredRun]:
+    """The runs in `workspace`, of `kind` if given, damaged ones first, then oldest first."""
+    kinds = Kind if kind is None else (kind,)
+    runs = [StoredRun(path.parent, kind) for kind in kinds for path in (workspace / FOLDERS[kind]).glob(f"*/{SUMMARY}")]
+    return sorted(runs, key=lambda run: (run.created, run.folder))
 
 
 def find_run(workspace: Path, name: str) -> StoredRun:
-    """The only run with that name, STAGE/name, folder, or beginning of a name. Raises UsageError if not exactly one."""
+    """The only run that `name` matches. Raises UsageError if it matches none or several."""
+    matches = matching_runs(workspace, name)
+    if len(matches) != 1:
+        what = f"{name!r} matches {describe_matches(matches)}"
+        raise UsageError(what, where=workspace, remedy="`mlcl runs` lists them")
+    return matches[0]
+
+
+def matching_runs(workspace: Path, name: str) -> list[StoredRun]:
+    """The runs whose name, STAGE/name or folder is `name`; if there are none, those whose name begins with it."""
     runs = list_runs(workspace)
-    matches = (
+    return (
         [run for run in runs if name in (run.folder.name, run.name)]
         or [run for run in runs if name and run.folder == Path(name).absolute()]
         or [run for run in runs if (start := name.removeprefix(f"{run.stage}/")) and run.folder.name.startswith(start)]
     )
-    if len(matches) != 1:
-        matched = f"{len(matches)} runs: {some([run.name for run in matches])}" if matches else "no run"
-        raise UsageError(f"{name!r} matches {matched}", where=workspace, remedy="`mlcl runs` lists them")
-    return matches[0]
+
+
+def describe_matches(runs: Sequence[StoredRun]) -> str:
+    """How many runs a name matches, and which."""
+    return f"{len(runs)} runs: {some([run.name for run in runs])}" if runs else "no run"
 
 
 def remove_run(workspace: Path, run: StoredRun) -> None:

@@ -23,6 +23,7 @@ from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models.compute import Compute, choose_compute, choose_workers
 from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.progress import Progress
+from mlcl_cli.runs.description import ImageRecord
 from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.content_digests import Contents
 from mlcl_cli.workflows.provenance import Circumstances, data_digest
@@ -35,7 +36,7 @@ FEATURES = "features"
 
 @dataclass(frozen=True)
 class RunContext:
-    """A profile on this machine."""
+    """A profile with what a command needs to run it on this machine."""
 
     profile: Profile
     progress: Progress
@@ -66,12 +67,7 @@ class RunContext:
     @property
     def protocol(self) -> Protocol:
         """The data set's protocol, with the metric that selects checkpoints first."""
-        protocol = protocol_of(self.profile.dataset, self.profile.evaluate.gallery)
-        chosen = self.profile.combiner.select_by
-        if chosen == "auto":
-            return protocol
-        first = f"{chosen}_mean"
-        return replace(protocol, bests=(first, *(best for best in protocol.bests if best != first)))
+        return profile_protocol(self.profile)
 
     @cached_property
     def base(self) -> BaseClip:
@@ -111,6 +107,11 @@ class RunContext:
         image = self.profile.image
         return {"transform": image.transform, "target_ratio": image.target_ratio}
 
+    @property
+    def image_record(self) -> ImageRecord:
+        """The same as runs and checkpoints record it."""
+        return ImageRecord.model_validate(self.image)
+
     def store(self, encoder: Encoder) -> FeatureStore:
         """Features of this data set by `encoder`, with the profile's transform at its resolution."""
         image = self.profile.image
@@ -147,10 +148,20 @@ class RunContext:
             return split
         dropped = counted(len(names & {*split.images()}), "bad image")
         if empty := [part.name for part in pruned.sets if not part.triplets]:
-            raise DataError(f"nothing is left of {empty[0]} without {dropped}", where=split.name)
+            what = f"nothing is left of {empty[0]} without {dropped}"
+            raise DataError(what, where=split.name, remedy="Replace the bad images")
         lost = len(split.triplets) - len(pruned.triplets)
         logger.warning(f"{split.name}: dropped {dropped} and {counted(lost, 'triplet')}")
         return pruned
+
+
+def profile_protocol(profile: Profile) -> Protocol:
+    """The protocol of the profile's data set, with the metric that selects checkpoints first."""
+    protocol, select_by = protocol_of(profile.dataset, profile.evaluate.gallery), profile.combiner.select_by
+    if select_by == "auto":
+        return protocol
+    first = f"{select_by}_mean"
+    return replace(protocol, bests=(first, *(best for best in protocol.bests if best != first)))
 
 
 def read_split(profile: Profile, name: str, on_defect: OnDefect = refuse) -> Split:
@@ -166,7 +177,7 @@ def files_of(splits: Sequence[Split], names: Iterable[str]) -> Files:
 
 
 def require_writable(workspace: Path) -> None:
-    """Raise MachineError if `workspace` cannot be written. Does not create it: what follows may fail."""
+    """Raise MachineError if `workspace` cannot be written. Does not create it, because the command may still fail."""
     probe = _probe(workspace)
     try:
         write_file(probe, b"")
