@@ -32,7 +32,7 @@ CHECKSUMS = TypeAdapter(dict[str, str])
 
 
 class DamagedArtifactError(DataError):
-    """The content of a file is not what was written."""
+    """The content of a file is not what mlcl wrote."""
 
     def __init__(self, reason: str, path: Path) -> None:
         remedy = "Use another checkpoint of the run, or a file that mlcl wrote"
@@ -41,7 +41,7 @@ class DamagedArtifactError(DataError):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file whose description is verified. `checksum` differs for any other content."""
+    """A file whose description is verified. Files with the same `checksum` have the same content."""
 
     path: Path
     format: str
@@ -51,40 +51,40 @@ class Artifact:
 
     @classmethod
     def save(cls, path: Path, file_format: str, description: Mapping[str, object], tensors: Tensors) -> Self:
-        """Write everything or nothing: the file that was at `path` stays until the new one is on disk.
+        """Write the whole file or nothing: an earlier file at `path` stays until the new one is on disk.
 
         Raises MachineError where it cannot be written, ValueError for a description with NaN or infinity.
         """
         stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         checksums = json.dumps({name: checksum_of(tensor) for name, tensor in stored.items()})
-        header = json.dumps(description, allow_nan=False)
-        metadata = {"format": file_format, "description": header, "checksums": checksums}
+        text = json.dumps(description, allow_nan=False)
+        metadata = {"format": file_format, "description": text, "checksums": checksums}
         metadata["checksum"] = _header_checksum(metadata)
 
-        def save(staged: Path) -> None:
+        def write_staged(staged: Path) -> None:
             try:
                 save_file(stored, staged, metadata=metadata)
             except SafetensorError as error:
                 raise OSError(str(error)) from error
 
-        write_file(path, save)
+        write_file(path, write_staged)
         return cls._of(path, metadata)
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Read and verify the description. Raises DamagedArtifactError, or OSError where the file cannot be read."""
         metadata = read_metadata(path)
-        with damage_named(path):
+        with reporting_damage(path):
             return cls._of(path, metadata)
 
     @classmethod
     def load(cls, path: Path, older: Mapping[str, OlderReader]) -> tuple[Self, Tensors]:
-        """Read and verify everything. `older` has a reader for each earlier format, which verifies and converts.
+        """Read and verify everything. `older` maps each earlier format to a reader that verifies and converts it.
 
         Raises DamagedArtifactError, also where the file cannot be read.
         """
         try:
-            with damage_named(path), safe_open(path, framework="pt") as file:
+            with reporting_damage(path), safe_open(path, framework="pt") as file:
                 metadata: Metadata = file.metadata() or {}
                 tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 if (read_older := older.get(metadata.get("format", ""))) is not None:
@@ -102,7 +102,7 @@ class Artifact:
 
         Raises DamagedArtifactError, or OSError where the file cannot be read; FileNotFoundError where it was replaced.
         """
-        with damage_named(self.path), safe_open(self.path, framework="pt") as file:
+        with reporting_damage(self.path), safe_open(self.path, framework="pt") as file:
             if (file.metadata() or {}).get("checksum") != self.checksum:
                 raise FileNotFoundError(self.path)
             tensor: Tensor = file.get_tensor(name)
@@ -121,7 +121,7 @@ class Artifact:
 
 def read_metadata(path: Path) -> Metadata:
     """The metadata of a safetensors file, unverified. Raises DamagedArtifactError, or OSError if it cannot be read."""
-    with damage_named(path), safe_open(path, framework="pt") as file:
+    with reporting_damage(path), safe_open(path, framework="pt") as file:
         return file.metadata() or {}
 
 
@@ -138,15 +138,15 @@ def _header_checksum(metadata: Metadata) -> str:
 
 
 @contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Raise DamagedArtifactError for whatever safetensors, torch and pydantic raise for unexpected content."""
+def reporting_damage(path: Path) -> Iterator[None]:
+    """Turn what safetensors, torch and pydantic raise for unexpected content into a DamagedArtifactError."""
     try:
         yield
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise DamagedArtifactError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", path) from error
     except KeyError as error:
-        raise DamagedArtifactError("it is damaged, or not a file of mlcl", path) from error
+        raise DamagedArtifactError("it is damaged, or not a file that mlcl wrote", path) from error
     except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise

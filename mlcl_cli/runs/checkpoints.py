@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, JsonValue, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from mlcl_cli.artifacts import DESCRIPTION, Artifact, Description, Metadata, Tensors, damage_named, read_metadata
+from mlcl_cli.artifacts import DESCRIPTION, Artifact, Description, Metadata, Tensors, read_metadata, reporting_damage
 from mlcl_cli.errors import DataError
 from mlcl_cli.models.probe import TOLERANCE, distance, is_clip, make_probe
 from mlcl_cli.models.weights import fingerprint
@@ -31,7 +31,7 @@ class Checkpoint:
 
 
 class PlainState(BaseModel, strict=True, frozen=True):
-    """The state of optimizer, scaler and scheduler beside tensors, and the order of the losses' names."""
+    """The part of a training state that is not tensors: of optimizer, scaler, scheduler; the losses' names in order."""
 
     groups: list[dict[str, object]]
     scaler: dict[str, object]
@@ -81,12 +81,12 @@ def save_checkpoint(
     fields = {"kind": kind, "fingerprint": fingerprint(state), "epoch": epoch, "selected_by": selected_by}
     fields |= {"score": score, "metrics": None if metrics is None else dict(metrics)}
     fields["probe"] = make_probe(state) if kind is Kind.CLIP and is_clip(state) else None
-    known = {key: value for key, value in fields.items() if value is not None}
-    Artifact.save(path, CHECKPOINT, training.model_dump(mode="json", exclude_unset=True) | known, state)
+    given = {key: value for key, value in fields.items() if value is not None}
+    Artifact.save(path, CHECKPOINT, training.model_dump(mode="json", exclude_unset=True) | given, state)
 
 
 def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
-    """Read a checkpoint, of `kind` if given: a file of mlcl, or a `.pt` of the original code.
+    """Read a checkpoint, of `kind` if given: a file that mlcl wrote, or a `.pt` of the original code.
 
     Raises DataError for a file that is missing, damaged, foreign, or of the other kind.
     """
@@ -96,12 +96,14 @@ def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
     with path.open("rb") as file:
         head = file.read(9)
     # Eight bytes of header length, then a JSON object. A `.pt` file is a zip archive.
-    checkpoint = _load(path) if path.suffix == SUFFIX or head[8:] == b"{" else Checkpoint(path, *read_original(path))
+    checkpoint = (
+        _load_artifact(path) if path.suffix == SUFFIX or head[8:] == b"{" else Checkpoint(path, *read_original(path))
+    )
     if kind not in (None, checkpoint.about.kind):
         raise DataError(
             f"is a checkpoint of a {checkpoint.about.kind}, not of a {kind}",
             where=path,
-            remedy="A tuned CLIP goes to clip.checkpoint, a combiner to --checkpoint",
+            remedy="Give a tuned CLIP as clip.checkpoint, a combiner as --checkpoint",
         )
     return checkpoint
 
@@ -119,20 +121,20 @@ def stored_fingerprint(path: Path) -> str | None:
 def require_probe(checkpoint: Checkpoint) -> None:
     """Encode the probe of a tuned CLIP again; a checkpoint without a probe passes.
 
-    Raises DataError where the features differ from those at the time of saving: other code computes something else.
+    Raises DataError where the features differ from the saved ones: the code that computes them has changed.
     """
     stored = checkpoint.about.probe
     if checkpoint.about.kind is not Kind.CLIP or stored is None:
         return
     try:
-        off = distance(make_probe(checkpoint.state), {"image": stored.image, "text": stored.text})
+        difference = distance(make_probe(checkpoint.state), {"image": stored.image, "text": stored.text})
     except (ValueError, RuntimeError) as error:
         raise DataError("its probe cannot be read", where=checkpoint.path, remedy="Use another checkpoint") from error
-    if not off <= TOLERANCE:
+    if not difference <= TOLERANCE:  # also true of NaN
         raise DataError(
-            f"encodes its probe differently than when it was saved (off by {off:.2g} of its length)",
+            f"encodes its probe differently than when it was saved (off by {difference:.2g} of its length)",
             where=checkpoint.path,
-            remedy="Compare the versions of torch and clip with those in its run.json; its metrics would differ",
+            remedy="Its metrics would differ: use the versions of torch and mlcl that its run.json names",
         )
 
 
@@ -153,7 +155,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: TrainingState) ->
 
 
 def save_state(path: Path, state: TrainingState, about: Mapping[str, object]) -> None:
-    """Write `state`, and what `about` says of its run. Raises MachineError where it cannot be written."""
+    """Write `state`, and `about`, which describes its run. Raises MachineError where it cannot be written."""
     progress = {"epoch": state.epoch, "steps_done": state.steps_done, "plain": state.plain.model_dump()}
     parts = {"weights": state.weights, "optimizer": state.optimizer, "history": state.history}
     tensors = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
@@ -161,21 +163,21 @@ def save_state(path: Path, state: TrainingState, about: Mapping[str, object]) ->
 
 
 def load_state(path: Path) -> tuple[TrainingState, Description]:
-    """Read a state, and what it says of its run. Raises DataError where it is missing, damaged or another file."""
+    """Read a state and the description of its run. Raises DataError where it is missing, damaged or another file."""
     artifact, tensors = Artifact.load(path, OLDER_FORMATS)
-    with damage_named(path):
+    with reporting_damage(path):
         if artifact.format not in (STATE, STATE_1):
             raise ValueError("it holds no training state")
-        return _state_of(artifact, tensors)
+        return _training_state(artifact, tensors)
 
 
-def _load(path: Path) -> Checkpoint:
-    """A checkpoint, or the weights of a training state."""
+def _load_artifact(path: Path) -> Checkpoint:
+    """Read a checkpoint, or a training state as one."""
     artifact, tensors = Artifact.load(path, OLDER_FORMATS)
     description = artifact.description
-    with damage_named(path):
+    with reporting_damage(path):
         if artifact.format in (STATE, STATE_1):
-            state, about = _state_of(artifact, tensors)
+            state, about = _training_state(artifact, tensors)
             tensors = state.weights
             description = {**about, "epoch": state.epoch, "fingerprint": fingerprint(tensors)}
         elif artifact.format not in (CHECKPOINT, CHECKPOINT_1):
@@ -183,7 +185,7 @@ def _load(path: Path) -> Checkpoint:
         return Checkpoint(path, tensors, CheckpointDescription.model_validate(description))
 
 
-def _state_of(artifact: Artifact, tensors: Tensors) -> tuple[TrainingState, Description]:
+def _training_state(artifact: Artifact, tensors: Tensors) -> tuple[TrainingState, Description]:
     description = _StateDescription.model_validate(artifact.description)
     parts: dict[str, Tensors] = {"weights": {}, "optimizer": {}, "history": {}, **_by_prefix(tensors)}
     return TrainingState(description.epoch, description.steps_done, **parts, plain=description.plain), description.about

@@ -26,8 +26,9 @@ class Described(BaseModel):
 class ClipRecord(Described):
     """The CLIP that a run started from, or that a combiner belongs to.
 
-    `model` and `checkpoint` are names, or paths relative to the workspace. `fingerprint` is that CLIP's; `base`, that
-    of `model` before tuning, and `tuned`, the encoders that tuning changed, are missing in files of older versions.
+    `model` and `checkpoint` are names, or paths relative to the workspace. `fingerprint` identifies that CLIP, `base`
+    identifies `model` before tuning, and `tuned` lists the encoders that tuning changed. Files of older versions lack
+    `base` and `tuned`.
     """
 
     model: str
@@ -43,14 +44,14 @@ class ClipRecord(Described):
 
 
 class ImageRecord(Described):
-    """How images became the encoder's input."""
+    """How images were turned into the encoder's input."""
 
     transform: str
     target_ratio: float
 
     @property
     def settings(self) -> str:
-        """The keys of a profile that give it."""
+        """The profile settings that produce it, in words."""
         return f"image.transform {self.transform} and image.target_ratio {self.target_ratio:g}"
 
     def __str__(self) -> str:
@@ -64,7 +65,7 @@ class ArchitectureRecord(Described):
 
 
 class ProbeRecord(Described):
-    """The features of a tuned CLIP's probe that are kept (see `models.probe`)."""
+    """The features of a tuned CLIP's probe (see `models.probe`)."""
 
     image: list[float]
     text: list[float]

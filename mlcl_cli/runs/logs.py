@@ -22,16 +22,16 @@ NAMES: tuple[LogName, ...] = get_args(LogName)
 LINES, TABLE, TIMES = NAMES
 ROW = TypeAdapter(dict[str, int | FiniteFloat], config=ConfigDict(strict=True))
 LEARNED = ("temperature", "temperature_sscl", "level_weight")
-NO_TERMS = ("epoch", "loss", "gradient_norm", "skipped_steps", *LEARNED)
+NOT_TERMS_OF_LOSS = ("epoch", "loss", "gradient_norm", "skipped_steps", *LEARNED)
 
 
 def terms_of(figures: Mapping[str, float]) -> dict[str, float]:
     """The summands of the loss among the figures of an epoch's training."""
-    return {name: value for name, value in figures.items() if name not in NO_TERMS}
+    return {name: value for name, value in figures.items() if name not in NOT_TERMS_OF_LOSS}
 
 
 class Logs:
-    """`metrics.jsonl` and `metrics.csv` depend on the run alone, bit for bit; `times.jsonl` is the machine's."""
+    """`metrics.jsonl` and `metrics.csv` depend on the run alone, bit for bit; `times.jsonl` also on the machine."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -39,16 +39,16 @@ class Logs:
         self._lengths: dict[LogName, int] = {LINES: 0, TIMES: 0}
 
     def add(self, row: Mapping[str, float], seconds: float) -> None:
-        """Add an epoch to both. Raises MachineError where one cannot be written; `lengths` then stay as they were."""
+        """Add an epoch to both JSON-lines logs. Raises MachineError, `lengths` unchanged, if one cannot be written."""
         lines = self._append(LINES, to_json(row))
         times = self._append(TIMES, to_json({"epoch": row["epoch"], "seconds": seconds}))
         self._lengths = {LINES: lines, TIMES: times}
         self._rows.append(row)
 
     def write_table(self) -> None:
-        """Write `metrics.csv`. Raises DataError as `require_own` does, MachineError where it cannot be written."""
+        """Write `metrics.csv`. Raises as `require_regular_files` does, MachineError where it cannot be written."""
         if self._rows:
-            self.require_own()
+            self.require_regular_files()
             text = io.StringIO()
             columns = dict.fromkeys(name for row in self._rows for name in row)
             writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -64,8 +64,8 @@ class Logs:
                 os.fsync(file.fileno())
         return dict(self._lengths)
 
-    def require_own(self) -> None:
-        """Raises DataError where a log is a symbolic link, a folder or a device: it would not be a log of this run."""
+    def require_regular_files(self) -> None:
+        """Raises DataError where a log is a symbolic link, a folder or a device, which no run writes."""
         for path in (self._folder / name for name in NAMES):
             if path.is_symlink() or (path.exists() and not path.is_file()):
                 raise DataError("is not a regular file", where=path, remedy="Move it away, then --resume")
@@ -113,7 +113,7 @@ def read_log(folder: Path, name: str = LINES) -> list[dict[str, float]]:
         except ValueError as error:
             if number < len(lines):
                 raise DataError(
-                    "is not a log written by mlcl", where=f"{path}, line {number}", remedy="Fix the line"
+                    "is not a log written by mlcl", where=f"{path}, line {number}", remedy="Fix or delete that line"
                 ) from error
     return rows
 
@@ -135,7 +135,7 @@ class Scalars:
         if self._writer is not None:
             scalars = {f"train/{name}": value for name, value in figures.items()}
             scalars |= {f"val/{name}": value for name, value in metrics.items()} | {"time/epoch_seconds": seconds}
-            with contextlib.suppress(OSError):  # the logs that count report a full disk
+            with contextlib.suppress(OSError):  # a full disk is reported by the other logs
                 for tag, value in scalars.items():
                     self._writer.add_scalar(tag, value, epoch)
 

@@ -46,11 +46,11 @@ def read_original(path: Path) -> tuple[Mapping[str, Tensor], CheckpointDescripti
 def write_original(path: Path, state: Mapping[str, Tensor], about: CheckpointDescription) -> list[str]:
     """Write `torch.save({"epoch": int, "CLIP" or "Combiner": state dict})` and FILE.json; both, or neither.
 
-    Weights that the original's strict load expects and that change no metric are added. Returns warnings of these, and
-    of what the original code will do differently.
+    Adds weights that the original's strict load expects and that change no metric. Returns warnings about these, and
+    about what the original code will do differently.
     """
     exported = dict(state)
-    warnings = _complete(exported, about, path) if about.kind is Kind.COMBINER else []
+    warnings = _add_expected_weights(exported, about, path) if about.kind is Kind.COMBINER else []
     fields = about.model_dump(mode="json", include=set(EXPORTED), exclude_none=True)
     text = to_json({"format": FORMAT, **fields, "fingerprint": fingerprint(exported)}, indent=2)
     content = {"epoch": about.epoch, KEYS[about.kind]: exported}
@@ -58,18 +58,20 @@ def write_original(path: Path, state: Mapping[str, Tensor], about: CheckpointDes
     return warnings
 
 
-def _complete(state: dict[str, Tensor], about: CheckpointDescription, path: Path) -> list[str]:
+def _add_expected_weights(state: dict[str, Tensor], about: CheckpointDescription, path: Path) -> list[str]:
     """Add what the original's strict load expects of a combiner to `state`, and return warnings."""
     warnings = []
     implied = Combiner.from_state(state).architecture.levels
     if "loss_weight" in state:
         if "logit_scale" in state and "logit_scale_sl" not in state:
             state["logit_scale_sl"] = torch.full((1,), math.log(FIXED_TEMPERATURE))
-            what = "logit_scale_sl is added at its initial value: the original code expects it. Ranks are the same"
-            warnings.append(what)
+            warnings.append(
+                "logit_scale_sl is added at its initial value: the original code expects it. Ranks are the same"
+            )
     elif "combiner_proj.weight" in state or "logit_scale" in state:
-        what = "The original code cannot load it: its combiner has both levels, or hybrid at a fixed temperature"
-        warnings.append(what)
+        warnings.append(
+            "The original code cannot load it: there, a combiner has both levels, or hybrid with a fixed temperature"
+        )
     if about.architecture is not None and set(about.architecture.levels) != set(implied):
         groups = (about.architecture.levels, implied)
         trained, ranked = (", ".join(level for level in LEVELS if level in group) for group in groups)
@@ -81,14 +83,14 @@ def _complete(state: dict[str, Tensor], about: CheckpointDescription, path: Path
 
 
 def _description(path: Path, kind: Kind, state: Mapping[str, Tensor], epoch: int) -> CheckpointDescription:
-    """The content of FILE.json; without one, or where it is another program's, what the weights alone show."""
-    beside = path.with_suffix(".json")
+    """The content of FILE.json; if there is none, or another program wrote it, what the weights alone show."""
+    json_file = path.with_suffix(".json")
     known = CheckpointDescription(kind=kind, fingerprint=fingerprint(state), epoch=epoch)
-    if not beside.is_file():
+    if not json_file.is_file():
         return known
-    remedy = f"Export the checkpoint again, or move {beside.name} away to read {path.name} without it"
+    remedy = f"Export the checkpoint again, or move {json_file.name} away to read {path.name} without it"
     try:
-        with beside.open("rb") as file:
+        with json_file.open("rb") as file:
             content = file.read(2**20 + 1)
         fields = json.loads(content) if len(content) <= 2**20 else None
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
@@ -96,9 +98,9 @@ def _description(path: Path, kind: Kind, state: Mapping[str, Tensor], epoch: int
         described = CheckpointDescription.model_validate({key: fields[key] for key in EXPORTED if key in fields})
     except (OSError, ValueError, RecursionError) as error:
         reason = "its fields are not as exported" if isinstance(error, ValidationError) else str(error)
-        raise DataError(f"cannot be read ({reason})", where=beside, remedy=remedy) from error
+        raise DataError(f"cannot be read ({reason})", where=json_file, remedy=remedy) from error
     if (described.kind, described.fingerprint) != (kind, known.fingerprint):
         what = f"describes a {described.kind} {described.fingerprint}, "
         what += f"and {path} holds the {kind} {known.fingerprint}"
-        raise DataError(what, where=beside, remedy=remedy)
+        raise DataError(what, where=json_file, remedy=remedy)
     return described

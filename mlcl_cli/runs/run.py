@@ -122,9 +122,9 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        state = RunState.FINISHED if kind is None else RunState.INTERRUPTED
-        # Report the error that ended the run, not one of these.
-        suppressed = () if kind is None else (Exception,)
+        state = RunState.FINISHED if error is None else RunState.INTERRUPTED
+        # Report the error that ended the run, not one raised while its files are written.
+        suppressed = () if error is None else (Exception,)
         try:
             for step in (self._save_bests, self._logs.write_table, partial(self._write_summary, state)):
                 with suppress(*suppressed), defer_signals():
@@ -154,7 +154,7 @@ class Run:
         if metrics is not None:
             self._update_bests(epoch, metrics, weights)
         if keep_every and epoch % keep_every == 0:
-            self._checkpoint(f"epoch-{epoch:04}{SUFFIX}", weights())(epoch=epoch, metrics=metrics)
+            self._checkpoint_writer(f"epoch-{epoch:04}{SUFFIX}", weights())(epoch=epoch, metrics=metrics)
         if time.monotonic() - self._written > SECONDS_BETWEEN_SAVES:
             self._save_bests()
             self._write_progress()
@@ -162,14 +162,14 @@ class Run:
         self._logs.add({"epoch": epoch, **figures, **(metrics or {})}, seconds)
 
     def save_if_due(self, state: Callable[[], TrainingState], epoch: int | None = None) -> None:
-        """Save the state where the settings say so, or the last `epoch` is done."""
+        """Save the state if the settings say so; `epoch` is given once it is done, and the last one is always saved."""
         settings, every = self.settings, self.settings.epochs_between_states
         due = time.monotonic() - self._saved > 60 * settings.minutes_between_states
         if due or epoch == settings.epochs or (epoch and every and epoch % every == 0):
             self.save(state())
 
     def save(self, state: TrainingState) -> None:
-        """Save `state` and all that belongs to it, and keep the state before it."""
+        """Save `state` with the best checkpoints and the summary so far, and keep the previous state."""
         self._save_bests()
         bests = {name: best.model_dump() for name, best in self.bests.items()}
         progress = {"kind": self.settings.kind, "bests": bests, "logs": self._logs.lengths()}
@@ -188,10 +188,10 @@ class Run:
         for name in better:
             file = f"best{SUFFIX}" if name == first else f"best-{name}{SUFFIX}"
             bests[name] = BestCheckpoint(epoch=epoch, score=metrics[name], checkpoint=file, metrics=dict(metrics))
-            save = self._checkpoint(file, state)
+            save = self._checkpoint_writer(file, state)
             self._unsaved[name] = partial(save, epoch=epoch, selected_by=name, score=metrics[name], metrics=metrics)
 
-    def _checkpoint(self, file: str, weights: Tensors) -> "partial[None]":
+    def _checkpoint_writer(self, file: str, weights: Tensors) -> "partial[None]":
         settings = self.settings
         return partial(save_checkpoint, self.folder / file, settings.kind, weights, settings.description)
 
@@ -228,12 +228,12 @@ class Run:
         raise DataError("no intact training state to resume from", where=self.folder, remedy=remedy)
 
     def _require_own_files(self, state: Path, bests: Mapping[str, BestCheckpoint]) -> None:
-        """A hostile or copied folder may name other metrics, or link to files that are not the run's."""
+        """Raises DataError where a copied or hostile folder names other metrics, or links to files outside it."""
         metrics = self.settings.metrics
         if bests and set(bests) != set(metrics):
-            what = f"has bests by {some(sorted(bests))}, expected {some(sorted(metrics))}"
+            what = f"has best checkpoints by {some(sorted(bests))}, expected {some(sorted(metrics))}"
             raise DataError(what, where=state, remedy="Resume from another state of the run with --run FILE")
-        self._logs.require_own()
+        self._logs.require_regular_files()
         best_paths = [self.folder / best.checkpoint for best in bests.values()]
         for path in (self.folder / SUMMARY, *_states(self.folder), *best_paths):
             if path.is_symlink():
@@ -255,12 +255,12 @@ def is_locked(folder: Path) -> bool:
         return True
 
 
-def require_room(folder: Path, state: int) -> None:
-    """Raises MachineError where the disk has no room for two states of that many bytes: one is kept until two are."""
+def require_room(folder: Path, state_bytes: int) -> None:
+    """Raises MachineError where the disk has no room for two training states, which a run keeps."""
     free = shutil.disk_usage(nearest_existing_parent(folder)).free
-    if free < 2 * state:
+    if free < 2 * state_bytes:
         raise MachineError(
-            f"{size(free)} are free, and a run's two checkpoints take {size(2 * state)}",
+            f"{size(free)} are free, and a run's two training states take {size(2 * state_bytes)}",
             where=folder,
             remedy="Free space, or choose another workspace",
         )

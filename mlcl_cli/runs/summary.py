@@ -42,7 +42,7 @@ def _timestamp(text: str) -> str:
 
 def _usable_paths(clip: ClipRecord) -> ClipRecord:
     if "\0" in clip.model or "\0" in (clip.checkpoint or ""):
-        raise ValueError("a path cannot hold a NUL character")
+        raise ValueError("a path cannot contain a NUL character")
     return clip
 
 
@@ -51,7 +51,7 @@ MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9@_.,()/+-]{1,64}$")]
 
 
 class BestCheckpoint(Described):
-    """The best epoch by one metric: its score in percent, the file of its weights in the run's folder, its metrics."""
+    """The best epoch by one metric: its score in percent, its weights' file in the run's folder, its metrics."""
 
     epoch: Epoch
     # The product of roots that gives a geometric mean of 100 may round to a little more.
@@ -107,7 +107,7 @@ class RunSummary(TrainingDescription):
         write_file(path, to_json(self.as_json(), indent=2))
 
     def as_json(self) -> dict[str, JsonValue]:
-        """The keys that the file has, as plain values."""
+        """The content of the file, as plain values."""
         return self.model_dump(exclude_unset=True)
 
     @property

@@ -19,7 +19,7 @@ from mlcl_cli.workflows.provenance import versions
 
 logger = logging.getLogger(__name__)
 
-BUSY_PERCENT = 15.0  # of the processors in use by other programs: worth a warning
+BUSY_PERCENT = 15.0  # of the processors, used by other programs: more than this is worth a warning
 
 GROUPS: Mapping[str, Callable[[SyntheticData], Iterator[Row]]] = {
     "decoding": rows_features.decoding,

@@ -1,4 +1,4 @@
-"""The workspace's runs as `auto` compares them: which of them fit, and which is best."""
+"""The workspace's runs as `auto` compares them: which of them fit the profile, and which is best."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Self
 
 from mlcl_cli.errors import some
 from mlcl_cli.models.encoder import TOWERS, Towers
-from mlcl_cli.runs.description import ImageRecord, Kind
+from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import StoredRun, list_runs
 from mlcl_cli.runs.summary import BestCheckpoint, RunState, RunSummary
 from mlcl_cli.workflows.run_context import RunContext
@@ -20,30 +20,30 @@ PRUNED = "a pruned gallery"
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a score was measured under. Scores compare only where all of it is equal and the gallery is whole.
+    """What a score was measured under. Scores are comparable only if all of it is equal and the gallery is whole.
 
-    `data` is the digest of what was ranked, None where it is not known; `weights` are the levels' weights that a
-    combiner ranked with, released or matched, None without a combiner.
+    `data` is the digest of what was ranked, None if unknown. `inference_weights` says which weights of its levels a
+    combiner ranked with, released or matched; None without a combiner.
     """
 
     protocol: str
     image: str
     data: str | None
-    whole: bool
-    weights: str | None
+    whole_gallery: bool
+    inference_weights: str | None
 
     def differences(self, wanted: "Conditions") -> list[str]:
-        """What differs from `wanted`; empty where the scores compare."""
+        """What differs from `wanted`, in words; empty if the scores are comparable."""
         differences = []
         if self.image != wanted.image:
             differences.append(f"transform {self.image}")
-        if self.weights not in (None, wanted.weights):
-            differences.append(f"inference_weights {self.weights}")
-        if not self.whole:
+        if self.inference_weights not in (None, wanted.inference_weights):
+            differences.append(f"inference_weights {self.inference_weights}")
+        if not self.whole_gallery:
             differences.append(PRUNED)
         if self.protocol != wanted.protocol:
             differences.append(f"protocol {self.protocol}")
-        elif self.whole and (self.data is None or self.data != wanted.data):
+        elif self.whole_gallery and (self.data is None or self.data != wanted.data):
             differences.append(f"{'other' if self.data and wanted.data else 'unknown'} validation data")
         return differences
 
@@ -52,13 +52,13 @@ class Conditions:
 class Candidate:
     """A run with its best checkpoint by the deciding metric.
 
-    `base` is the fingerprint of its CLIP before tuning, and `towers` are that CLIP's tuned encoders, those that the run
-    trains included; None where unknown.
+    `base_fingerprint` identifies its CLIP before any tuning, and `towers` are the encoders tuned since, by this run or
+    an earlier one; None if unknown.
     """
 
     run: StoredRun
     best: BestCheckpoint
-    base: str | None
+    base_fingerprint: str | None
     towers: Towers | None
 
     @property
@@ -67,8 +67,8 @@ class Candidate:
         return self.run.folder / self.best.checkpoint
 
     @property
-    def clip(self) -> str:
-        """The fingerprint of the CLIP that it started from."""
+    def clip_fingerprint(self) -> str:
+        """The fingerprint of the CLIP that the run started from."""
         return self.run.summary.clip.fingerprint
 
     @property
@@ -76,7 +76,13 @@ class Candidate:
         """What its score was measured under. Older runs recorded no digest of their data."""
         run = self.run.summary
         data = (run.data or {}).get("val")
-        return Conditions(run.protocol, str(run.image), data, whole=not run.pruned, weights=run.inference_weights)
+        return Conditions(
+            run.protocol,
+            str(run.image),
+            data,
+            whole_gallery=not run.pruned,
+            inference_weights=run.inference_weights,
+        )
 
     @property
     def finished(self) -> bool:
@@ -86,14 +92,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The best of `compared` candidates; `seed` is the profile's where only runs with it were compared."""
+    """The best of `compared` candidates; `seed` is set if only runs with the profile's seed were compared."""
 
     chosen: Candidate
     compared: int
     seed: int | None
 
     def describe(self, metric: str) -> str:
-        """Of how many runs it is the best, and its score."""
+        """How many runs it was chosen from, and its score, in words."""
         count = "the only one that fits" if self.compared == 1 else f"best of {self.compared}"
         return f"{count}, {metric} {self.chosen.best.score:.2f}"
 
@@ -131,8 +137,12 @@ class Candidates:
         if candidates.fitting and not any_base:  # without candidates, the model need not be loaded
             model = context.base.fingerprints.both
             candidates.require(
-                lambda run: run.base == model,
-                lambda run: f"trained on another CLIP with base {run.base}" if run.base else "base CLIP not recorded",
+                lambda candidate: candidate.base_fingerprint == model,
+                lambda candidate: (
+                    f"trained on another CLIP with base {base}"
+                    if (base := candidate.base_fingerprint)
+                    else "base CLIP not recorded"
+                ),
             )
         return candidates
 
@@ -142,18 +152,19 @@ class Candidates:
         self.fitting = [candidate for candidate in self.fitting if candidate.run not in self.skipped]
 
     def select(self, context: RunContext, seed: int | None = None) -> Selection | None:
-        """The best of the runs whose scores compare under the profile's conditions, finished ones first.
+        """The best by score of the runs measured under the profile's conditions; unfinished ones if none has finished.
 
-        Where none compares: the best of those that were measured as the newest was, on the whole gallery and with the
-        profile's transform where there are such. Among equals in all of this, those with `seed` come first. Reports the
-        skipped runs, and warns where the profile would train another one.
+        If no run was, runs that share one other set of conditions are compared: one with the profile's transform if
+        possible, then one with the whole gallery if possible, then the newest run's. If any of the runs to compare has
+        `seed`, only those are compared. Reports the skipped runs, and warns if the chosen one is unfinished, or was
+        measured under other conditions than the profile's.
         """
         wanted = Conditions(
             context.protocol.name,
-            str(ImageRecord.model_validate(context.image)),
+            str(context.image_record),
             context.validation_digest,
-            whole=True,
-            weights=context.profile.combiner.inference_weights,
+            whole_gallery=True,
+            inference_weights=context.profile.combiner.inference_weights,
         )
         comparable = [candidate for candidate in self.fitting if not candidate.conditions.differences(wanted)]
         pool = _finished(comparable) or comparable
@@ -162,7 +173,9 @@ class Candidates:
             if not others:
                 return None
             measured = [other.conditions for other in reversed(others)]
-            preferred = max(measured, key=lambda conditions: (conditions.image == wanted.image, conditions.whole))
+            preferred = max(
+                measured, key=lambda conditions: (conditions.image == wanted.image, conditions.whole_gallery)
+            )
             pool = [other for other in others if other.conditions == preferred]
         seeded = [candidate for candidate in pool if candidate.run.summary.seed == seed]
         pool = seeded or pool
@@ -191,7 +204,7 @@ class Candidates:
 
 
 def describe_skipped(runs: Mapping[StoredRun, str]) -> str:
-    """A few of the runs with their reasons, newest first: run names begin with their time."""
+    """Up to three of the runs with their reasons, the last ones by name first, and how many more there are."""
     return some(sorted((f"{run.name} ({why})" for run, why in runs.items()), reverse=True), 3)
 
 
@@ -204,10 +217,11 @@ def _candidate(
 ) -> Candidate:
     """A candidate with its base and towers.
 
-    Runs of older versions recorded neither: those are followed from checkpoint to checkpoint down to the untuned CLIP.
+    Runs of older versions recorded neither: then the checkpoints that each run started from are followed back to the
+    untuned CLIP.
     """
     folder, towers = run.folder.resolve(), Towers()
-    for _ in summaries:
+    for _ in summaries:  # a bound: damaged records may form a cycle
         clip, encoder = summaries[folder].clip, summaries[folder].encoder
         towers |= TOWERS[encoder] if encoder else Towers()
         if clip.known_base is not None and (clip.tuned is not None or clip.checkpoint is None):

@@ -21,7 +21,7 @@ from mlcl_cli.workflows.run_context import read_split
 def check(profile: Profile, progress: Progress, *, splits: Sequence[str] = (), content: bool = False) -> CheckReport:
     """Check annotations, images, counts, device, CLIP, checkpoints, disk and memory, and judge each command.
 
-    `splits` are the splits to look at, by default all. A training or test split that is missing entirely is a note:
+    `splits` are the splits to look at, all by default. A training or test split that is missing entirely is a note:
     the data is meant for other commands. If the user names the split, it is an error. `content` hashes every image
     and compares it with the recorded hash.
     """
@@ -34,13 +34,13 @@ def check(profile: Profile, progress: Progress, *, splits: Sequence[str] = (), c
     try:
         report.looked_at["device"] = str(choose_compute(profile.device, profile.precision))
     except MlclError as error:
-        report.add_error("device", error, report.reads)
+        report.add_exception("device", error, report.reads)
     if preparation := report.preparation:
         try:
             prepared = preparation.prepare(profile.root, profile.folders, progress)
             report.looked_at[preparation.command] = f"{sum(prepared.images.values()):,} raw images"
         except DataError as error:
-            report.add_error(preparation.command, error, [preparation.command])
+            report.add_exception(preparation.command, error, [preparation.command])
     loaded = _read_splits(report)
     check_data.check_captions(report, loaded)
     check_data.check_counts(report, loaded)
@@ -68,7 +68,7 @@ def _read_splits(report: CheckReport) -> list[Split]:
         try:
             loaded.append(read_split(report.profile, name, add_defect))
         except DataError as error:
-            if not report.named and _is_missing(name, error):
+            if not report.splits_named and _is_missing(name, error):
                 missing[name] = error
             else:
                 add_defect(error)
@@ -86,7 +86,7 @@ def _read_splits(report: CheckReport) -> list[Split]:
 def _add_defect(report: CheckReport, split: str, error: DataError) -> None:
     """Add an error, or a note if no command reads the split, such as FashionIQ's test split."""
     commands = report.readers(split)
-    report.add_error("annotations", error, commands, is_error=bool(commands or report.named))
+    report.add_exception("annotations", error, commands, is_error=bool(commands or report.splits_named))
 
 
 def _is_missing(split: str, error: DataError) -> bool:

@@ -39,7 +39,7 @@ def check_captions(report: CheckReport, splits: Sequence[Split]) -> None:
                 report.add("captions", where, "the target is the reference: a miss if references are excluded")
             if (first := first_places.setdefault((triplet.pair_id, _content(triplet)), where)) != where:
                 report.add("captions", where, f"repeats {first}")
-            # A token is a letter at least: shorter texts cannot be too long.
+            # A token is at least one letter, so shorter texts cannot be too long.
             long_texts |= {text: where for text in triplet.texts if len(text) > CONTEXT_LENGTH}
     if long_texts:
         lengths = tokenize([*long_texts], 4 * CONTEXT_LENGTH, torch.device("cpu")).lengths.tolist()
@@ -86,10 +86,10 @@ def check_leakage(report: CheckReport, splits: Sequence[Split]) -> None:
 
 def check_names(report: CheckReport, splits: Sequence[Split]) -> None:
     """Find names that stand for two files with different contents, in two splits or in one image folder."""
-    first: dict[str, Split] = {}
+    first_splits: dict[str, Split] = {}
     for split in splits:
         for name, path in split.paths.items():
-            other = first.setdefault(name, split)
+            other = first_splits.setdefault(name, split)
             if _differ(other.paths[name], path):
                 commands = [command for command, read in report.reads.items() if {other.name, split.name} <= {*read}]
                 where = f"{other.name} and {split.name}, image {name!r}"
@@ -109,9 +109,9 @@ def check_images(report: CheckReport, splits: Sequence[Split], resolution: int |
     """
     profile = report.profile
     transform = Transform(profile.image.transform, profile.image.target_ratio, resolution or LARGEST_INPUT)
-    memory = profile.workspace / "features" / "checked.json"
+    note_path = profile.workspace / "features" / "checked.json"
     limits = f"{profile.image.max_megapixels:g}, {transform}"
-    known = read_note(memory, dict[str, str]) or {}
+    known = read_note(note_path, dict[str, str]) or {}
     users = _users_of(splits)
     stamps = {path: f"{stamp}, {limits}" for path, stamp in file_stamps({path: path for path in users}).items()}
     verified = {str(path): stamp for path, stamp in stamps.items() if known.get(str(path)) == stamp}
@@ -123,8 +123,8 @@ def check_images(report: CheckReport, splits: Sequence[Split], resolution: int |
             commands = report.readers(split.name)
             folder = os.path.commonpath([path.parent for path in images])
             what = f"none of the {len(images):,} images of {split.name} exists"
-            remedy = f"Download them to run {' or '.join(commands)}"
-            is_error = bool(commands) and (report.named or split.name == "val")
+            remedy = f"Download them to run {' or '.join(commands)}" if commands else "Download them"
+            is_error = bool(commands) and (report.splits_named or split.name == "val")
             report.add("images", folder, what, remedy, commands, is_error=is_error)
     pending = [(str(path), path) for path in users if str(path) not in verified and path not in bad]
     report.looked_at["images"] = f"{len(users):,}, {len(verified):,} of them verified before"
@@ -141,14 +141,14 @@ def check_images(report: CheckReport, splits: Sequence[Split], resolution: int |
                 remedy = "Replace the image" if drop else "Replace the image, or set bad_images: drop"
                 report.add("images", path, value.reason, remedy, commands, is_error=bool(commands))
             elif value > MAX_8_BIT:
-                what = f"16-bit: values above {MAX_8_BIT} become white, and it has up to {value:,.0f}"
+                what = f"more than 8 bits: values above {MAX_8_BIT} become white, and the largest is {value:,.0f}"
                 report.add("images", path, what, "Convert it to 8 bits per channel")
             elif path in stamps:
                 verified[name] = stamps[path]
             advance(1)
     if pending and profile.workspace.is_dir():
         try:
-            write_note(memory, verified)
+            write_note(note_path, verified)
         except MachineError as error:
             what = f"{error.what}: the next check decodes these images again, and training would fail"
             report.add("workspace", profile.workspace, what)
@@ -157,11 +157,11 @@ def check_images(report: CheckReport, splits: Sequence[Split], resolution: int |
 
 def check_galleries(report: CheckReport, splits: Sequence[Split], contents: Contents) -> None:
     """Find gallery names that share one file or one content. Only files of equal size are hashed."""
-    size = 0
+    names_checked = 0
     for split in splits:
         for part in split.sets:
             where = f"{split.name}, {part.name}"
-            size += len(part.gallery)
+            names_checked += len(part.gallery)
             stamps = file_stamps({name: split.paths[name] for name in part.gallery})
             links: set[str] = set()
             for names in _repeated(stamps):  # a stamp holds the inode
@@ -174,7 +174,7 @@ def check_galleries(report: CheckReport, splits: Sequence[Split], contents: Cont
             for names in _repeated({name: digests[name] for name in suspects if name in digests}):
                 what = f"{len(names):,} gallery names are copies of one image: {some(names)}"
                 report.add("gallery", where, what)
-    report.looked_at["gallery"] = f"{size:,} names"
+    report.looked_at["gallery"] = f"{names_checked:,} names"
 
 
 def check_contents(report: CheckReport, splits: Sequence[Split], contents: Contents) -> None:
@@ -185,7 +185,7 @@ def check_contents(report: CheckReport, splits: Sequence[Split], contents: Conte
     users = {str(path): names for path, names in _users_of(splits).items()}
     recorded = len(users.keys() & contents.recorded.keys())
     stamps = file_stamps({path: Path(path) for path in users})
-    digests = contents.hashed({path: Path(path) for path in stamps})
+    digests = contents.hash_files({path: Path(path) for path in stamps})
     for path, digest in digests.items():
         content = Content(stamps[path], digest)
         old = contents.recorded.get(path, content)
@@ -211,10 +211,10 @@ def _users_of(splits: Sequence[Split]) -> Mapping[Path, list[str]]:
     return users
 
 
-def _differ(one: Path, other: Path) -> bool:
+def _differ(first: Path, second: Path) -> bool:
     """Whether two files exist and hold different bytes; their sizes are compared first."""
     try:
-        return one != other and not filecmp.cmp(one, other, shallow=False)
+        return first != second and not filecmp.cmp(first, second, shallow=False)
     except OSError:
         return False  # missing or unreadable: `check_images` reports it
 
@@ -228,7 +228,7 @@ def _label(triplet: Triplet, number: int) -> str:
 
 
 def _repeated(values: Mapping[str, str]) -> list[list[str]]:
-    """The names of each value that several have, in order of first mention."""
+    """The names that share each value, for values that several names have."""
     groups: dict[str, list[str]] = {}
     for name, value in values.items():
         groups.setdefault(value, []).append(name)

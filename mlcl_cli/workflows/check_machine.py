@@ -21,7 +21,7 @@ from mlcl_cli.workflows.findings import CheckReport
 from mlcl_cli.workflows.stages import STAGES
 
 FLOAT_BYTES = 4
-# A run keeps its weights and the two moments of AdamW (METHOD.md, Section 4.4), and replaces one state by the next.
+# Per parameter: a run keeps two states, each with the weight and the two moments of AdamW (METHOD.md, Section 4.4).
 STATE_BYTES = 2 * 3 * FLOAT_BYTES
 
 
@@ -43,7 +43,7 @@ def check_clip(report: CheckReport) -> ClipSizes | None:
     try:
         network = load_clip(model)
     except MlclError as error:
-        report.add_error("clip", error, report.reads)
+        report.add_exception("clip", error, report.reads)
         return None
     if isinstance(model, Path) and not is_official(model):
         report.add("clip", model, UNKNOWN_ACTIVATION)
@@ -92,12 +92,12 @@ def check_checkpoints(report: CheckReport) -> None:
     for run in runs:
         if run.problem is not None:
             skips = run.kind in usable
-            report.add_error("checkpoints", run.problem, () if skips else users[run.kind], is_error=not skips)
+            report.add_exception("checkpoints", run.problem, () if skips else users[run.kind], is_error=not skips)
     for path, commands in sorted(paths.items()):
         try:
             _require_usable(profile, path)
         except DataError as error:
-            report.add_error("checkpoints", error, commands)
+            report.add_exception("checkpoints", error, commands)
     combiners = [run for run in runs if run.kind is Kind.COMBINER and run.problem is None]
     has_combiner = any(run.summary.dataset == profile.dataset for run in combiners)
     needed = "" if has_combiner else "; evaluate needs a trained combiner, or --combining-function sum"

@@ -16,7 +16,7 @@ from mlcl_cli.models.encoder import BOTH_TOWERS, TOWERS, Encoder, Fingerprints, 
 from mlcl_cli.models.weights import load_tuned
 from mlcl_cli.progress import NOTICE
 from mlcl_cli.runs.checkpoints import Checkpoint, load_checkpoint, stored_fingerprint
-from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
+from mlcl_cli.runs.description import ClipRecord, Kind
 from mlcl_cli.runs.listing import FOLDERS
 from mlcl_cli.workflows.base_clip import BaseClip
 from mlcl_cli.workflows.candidates import Candidates, Selection, describe_skipped
@@ -35,7 +35,7 @@ class ClipReason(StrEnum):
     BOTH_ENCODERS = f"tuning both encoders starts from the untuned CLIP; {START}"
     BEST = "best of {}"
     BEST_START = f"best of {{}}; {START}"
-    NONE_WITH_OTHER_ENCODER = f"none has only its {{}} encoder tuned here; {START}"
+    NONE_WITH_OTHER_ENCODER = f"no CLIP here has only its {{}} encoder tuned; {START}"
     NONE_TUNED = "none is tuned in this workspace yet"
     NONE_FITS = "no tuned one fits"
     RUN = "the run's"
@@ -89,34 +89,37 @@ def choose_clip(context: RunContext, start: str | Path | None = None, encoder: s
     """The CLIP to start from: `start` (a file, or `none`) if given, else as the profile's `clip.checkpoint` sets it.
 
     `auto` is this workspace's best CLIP tuned from the profile's model on its data set. Where `encoder` is to be tuned,
-    it is the best of those with only the other tower tuned, preferably by runs with the profile's seed, so that chains
-    with different seeds stay independent; for `both` it is the untuned CLIP.
+    it is the best of those with only the other tower tuned, preferably by runs with the profile's seed, so that runs
+    with different seeds never build on each other; for `both` it is the untuned CLIP.
     """
     profile = context.profile
     model = profile.clip.model
-    asked, source = (profile.clip.checkpoint, "clip.checkpoint") if start is None else (start, "--from")
-    if isinstance(asked, Path):
-        return ClipChoice(model, asked, ClipReason.GIVEN, source)
-    if asked == "none":
+    requested, source = (profile.clip.checkpoint, "clip.checkpoint") if start is None else (start, "--from")
+    if isinstance(requested, Path):
+        return ClipChoice(model, requested, ClipReason.GIVEN, source)
+    if requested == "none":
         return ClipChoice(model, None, ClipReason.DISABLED, source)
-    others = None if encoder is None else BOTH_TOWERS - TOWERS[encoder]
-    if others is not None and not others:
+    other_towers = None if encoder is None else BOTH_TOWERS - TOWERS[encoder]
+    if other_towers is not None and not other_towers:
         return ClipChoice(model, None, ClipReason.BOTH_ENCODERS)
     candidates = Candidates.find(context, Kind.CLIP)
-    if others is not None:
-        candidates.require(lambda run: run.towers == others, lambda run: f"tuned {_names(run.towers or ())}")
-    selection = candidates.select(context, None if others is None else profile.seed)
+    if other_towers is not None:
+        candidates.require(
+            lambda candidate: candidate.towers == other_towers,
+            lambda candidate: f"tuned {_tower_names(candidate.towers or ())}",
+        )
+    selection = candidates.select(context, None if other_towers is None else profile.seed)
     if selection is not None:
-        which = "tuned here" if others is None else f"with only its {_names(others)} encoder tuned"
+        which = "tuned here" if other_towers is None else f"with only its {_tower_names(other_towers)} encoder tuned"
         seed = "" if selection.seed is None else f", seed {selection.seed}"
         score = f"{context.protocol.bests[0]} {selection.chosen.best.score:.2f}"
-        reason = ClipReason.BEST if others is None else ClipReason.BEST_START
+        reason = ClipReason.BEST if other_towers is None else ClipReason.BEST_START
         return ClipChoice(model, selection.chosen.checkpoint, reason, f"{selection.compared} {which}{seed}, {score}")
     skipped = describe_skipped(candidates.skipped)
-    if others is not None:
+    if other_towers is not None:
         if skipped:
             logger.info(f"Skipped: {skipped}")
-        return ClipChoice(model, None, ClipReason.NONE_WITH_OTHER_ENCODER, _names(others))
+        return ClipChoice(model, None, ClipReason.NONE_WITH_OTHER_ENCODER, _tower_names(other_towers))
     if skipped:  # the recipe expects a tuned CLIP
         logger.warning(f"The CLIP is untuned: no tuned one fits. Skipped: {skipped}")
     return ClipChoice(model, None, ClipReason.NONE_FITS if skipped else ClipReason.NONE_TUNED)
@@ -148,11 +151,11 @@ def named_clip(context: RunContext) -> LoadedClip | None:
     return None if context.profile.clip.checkpoint == "auto" else load_encoder(context, choose_clip(context))
 
 
-def clip_of(context: RunContext, combiner: Checkpoint) -> ClipChoice:
+def clip_of_combiner(context: RunContext, combiner: Checkpoint) -> ClipChoice:
     """The CLIP that a combiner was trained on, where `clip.checkpoint` is `auto`.
 
     It is found by its fingerprint: the profile's model, the recorded file in this workspace or in the combiner's, or
-    any tuned CLIP of this workspace. Raises DataError where it is none of them.
+    any tuned CLIP of this workspace. Raises DataError where none of them has it.
     """
     profile, record = context.profile, combiner.about.clip
     if record is None:
@@ -172,12 +175,12 @@ def clip_of(context: RunContext, combiner: Checkpoint) -> ClipChoice:
         if stored_fingerprint(path) == record.fingerprint:
             return ClipChoice(profile.clip.model, path, ClipReason.COMBINER)
     what = f"needs the CLIP that it was trained on, fingerprint {record.fingerprint}, recorded as {missing}"
-    where, remedy = combiner.path, f"Set {setting} to that file"
+    where, remedy = combiner.path, f"Set {setting} to the file of that CLIP"
     raise DataError(f"{what}, which is missing or another CLIP", where=where, remedy=remedy)
 
 
 def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_base: bool = False) -> Selection | None:
-    """The best run of `kind` that fits the profile, its model (or `any_base`), and a combiner's `clip` if given.
+    """The best run of `kind` that fits the profile, its model unless `any_base`, and a combiner's `clip` if given.
 
     Skipped runs are reported. Raises DataError or MachineError where the profile's model cannot be loaded.
     """
@@ -185,8 +188,8 @@ def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_
     if clip is not None:
         fingerprint = clip.encoder.fingerprints().both
         candidates.require(
-            lambda candidate: candidate.clip == fingerprint,
-            lambda candidate: f"trained on another CLIP with fingerprint {candidate.clip}",
+            lambda candidate: candidate.clip_fingerprint == fingerprint,
+            lambda candidate: f"trained on another CLIP with fingerprint {candidate.clip_fingerprint}",
         )
     selection = candidates.select(context)
     if selection is None and candidates.skipped:
@@ -195,14 +198,14 @@ def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_
     return selection
 
 
-def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | None) -> Checkpoint:
-    """The combiner to use: the file asked for, else the best finished run's. Which and why is reported.
+def choose_combiner(context: RunContext, requested: Path | None, clip: LoadedClip | None) -> Checkpoint:
+    """The combiner to use: the file requested, else the best finished run's. Which and why is reported.
 
     Raises DataError where there is none that fits the data set and the CLIP (`clip`, if the profile names one).
     """
-    if asked is not None:
-        checkpoint = load_checkpoint(asked, Kind.COMBINER)
-        logger.info(f"Combiner: {asked} (given by --checkpoint)")
+    if requested is not None:
+        checkpoint = load_checkpoint(requested, Kind.COMBINER)
+        logger.info(f"Combiner: {requested} (given by --checkpoint)")
         return checkpoint
     selection = choose_run(context, Kind.COMBINER, clip)
     if selection is None:
@@ -224,18 +227,18 @@ def require_base(checkpoint: Checkpoint, base: BaseClip, workspace: Path) -> Non
         raise DataError(what, where=checkpoint.path, remedy=remedy)
 
 
-def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureStore) -> None:
-    """Raises DataError where a combiner would be used with another CLIP or transform than its own.
+def require_compatible(context: RunContext, checkpoint: Checkpoint, store: FeatureStore) -> None:
+    """Raises DataError where a combiner would be used with a CLIP or transform that it was not trained with.
 
     Another data set is allowed, with a warning: that is zero-shot transfer.
     """
     record, fingerprint, path = checkpoint.about.clip, store.fingerprints.both, checkpoint.path
     if record is None:
-        logger.warning(f"{path.name} does not record which CLIP it belongs to; this is not checked")
+        logger.warning(f"{path.name} does not record which CLIP it was trained on, so this is not checked")
     elif record.fingerprint != fingerprint:
         other = f"{record.model}, tuned: {record.checkpoint or 'none'}, fingerprint {record.fingerprint}"
-        what = f"was trained on another CLIP ({other}); this one is {fingerprint}"
-        remedy = "Set clip.model and clip.checkpoint to that one, or leave clip.checkpoint at auto"
+        what = f"was trained on another CLIP ({other}); the CLIP in use has fingerprint {fingerprint}"
+        remedy = "Set clip.model and clip.checkpoint to that CLIP, or clip.checkpoint to auto"
         raise DataError(what, where=path, remedy=remedy)
     warn_of_transfer(context, path.name, checkpoint.about.dataset)
     if difference := _image_difference(context, checkpoint):
@@ -255,13 +258,13 @@ def warn_of_transfer(context: RunContext, name: str, trained_on: str | None) -> 
 
 
 def _image_difference(context: RunContext, checkpoint: Checkpoint) -> str | None:
-    trained, image = checkpoint.about.image, ImageRecord.model_validate(context.image)
+    trained, image = checkpoint.about.image, context.image_record
     if trained is None or trained == image:
         return None
     return f"{trained.settings}, but the profile has {image.settings}"
 
 
-def _names(towers: Iterable[Tower]) -> str:
+def _tower_names(towers: Iterable[Tower]) -> str:
     return " and ".join(sorted(towers, reverse=True)) or "nothing"
 
 

@@ -48,12 +48,12 @@ class Contents:
             for name, stamp in stamps.items()
             if (content := self.recorded.get(str(files[name]))) and content.stamp == stamp
         }
-        fresh = self.hashed({name: files[name] for name in stamps if name not in known})
+        fresh = self.hash_files({name: files[name] for name in stamps if name not in known})
         for name, digest in fresh.items():
             self.record(str(files[name]), Content(stamps[name], digest))
         return known | fresh
 
-    def hashed(self, files: Mapping[str, Path]) -> dict[str, str]:
+    def hash_files(self, files: Mapping[str, Path]) -> dict[str, str]:
         """The digest of each file as it is on disk, whatever the record says; without those that cannot be read."""
         if not files:
             return {}
@@ -78,17 +78,17 @@ class Contents:
             self._new.clear()
 
 
-def read_note(path: Path, kind: type[Note]) -> Note | None:
+def read_note(path: Path, content_type: type[Note]) -> Note | None:
     """What mlcl remembers in a file of the workspace; None if it is missing, unreadable or invalid."""
     try:
         with open_regular(path) as file:
-            return TypeAdapter(kind).validate_json(file.read())
+            return TypeAdapter(content_type).validate_json(file.read())
     except (OSError, ValueError):
         return None
 
 
 def write_note(path: Path, content: object) -> None:
-    """Replace what mlcl remembers in the workspace.
+    """Replace what mlcl remembers in a file of the workspace.
 
     Raises MachineError if it cannot be written, and for a link, which may lead to a file of the user's.
     """
@@ -97,7 +97,7 @@ def write_note(path: Path, content: object) -> None:
     write_file(path, to_json(content))
 
 
-def combined(digests: Mapping[str, str]) -> str:
+def combined_digest(digests: Mapping[str, str]) -> str:
     """One digest that stands for all names and their contents."""
     lines = "".join(f"{digest} {name}\n" for name, digest in sorted(digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]

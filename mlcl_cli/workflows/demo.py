@@ -1,4 +1,4 @@
-"""`mlcl demo`: the whole pipeline on a small catalog that needs no download, by the commands that everybody uses."""
+"""`mlcl demo`: the whole pipeline on a small catalog that needs no download, with the same commands that users run."""
 
 import logging
 import time
@@ -58,7 +58,7 @@ def run_demo(folder: Path, datasets: Sequence[str], progress: Progress, run: Run
     if unknown := [name for name in datasets if name not in WRITERS]:
         raise UsageError(f"the demo cannot draw {unknown[0]}", where="--dataset", remedy=f"Choose {', '.join(WRITERS)}")
     datasets = datasets or tuple(WRITERS)
-    _make_room(folder)
+    _move_earlier_demo(folder)
     logger.info(f"Drawing a small catalog under {folder}")
     transform = Transform("targetpad", 1.25, SIZE)
     train_small_clip(
@@ -77,7 +77,7 @@ def run_demo(folder: Path, datasets: Sequence[str], progress: Progress, run: Run
     return DemoResult(folder, report, profile, scores, time.monotonic() - start)
 
 
-def _make_room(folder: Path) -> None:
+def _move_earlier_demo(folder: Path) -> None:
     """Move an earlier demo aside: this one would choose the earlier demo's tuned weights if they scored higher."""
     marker = folder / ".mlcl-demo"
     if folder.exists() and any(folder.iterdir()):

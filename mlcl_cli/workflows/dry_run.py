@@ -43,7 +43,7 @@ class DryRun:
         return self._about() | {"seconds": self.seconds, "memory_bytes": self.memory, "disk_bytes": self.disk}
 
     def in_words(self) -> dict[str, object]:
-        """The same for people: durations and sizes with their units."""
+        """The same to show on a terminal: durations and sizes with their units."""
         return self._about() | {
             "time": {name: duration(seconds) for name, seconds in self.seconds.items()},
             "memory": size(self.memory),
@@ -63,9 +63,9 @@ def estimate(profile: Profile, progress: Progress, stage: Stage) -> DryRun:
     plan = stage.plan(profile)
     train, val = context.split("train"), context.split("val")
     steps = plan.steps(len(train.triplets)) * plan.epochs
-    queries = _portion(val, QUERIES)
+    val_portion = _portion(val, QUERIES)
     with _phase("loading CLIP and encoding one batch"):
-        setup = stage.set_up(context, _portion(train, plan.batch_size), queries)
+        setup = stage.set_up(context, _portion(train, plan.batch_size), val_portion)
     files, store = training_files(train, val), setup.store
     timed = dict(files[:IMAGES])
     with _phase(f"timing {counted(len(timed), 'image')}"):
@@ -79,7 +79,7 @@ def estimate(profile: Profile, progress: Progress, stage: Stage) -> DryRun:
     with _phase("validating on a few queries"):
         setup.validate()
         validation = _seconds(setup.validate)
-    validation *= setup.validation_work(val) / max(1, setup.validation_work(queries))
+    validation *= setup.validation_work(val) / max(1, setup.validation_work(val_portion))
     training = step * steps + validation * (plan.epochs // plan.validate_every)
     return DryRun(
         command=stage.command,
@@ -126,7 +126,7 @@ def _phase(what: str) -> Iterator[None]:
 
 
 def _portion(split: Split, count: int) -> Split:
-    """The first triplets, evenly from all sets, with a gallery of their own images."""
+    """About `count` triplets, evenly from all sets, with a gallery of only their images."""
     per_set = -(-count // len(split.sets))
     sets = []
     for part in split.sets:

@@ -57,7 +57,7 @@ def run_evaluation(
 ) -> EvaluationResult:
     """Evaluate the data set's validation protocol; write every target's rank to `ranks`, as CSV, if given.
 
-    Raises UsageError for `ranks` that is not a .csv file, or is a file of something else.
+    Raises UsageError for `ranks` that is not a .csv file, or holds something else.
     """
     if ranks is not None:
         require_replaceable(ranks, ",".join(RANK_COLUMNS), "a table of ranks")
@@ -65,11 +65,11 @@ def run_evaluation(
             raise UsageError("expected a name that ends in .csv", where=ranks, remedy="Choose another --ranks")
     context = RunContext.open(profile, progress, needs_disk=False)
     prepared = prepare_split(context, "val", combining_function, checkpoint)
-    result = prepared.ranks()
+    ranks_by_set = prepared.ranks()
     if ranks is not None:
-        write_file(ranks, _as_csv(prepared.evaluation, result))
+        write_file(ranks, _as_csv(prepared.evaluation, ranks_by_set))
         logger.info(f"Ranks: {ranks}")
-    return EvaluationResult(prepared, prepared.evaluation.figures(result))
+    return EvaluationResult(prepared, prepared.evaluation.figures(ranks_by_set))
 
 
 def _as_csv(evaluation: Evaluation, ranks: Mapping[str, Ranks]) -> bytes:
@@ -78,8 +78,9 @@ def _as_csv(evaluation: Evaluation, ranks: Mapping[str, Ranks]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(RANK_COLUMNS)
     for part in evaluation.split.sets:
-        both = ranks[part.name]
+        set_ranks = ranks[part.name]
         for row, triplet in enumerate(part.triplets):
-            cells = [None if of is None or of[row] == UNRANKED else int(of[row]) for of in (both.gallery, both.subset)]
+            columns = (set_ranks.gallery, set_ranks.subset)
+            cells = [None if column is None or column[row] == UNRANKED else int(column[row]) for column in columns]
             writer.writerow((part.name, triplet.pair_id, triplet.reference, triplet.target, triplet.query_text, *cells))
     return text.getvalue().encode()

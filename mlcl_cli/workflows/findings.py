@@ -18,7 +18,7 @@ from mlcl_cli.progress import Progress
 COMMANDS = {"finetune": ("train", "val"), "train-combiner": ("train", "val"), "evaluate": ("val",)}
 # What a command would do.
 Verdict: TypeAlias = Literal["ok", "would fail", "wrong figures"]
-# An error of these checks does not stop a command: it makes its metrics meaningless.
+# An error in one of these checks does not stop a command, but makes its metrics meaningless.
 MISLEADING = {"names", "leakage", "content"}
 
 
@@ -26,7 +26,7 @@ MISLEADING = {"names", "leakage", "content"}
 class Finding:
     """One defect. An error makes `commands` fail, or their metrics wrong.
 
-    A note with `commands` says what they lack in a data set that is complete for others.
+    A note with `commands` says what they lack in a data set that other commands can use.
     """
 
     check: str
@@ -44,14 +44,14 @@ COLUMNS = tuple(field.name for field in fields(Finding))
 class CheckReport:
     """The `splits` of a profile's data set to look at, what each check looked at, and what was found.
 
-    `named` says that the user named the splits, so that a missing one is an error.
+    `splits_named` says that the user named the splits, so that a missing one is an error.
     """
 
     profile: Profile
     dataset: DataSet
     progress: Progress
     splits: Sequence[str]
-    named: bool
+    splits_named: bool
     looked_at: dict[str, str] = field(default_factory=dict)
     _findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
 
@@ -88,15 +88,15 @@ class CheckReport:
         *,
         is_error: bool = False,
     ) -> None:
-        """Add a note or an error. One that repeats another adds its commands, and an error outweighs a note."""
+        """Add a note or an error. A repeated one adds its commands to the first, and an error outweighs a note."""
         key = check, str(where), what
         finding = Finding(check, "error" if is_error else "note", str(where), what, remedy or "", tuple(commands))
-        if first := self._findings.get(key):
-            merged = tuple(dict.fromkeys([*first.commands, *finding.commands]))
-            finding = replace(first, severity="error" if is_error else first.severity, commands=merged)
+        if earlier := self._findings.get(key):
+            merged = tuple(dict.fromkeys([*earlier.commands, *finding.commands]))
+            finding = replace(earlier, severity="error" if is_error else earlier.severity, commands=merged)
         self._findings[key] = finding
 
-    def add_error(self, check: str, error: MlclError, commands: Iterable[str], *, is_error: bool = True) -> None:
+    def add_exception(self, check: str, error: MlclError, commands: Iterable[str], *, is_error: bool = True) -> None:
         """Add an exception as an error for `commands`, or as a note."""
         where = check if error.where is None else error.where
         self.add(check, where, error.what, error.remedy, commands, is_error=is_error)
@@ -136,14 +136,14 @@ class CheckReport:
         return verdicts
 
     def write(self, path: Path) -> None:
-        """Write the findings as CSV if the file's name ends so, else as JSON."""
+        """Write the findings, as CSV if the file's name ends in .csv, else as JSON."""
         if not _is_csv(path):
             write_file(path, to_json(self.as_json(), indent=2))
             return
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(found) | {"commands": " ".join(found.commands)} for found in self._findings.values())
+        writer.writerows(asdict(finding) | {"commands": " ".join(finding.commands)} for finding in self.findings)
         write_file(path, text.getvalue().encode())
 
 

@@ -13,7 +13,7 @@ def prepare(profile: Profile, dataset: str, preparation: Preparation, progress: 
 
     Raises DataError if the download is incomplete or damaged, MachineError if the files cannot be written.
     """
-    profile = profile.model_copy(update={"dataset": dataset})  # which may have chosen another
+    profile = profile.model_copy(update={"dataset": dataset})  # the profile may name another
     prepared = preparation.prepare(profile.root, profile.folders, progress)
     write_files(prepared.contents)
     return {

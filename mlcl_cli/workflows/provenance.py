@@ -41,7 +41,7 @@ def data_digest(split: Split) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of what decides a figure, with the commit if mlcl runs from a checkout."""
+    """Versions of what affects the figures, with the commit if mlcl runs from a checkout."""
     return {
         "mlcl": __version__,
         "torch": torch.__version__,

@@ -55,18 +55,18 @@ def write_report(
     output: Path | None = None,
     sample: int = 8,
 ) -> ReportResult:
-    """Write one HTML file about the runs named, `every` run, or the best finished combiner (else fine-tuning).
+    """Write one HTML file about the runs in `names`, `every` run, or the best combiner (else the best fine-tuning run).
 
-    Metrics are those that each run logged; `sample` queries of each kind are shown as its best checkpoint ranks them.
+    Metrics are those that each run logged; `sample` queries of each kind are ranked by its best checkpoint.
     A run whose data or weights are missing is shown without them. Raises UsageError where there is nothing to show.
     """
     start = time.monotonic()
-    runs = _choose(profile, progress, names, every=every)
+    runs = _choose_runs(profile, progress, names, every=every)
     path = output or profile.workspace / "reports" / f"{_file_name(runs, every=every)}.html"
     if path.suffix not in (".html", ".htm"):
-        raise UsageError("must end in .html", where=path, remedy="Choose another --output")
+        raise UsageError("must end in .html or .htm", where=path, remedy="Choose another --output")
     require_replaceable(path, SIGNATURE, "a report")
-    runs = [_report(profile, progress, run, sample) for run in runs]
+    runs = [_with_analysis(profile, progress, run, sample) for run in runs]
 
     def embed(images: Sequence[tuple[str, Path]]) -> Iterator[Thumbnail | None]:
         with progress.bar(f"Embedding {counted(len(images), 'image')}", len(images)) as advance:
@@ -79,7 +79,7 @@ def write_report(
     return ReportResult(path, sheets, time.monotonic() - start)
 
 
-def _choose(profile: Profile, progress: Progress, names: Sequence[str], *, every: bool) -> list[ReportedRun]:
+def _choose_runs(profile: Profile, progress: Progress, names: Sequence[str], *, every: bool) -> list[ReportedRun]:
     """The runs to show. Damaged ones are skipped with a warning unless they are named."""
     listed = [find_run(profile.workspace, name) for name in names] if names else list_runs(profile.workspace)
     listed = list({run.folder: run for run in listed}.values())
@@ -95,7 +95,7 @@ def _choose(profile: Profile, progress: Progress, names: Sequence[str], *, every
         return runs
     if every:
         for problem in damaged:
-            logger.warning(f"skipped a run: {problem}")
+            logger.warning(f"Skipped a damaged run: {problem}")
     elif runs:
         runs = _best_run(profile, progress, runs)
     if not runs:
@@ -129,7 +129,7 @@ def _best_run(profile: Profile, progress: Progress, runs: Sequence[ReportedRun])
 
 
 def _file_name(runs: Sequence[ReportedRun], *, every: bool) -> str:
-    """The file's name without its suffix; the same runs give the same one."""
+    """The file's name without its suffix; the same runs always give the same name."""
     if every:
         return "all"
     named = "+".join(run.label.replace("/", "-") for run in runs[:MAX_NAMED])
@@ -140,8 +140,8 @@ def _has_combiner(run: ReportedRun) -> bool:
     return run.listed.kind is Kind.COMBINER
 
 
-def _report(profile: Profile, progress: Progress, run: ReportedRun, sample: int) -> ReportedRun:
-    """Add the commands and what the best checkpoint does on the validation split, or the reason why it cannot."""
+def _with_analysis(profile: Profile, progress: Progress, run: ReportedRun, sample: int) -> ReportedRun:
+    """Add the commands, and how the best checkpoint ranks the validation split or why it cannot."""
     run = replace(run, commands=_commands(run, profile.workspace))
     try:
         stored = load_profile(run.listed.folder / "profile.yaml")
@@ -162,9 +162,17 @@ def _analyze(run: ReportedRun, profile: Profile, progress: Progress, sample: int
     function, checkpoint = ("combiner", run.weights) if _has_combiner(run) else ("sum", None)
     prepared = prepare_split(context, "val", function, checkpoint)
     model = prepared.model
-    queried = prepared.evaluation, prepared.images, prepared.texts, model.compose, model.parts
     with prepared.ranking_bar(len(model.parts) + 1) as advance:
-        analysis = analyze(*queried, sample=sample, seed=profile.seed, advance=advance)
+        analysis = analyze(
+            prepared.evaluation,
+            prepared.images,
+            prepared.texts,
+            model.compose,
+            model.parts,
+            sample=sample,
+            seed=profile.seed,
+            advance=advance,
+        )
     weights = prepared.circumstances.inference_weights
     return replace(run, analysis=analysis, fingerprint=model.fingerprint, inference_weights=weights)
 
@@ -172,8 +180,8 @@ def _analyze(run: ReportedRun, profile: Profile, progress: Progress, sample: int
 def _profile_here(run: ReportedRun, stored: Profile, here: Profile) -> Profile:
     """A run's `stored` profile on this machine: the places of files and the use of the machine are those of `here`.
 
-    Images that have gone bad since are dropped if either profile says so. Raises DataError where it is for another
-    data set than the run's summary.
+    Bad images are dropped if either profile says so. Raises DataError where the stored profile is for another data set
+    than the run's summary.
     """
     if stored.dataset != run.summary.dataset:
         what = f"is for {stored.dataset}, but run.json says {run.summary.dataset}"

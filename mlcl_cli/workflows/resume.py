@@ -18,13 +18,15 @@ from mlcl_cli.formatting import counted
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import FOLDERS, StoredRun, list_runs
 from mlcl_cli.runs.summary import SUMMARY
-from mlcl_cli.workflows.content_digests import combined, read_note
+from mlcl_cli.workflows.content_digests import combined_digest, read_note
 
 logger = logging.getLogger(__name__)
 
-# What may change when a run is resumed: where files are, and how the machine is used.
+# The keys of a profile that may change when a run is resumed: where files are, and how the machine is used. What `clip`
+# and `evaluate` select is compared by the CLIP's fingerprint and the data's digest.
 MAY_CHANGE = {"workspace", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate"}
-UNUSED_SECTION = {Kind.CLIP: "combiner", Kind.COMBINER: "finetune"}  # of the profile
+# The section of a profile that training this kind does not read.
+UNUSED_SECTION = {Kind.CLIP: "combiner", Kind.COMBINER: "finetune"}
 CONTENTS = "images.json"
 
 
@@ -32,7 +34,7 @@ CONTENTS = "images.json"
 class Resume:
     """Which run to resume: `run` (its folder or one of its state files), else the newest unfinished one if `wanted`.
 
-    Where there is none, `optional` starts a new run.
+    If there is none, a new run starts if `optional`; otherwise it is an error.
     """
 
     wanted: bool = False
@@ -58,7 +60,7 @@ def find_resumable(profile: Profile, kind: Kind, resume: Resume, encoder: str | 
     there are only damaged ones, UsageError where there is none to resume.
     """
     if resume.run is not None:
-        return _named(resume.run, kind)
+        return _run_at(resume.run, kind)
     if not resume.wanted:
         return None
     runs = list_runs(profile.workspace, kind)
@@ -74,39 +76,41 @@ def find_resumable(profile: Profile, kind: Kind, resume: Resume, encoder: str | 
     if damaged and not unfinished:
         raise damaged[0]
     what = f"no unfinished run to resume ({', '.join(filter(None, (profile.dataset, encoder)))})"
-    raise UsageError(what, where=profile.workspace / FOLDERS[kind], remedy="Leave out --resume")
+    raise UsageError(what, where=profile.workspace / FOLDERS[kind], remedy="Leave out --resume to start a new run")
 
 
 def identity(
-    profile: Profile, kind: Kind, splits: Sequence[Split], clip: str, images: Mapping[str, str]
+    profile: Profile, kind: Kind, splits: Sequence[Split], clip: str, image_digests: Mapping[str, str]
 ) -> dict[str, JsonValue]:
     """What may not change when a run is resumed: its settings, its data, its CLIP's fingerprint.
 
-    `images` maps each image of the data to a digest of its file's content.
+    `clip` is a fingerprint; `image_digests` maps each image of the data to a digest of its file's content.
     """
     settings = profile.model_dump(mode="json", exclude={*MAY_CHANGE, *DATA_SECTIONS, UNUSED_SECTION[kind]})
     data: dict[str, JsonValue] = {split.name: _digest(split) for split in splits}
-    return {"profile": settings, "data": data, "images": combined(images), "clip": clip}
+    return {"profile": settings, "data": data, "images": combined_digest(image_digests), "clip": clip}
 
 
-def save_contents(run: Path, images: Mapping[str, str]) -> None:
-    """Save `images`, as in `identity`, so that a resume names those that have changed."""
-    write_file(run / CONTENTS, to_json(dict(images)))
+def save_contents(folder: Path, image_digests: Mapping[str, str]) -> None:
+    """Save the digests in the run's folder, so that a resume can name the images that have changed."""
+    write_file(folder / CONTENTS, to_json(dict(image_digests)))
 
 
-def require_same(stored: StoredRun, now: Mapping[str, JsonValue], images: Mapping[str, str]) -> None:
-    """Raises UsageError where a stored run's identity differs from the present one; names what differs.
+def require_same(stored: StoredRun, now: Mapping[str, JsonValue], image_digests: Mapping[str, str]) -> None:
+    """Raises UsageError where a stored run's identity differs from `now`, with what differs.
 
     Changed images are named. A run that recorded no contents is compared by its files' sizes alone.
     """
     then = stored.summary.identity or {}
-    before, after = _flat(then), _flat({key: now[key] for key in now if key != "images" or key in then})
+    before, after = _flattened(then), _flattened({key: now[key] for key in now if key != "images" or key in then})
     pairs = {key: (before.get(key, "nothing"), after.get(key, "nothing")) for key in before | after}
     changes = {key: f"{key} was {old}, is {new}" for key, (old, new) in pairs.items() if old != new}
     if not changes:
         return
-    recorded = read_note(stored.folder / CONTENTS, dict[str, str]) or images
-    changed = [name for name in dict.fromkeys([*recorded, *images]) if recorded.get(name) != images.get(name)]
+    recorded = read_note(stored.folder / CONTENTS, dict[str, str]) or image_digests
+    changed = [
+        name for name in dict.fromkeys([*recorded, *image_digests]) if recorded.get(name) != image_digests.get(name)
+    ]
     if "images" in changes and changed:
         what = f"{counted(len(changed), 'image')} changed or disappeared since the run began: {some(changed)}"
     else:
@@ -115,7 +119,7 @@ def require_same(stored: StoredRun, now: Mapping[str, JsonValue], images: Mappin
     raise UsageError(f"cannot resume: {what}", where=stored.folder, remedy=remedy)
 
 
-def _named(path: Path, kind: Kind) -> ResumableRun:
+def _run_at(path: Path, kind: Kind) -> ResumableRun:
     folder, state = (path, None) if path.is_dir() else (path.parent, path)
     if os.path.lexists(folder / SUMMARY):
         run = StoredRun(folder, kind)
@@ -128,7 +132,7 @@ def _named(path: Path, kind: Kind) -> ResumableRun:
 
 
 def _digest(split: Split) -> str:
-    """Stands for the annotations, and for the sizes of the image files."""
+    """A digest of the annotations and of the sizes of the image files."""
     digest = hashlib.sha256(repr((split.dataset, split.name, split.sets)).encode())
     for name in split.images():
         path = split.paths[name]
@@ -136,8 +140,8 @@ def _digest(split: Split) -> str:
     return digest.hexdigest()[:16]
 
 
-def _flat(value: JsonValue | Mapping[str, JsonValue], name: str = "") -> dict[str, object]:
+def _flattened(value: JsonValue | Mapping[str, JsonValue], name: str = "") -> dict[str, object]:
     if not isinstance(value, Mapping):
         return {name: value}
     prefix = f"{name}." if name and name != "profile" else ""
-    return {path: leaf for key, part in value.items() for path, leaf in _flat(part, f"{prefix}{key}").items()}
+    return {path: leaf for key, part in value.items() for path, leaf in _flattened(part, f"{prefix}{key}").items()}

@@ -29,24 +29,24 @@ from mlcl_cli.workflows.checkpoint_selection import (
     LoadedClip,
     choose_clip,
     choose_combiner,
-    clip_of,
+    clip_of_combiner,
     load_encoder,
     named_clip,
-    require_partner,
+    require_compatible,
     warn_of_transfer,
 )
 from mlcl_cli.workflows.provenance import Circumstances, data_digest
 from mlcl_cli.workflows.run_context import RunContext, files_of
 
 BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "text": text_query}
-HALVES: dict[str, Compose] = {"image only": image_query, "text only": text_query}
+SINGLE_MODALITIES: dict[str, Compose] = {"image only": image_query, "text only": text_query}
 
 
 @dataclass(frozen=True)
 class RetrievalModel:
-    """The features of a CLIP and a way to compose queries of them, with a `combiner` or without.
+    """The features of a CLIP and a way to compose queries from them, with or without a `combiner`.
 
-    `parts` are the parts of a query that can query alone: the image, the text, each level of a combiner.
+    `parts` are the parts of a query that can also query alone: the image, the text, each level of a combiner.
     """
 
     combining_function: str
@@ -58,7 +58,7 @@ class RetrievalModel:
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the combiner's weights, without one of the CLIP's."""
+        """The fingerprint of the combiner's weights, or of the CLIP's if there is no combiner."""
         return fingerprint(self.combiner.state) if self.combiner else self.store.fingerprints.both
 
 
@@ -129,25 +129,25 @@ def prepare_split(
 def load_retrieval_model(context: RunContext, combining_function: str, path: Path | None) -> RetrievalModel:
     """The model that queries: the combiner in the file `path`, or the best one; or a baseline without a combiner.
 
-    Raises UsageError for a `path` that a baseline would not use, DataError where there is no combiner, or it does not
-    fit the CLIP.
+    Raises UsageError for a `path` that a baseline would ignore, DataError if there is no combiner, or it does not fit
+    the CLIP.
     """
     if baseline := BASELINES.get(combining_function):
         if path is not None:
             what = f"--checkpoint names a combiner, and {combining_function} uses none"
-            raise UsageError(what, where="--combining-function")
+            raise UsageError(what, where="--combining-function", remedy="Leave one of them out")
         clip = load_encoder(context, choose_clip(context), announce=context.profile.clip.checkpoint == "auto")
         warn_of_transfer(context, str(clip.choice.checkpoint or clip.choice.model), clip.trained_on)
         store = context.store(clip.encoder)
-        return RetrievalModel(combining_function, clip, store, baseline, HALVES)
+        return RetrievalModel(combining_function, clip, store, baseline, SINGLE_MODALITIES)
     named = named_clip(context)
     checkpoint = choose_combiner(context, path, named)
-    clip = named or load_encoder(context, clip_of(context, checkpoint))
+    clip = named or load_encoder(context, clip_of_combiner(context, checkpoint))
     store = context.store(clip.encoder)
-    require_partner(context, checkpoint, store)
+    require_compatible(context, checkpoint, store)
     architecture = checkpoint.about.architecture
     combiner = Combiner.from_state(checkpoint.state, levels=tuple(architecture.levels) if architecture else None)
     combiner.to(context.compute.device).eval()
     compose = combiner_query(combiner, InferenceWeights(context.profile.combiner.inference_weights))
-    parts = HALVES | {level: level_query(combiner, level) for level in combiner.architecture.levels}
+    parts = SINGLE_MODALITIES | {level: level_query(combiner, level) for level in combiner.architecture.levels}
     return RetrievalModel(combining_function, clip, store, compose, parts, checkpoint)

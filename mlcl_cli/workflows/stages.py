@@ -41,7 +41,7 @@ from mlcl_cli.workflows.run_context import Files, RunContext, files_of
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Both splits without their bad images, which `bad` holds by name."""
+    """The training and validation splits without their bad images, which `bad` holds by name."""
 
     train: Split
     val: Split
@@ -117,7 +117,7 @@ class Stage:
 
 
 def training_files(train: Split, val: Split) -> Files:
-    """The distinct images of a run with their files: of the training triplets, and all of the validation split."""
+    """The distinct images that a run reads, with their files: of training triplets, and of all the validation split."""
     return files_of([train, val], [*train.triplet_images(), *val.images()])
 
 
@@ -204,8 +204,8 @@ def _views(context: RunContext, store: FeatureStore, data: TrainingData) -> View
     files = files_of([data.train, data.val], rows.images)
     if isinstance(count, int):
         return BankedViews(store.views(files, count, seed), rows.references, seed)
-    opener = PaddedImageCache(store.transform)
-    return FreshViews(store.encoder, opener, files, rows.references, context.workers, seed, Augmentation())
+    cache = PaddedImageCache(store.transform)
+    return FreshViews(store.encoder, cache, files, rows.references, context.workers, seed, Augmentation())
 
 
 FINETUNE = Stage(

@@ -17,13 +17,13 @@ COMMAND = "submit-cirr"
 
 @dataclass(frozen=True)
 class SubmissionResult:
-    """The two files, and what was queried for them."""
+    """The two files, and the split whose queries they answer."""
 
     prepared: PreparedSplit
     files: Sequence[Path]
 
     def as_json(self) -> dict[str, object]:
-        """The object that `--json` prints (metrics: METHOD.md, Section 8.4)."""
+        """The object that `--json` prints."""
         return {
             "command": COMMAND,
             "queries": len(self.prepared.split.triplets),

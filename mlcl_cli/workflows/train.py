@@ -1,4 +1,4 @@
-"""`mlcl finetune` and `mlcl train-combiner`: set up, build, fit."""
+"""`mlcl finetune` and `mlcl train-combiner`: prepare the data, train, and describe the run."""
 
 import logging
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.config import Profile, dump
 from mlcl_cli.errors import DataError
 from mlcl_cli.progress import Progress
-from mlcl_cli.runs.description import ImageRecord, Kind, TrainingDescription
+from mlcl_cli.runs.description import Kind, TrainingDescription
 from mlcl_cli.runs.listing import FOLDERS
 from mlcl_cli.runs.run import Run, RunSettings, require_room
 from mlcl_cli.runs.summary import BestCheckpoint
@@ -64,17 +64,19 @@ def train(profile: Profile, progress: Progress, stage: Stage, *, resume: Resume 
     """Train a stage, in a new run or in an unfinished one."""
     context = RunContext.open(profile, progress)
     unfinished = find_resumable(profile, stage.kind, resume, stage.encoder)
-    train, val = context.split("train"), context.split("val")
-    stage.plan(profile).steps(len(train.triplets))  # a batch that is too large is an error before anything is encoded
+    train_split, val_split = context.split("train"), context.split("val")
+    # A batch larger than the training split is an error, raised here before anything is encoded.
+    stage.plan(profile).steps(len(train_split.triplets))
     # A resumed run keeps its CLIP, or takes the profile's if its model has moved; fingerprints are compared later.
     choice = ClipChoice.of_run(unfinished.stored.summary.clip, profile) if unfinished else None
 
-    setup = stage.set_up(context, train, val, choice)
+    setup = stage.set_up(context, train_split, val_split, choice)
     data = setup.data
-    images = context.content_digests(dict(files_of([data.train, data.val], [*data.train.images(), *data.val.images()])))
+    files = dict(files_of([data.train, data.val], [*data.train.images(), *data.val.images()]))
+    image_digests = context.content_digests(files)
 
-    settings = _settings(context, stage, setup, images)
-    with _start(context, setup, settings, unfinished, images) as run:
+    settings = _settings(context, stage, setup, image_digests)
+    with _start(context, setup, settings, unfinished, image_digests) as run:
         seconds = fit(setup.trainer, run, setup.validate, progress)
     return TrainingResult(
         command=stage.command,
@@ -88,7 +90,7 @@ def train(profile: Profile, progress: Progress, stage: Stage, *, resume: Resume 
     )
 
 
-def _settings(context: RunContext, stage: Stage, setup: TrainingSetup, images: Mapping[str, str]) -> RunSettings:
+def _settings(context: RunContext, stage: Stage, setup: TrainingSetup, image_digests: Mapping[str, str]) -> RunSettings:
     """What a run trains and keeps, whether it is new or resumed."""
     profile, data, fingerprints = context.profile, setup.data, setup.store.fingerprints
     description = TrainingDescription(
@@ -97,13 +99,13 @@ def _settings(context: RunContext, stage: Stage, setup: TrainingSetup, images: M
         clip=setup.clip.record(profile.workspace, fingerprints),
         dataset=profile.dataset,
         seed=profile.seed,
-        image=ImageRecord.model_validate(context.image),
+        image=context.image_record,
         device=str(context.compute),
         precision=context.compute.precision,
         versions=versions(),
         profile=profile.model_dump(mode="json"),
         data={split.name: data_digest(split) for split in (data.train, data.val)},
-        identity=identity(profile, stage.kind, [data.train, data.val], fingerprints.both, images),
+        identity=identity(profile, stage.kind, [data.train, data.val], fingerprints.both, image_digests),
     ).model_copy(update=dict(setup.about))
     every, keep = profile.checkpoints.every_epochs, profile.checkpoints.keep_every
     return RunSettings(
@@ -124,13 +126,13 @@ def _start(
     setup: TrainingSetup,
     settings: RunSettings,
     unfinished: ResumableRun | None,
-    images: Mapping[str, str],
+    image_digests: Mapping[str, str],
 ) -> Run:
-    """A new run, or an unfinished one with the trainer restored. Reports which; MachineError where the disk is full."""
+    """A new run, or the unfinished one with its trainer restored. Raises MachineError if the disk is nearly full."""
     profile, trainer, data = context.profile, setup.trainer, setup.data
     require_room(profile.workspace, trainer.bytes_of_state())
     if unfinished is not None:
-        require_same(unfinished.stored, settings.description.identity or {}, images)
+        require_same(unfinished.stored, settings.description.identity or {}, image_digests)
         run = Run(unfinished.stored.folder, settings, unfinished.stored.summary.created)
         state = run.resume(unfinished.state)
         try:
@@ -142,7 +144,7 @@ def _start(
         logger.info(f"Run: {run.folder}, resuming at {where}")
         return run
     run = Run.create(profile.workspace / FOLDERS[settings.kind], profile.dataset, dump(profile), settings)
-    save_contents(run.folder, images)
+    save_contents(run.folder, image_digests)
     logger.info(f"Run: {run.folder}")
     if data.bad:
         dropped = [{"image": bad.name, "path": str(bad.path), "reason": bad.reason} for bad in data.bad.values()]

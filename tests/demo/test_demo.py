@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mlcl_cli.cli.app import app
 from mlcl_cli.errors import UsageError
-from mlcl_cli.workflows.demo import _make_room
+from mlcl_cli.workflows.demo import _move_earlier_demo
 
 
 @pytest.mark.timeout(900)
@@ -49,9 +49,9 @@ def test_earlier_demo_is_moved_aside(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (folder / "runs").mkdir(parents=True)
     (folder / ".mlcl-demo").write_text("")
     (folder / "runs/mine").write_text("precious")
-    _make_room(folder)
+    _move_earlier_demo(folder)
     assert (tmp_path / "demo-1/runs/mine").read_text() == "precious"
     assert [path.name for path in folder.iterdir()] == [".mlcl-demo"]
     monkeypatch.chdir(folder)
     with pytest.raises(UsageError, match="is the current folder"):
-        _make_room(folder)
+        _move_earlier_demo(folder)
