@@ -44,7 +44,7 @@ class Conditions:
         if self.protocol != wanted.protocol:
             differences.append(f"protocol {self.protocol}")
         elif self.whole and (self.data is None or self.data != wanted.data):
-            differences.append(f"{'other' if self.data and wanted.data else 'unknown'} validation data")
+            differences.append(f"{'different' if self.data and wanted.data else 'unknown'} validation data")
         return differences
 
 
@@ -132,7 +132,9 @@ class Candidates:
             model = context.base.fingerprints.both
             candidates.require(
                 lambda run: run.base == model,
-                lambda run: f"trained on another CLIP with base {run.base}" if run.base else "base CLIP not recorded",
+                lambda run: (
+                    f"trained on a different CLIP with base {run.base}" if run.base else "base CLIP not recorded"
+                ),
             )
         return candidates
 
@@ -187,7 +189,7 @@ class Candidates:
         expected = [PRUNED] if context.profile.bad_images == "drop" else []
         if differences not in ([], expected):
             what = ", ".join(differences)
-            logger.warning(f"{name} was validated under other settings than the profile's: {what}")
+            logger.warning(f"{name} was validated under settings other than the profile's: {what}")
 
 
 def describe_skipped(runs: Mapping[StoredRun, str]) -> str:

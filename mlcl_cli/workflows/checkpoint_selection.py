@@ -35,9 +35,9 @@ class ClipReason(StrEnum):
     BOTH_ENCODERS = f"tuning both encoders starts from the untuned CLIP; {START}"
     BEST = "best of {}"
     BEST_START = f"best of {{}}; {START}"
-    NONE_WITH_OTHER_ENCODER = f"none has only its {{}} encoder tuned here; {START}"
-    NONE_TUNED = "none is tuned in this workspace yet"
-    NONE_FITS = "no tuned one fits"
+    NONE_WITH_OTHER_ENCODER = f"no CLIP here has only its {{}} encoder tuned; {START}"
+    NONE_TUNED = "no tuned CLIP in this workspace yet"
+    NONE_FITS = "no tuned CLIP fits"
     RUN = "the run's"
     COMBINER = "the combiner was trained on it"
 
@@ -118,7 +118,7 @@ def choose_clip(context: RunContext, start: str | Path | None = None, encoder: s
             logger.info(f"Skipped: {skipped}")
         return ClipChoice(model, None, ClipReason.NONE_WITH_OTHER_ENCODER, _names(others))
     if skipped:  # the recipe expects a tuned CLIP
-        logger.warning(f"The CLIP is untuned: no tuned one fits. Skipped: {skipped}")
+        logger.warning(f"Using the untuned CLIP: no tuned CLIP fits. Skipped: {skipped}")
     return ClipChoice(model, None, ClipReason.NONE_FITS if skipped else ClipReason.NONE_TUNED)
 
 
@@ -173,7 +173,7 @@ def clip_of(context: RunContext, combiner: Checkpoint) -> ClipChoice:
             return ClipChoice(profile.clip.model, path, ClipReason.COMBINER)
     what = f"needs the CLIP that it was trained on, fingerprint {record.fingerprint}, recorded as {missing}"
     where, remedy = combiner.path, f"Set {setting} to that file"
-    raise DataError(f"{what}, which is missing or another CLIP", where=where, remedy=remedy)
+    raise DataError(f"{what}, which is missing or a different CLIP", where=where, remedy=remedy)
 
 
 def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_base: bool = False) -> Selection | None:
@@ -186,7 +186,7 @@ def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_
         fingerprint = clip.encoder.fingerprints().both
         candidates.require(
             lambda candidate: candidate.clip == fingerprint,
-            lambda candidate: f"trained on another CLIP with fingerprint {candidate.clip}",
+            lambda candidate: f"trained on a different CLIP with fingerprint {candidate.clip}",
         )
     selection = candidates.select(context)
     if selection is None and candidates.skipped:
@@ -206,7 +206,7 @@ def choose_combiner(context: RunContext, asked: Path | None, clip: LoadedClip | 
         return checkpoint
     selection = choose_run(context, Kind.COMBINER, clip)
     if selection is None:
-        remedy = "Run `mlcl train-combiner` first, give --checkpoint FILE, or use --combining-function sum"
+        remedy = "Run `mlcl train-combiner` first, pass --checkpoint FILE, or use --combining-function sum"
         what = f"found no combiner for {context.profile.dataset} with this CLIP"
         raise DataError(what, where=context.profile.workspace, remedy=remedy)
     checkpoint = load_checkpoint(selection.chosen.checkpoint, Kind.COMBINER)
@@ -234,7 +234,7 @@ def require_partner(context: RunContext, checkpoint: Checkpoint, store: FeatureS
         logger.warning(f"{path.name} does not record which CLIP it belongs to; this is not checked")
     elif record.fingerprint != fingerprint:
         other = f"{record.model}, tuned: {record.checkpoint or 'none'}, fingerprint {record.fingerprint}"
-        what = f"was trained on another CLIP ({other}); this one is {fingerprint}"
+        what = f"was trained on a different CLIP ({other}); this one is {fingerprint}"
         remedy = "Set clip.model and clip.checkpoint to that one, or leave clip.checkpoint at auto"
         raise DataError(what, where=path, remedy=remedy)
     warn_of_transfer(context, path.name, checkpoint.about.dataset)

@@ -95,7 +95,7 @@ def _choose(profile: Profile, progress: Progress, names: Sequence[str], *, every
         return runs
     if every:
         for problem in damaged:
-            logger.warning(f"skipped a run: {problem}")
+            logger.warning(f"Skipped a damaged run: {problem}")
     elif runs:
         runs = _best_run(profile, progress, runs)
     if not runs:

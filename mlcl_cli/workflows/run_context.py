@@ -147,7 +147,7 @@ class RunContext:
             return split
         dropped = counted(len(names & {*split.images()}), "bad image")
         if empty := [part.name for part in pruned.sets if not part.triplets]:
-            raise DataError(f"nothing is left of {empty[0]} without {dropped}", where=split.name)
+            raise DataError(f"{empty[0]} has no triplets left without {dropped}", where=split.name)
         lost = len(split.triplets) - len(pruned.triplets)
         logger.warning(f"{split.name}: dropped {dropped} and {counted(lost, 'triplet')}")
         return pruned

@@ -53,6 +53,6 @@ def _folder(profile: Profile, text: str, kind: Kind | None) -> Path:
         return find_run(profile.workspace, f"{FOLDERS[kind]}/{text}").folder
     except UsageError as error:
         matched = error.what.partition(" matches ")[2]
-        remedy = "Give a file, or more of a run's name; `mlcl runs` lists them"
+        remedy = "Pass a file, or more of a run's name; `mlcl runs` lists them"
         what = f"{text!r} is not a file, and matches {matched} of {FOLDERS[kind]}"
         raise UsageError(what, where=error.where, remedy=remedy) from error
