@@ -12,7 +12,7 @@ FLOOR_TESTS := tests/runs/test_scalars.py tests/images tests/retrieval \
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.installed ## Draw a small catalog and run the whole pipeline on it
+demo: $(VENV)/.installed ## Generate a small catalog and run the whole pipeline on it
 	$(BIN)/mlcl demo
 
 test: $(VENV)/.installed-dev ## Run the tests, on up to four processors
@@ -24,7 +24,7 @@ floors: $(FLOORS)/.installed ## Run a few tests with the lowest versions that py
 browser: ## Install Chromium, in which tests open the report (Debian, as root)
 	command -v chromium || { apt-get update --quiet && apt-get install --yes --no-install-recommends chromium; }
 
-torture: $(VENV)/.installed-dev ## Cut training at 200 random moments, resume it, compare
+torture: $(VENV)/.installed-dev ## Interrupt training at 200 random moments, resume it, compare
 	$(BIN)/python tests/training/torture.py 200
 
 bench: $(VENV)/.installed ## Measure speed and memory against a baseline
@@ -41,7 +41,7 @@ format: $(VENV)/.installed-dev ## Fix style
 types: $(VENV)/.installed-dev ## Check types, strictly
 	$(BIN)/mypy
 
-check: lint types test ## All that guards a change
+check: lint types test ## Check style and types, and run the tests
 
 clean: ## Remove the environments and the demo's folder
 	rm -rf $(VENV) $(FLOORS) mlcl-demo*

@@ -53,7 +53,7 @@ def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None
         raise MachineError(
             f"cannot be written ({getattr(error, 'strerror', None) or error})",
             where=getattr(error, "filename", None) or next(iter(contents)),
-            remedy="Free space, or change the permissions; existing files are unchanged",
+            remedy="Free up space, or change the permissions; existing files are unchanged",
         ) from error
     finally:
         for stage in staged.values():
@@ -83,7 +83,7 @@ def require_replaceable(path: Path, signature: str, what: str) -> None:
     if _is_stdout(path):
         return
     if path.is_dir():
-        raise UsageError("is a folder", where=path, remedy=f"Give the name of a file for {what}")
+        raise UsageError("is a folder", where=path, remedy=f"Choose a file name for {what}")
     target = _target(path)
     if target.exists() and target.stat().st_size:
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -117,7 +117,7 @@ def exclusive_lock(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
             raise MachineError(f"cannot be locked ({error.strerror})", where=path, remedy=remedy) from error
         if path.parent not in _FOLDERS_WITHOUT_LOCKS:
             _FOLDERS_WITHOUT_LOCKS.add(path.parent)
-            what = "this file system has no locks; run only one mlcl command at a time in this workspace"
+            what = "this file system does not support locks; run only one mlcl command at a time in this workspace"
             logger.warning(f"{path.parent}: {what}")
     try:
         yield

@@ -67,3 +67,11 @@ def test_the_version_is_in_one_place() -> None:
     assert "version" not in project["project"]
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "mlcl_cli.__version__"}
     assert f"## [{__version__}]" in (ROOT / ".github" / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_modules_exist(document: Path) -> None:
+    """A path such as `training/loop.py` in a document leads to a file of the package or of the repository."""
+    for name in re.findall(r"`([\w/]+/\w+\.py)`", document.read_text(encoding="utf-8")):
+        if not name.endswith("/yours.py"):
+            assert any((root / name).is_file() for root in (ROOT, ROOT / "mlcl_cli")), name

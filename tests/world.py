@@ -37,7 +37,7 @@ def tiny_clip(path: Path, seed: int = 0, **sizes: Any) -> Path:
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> Path:
-    """A picture of two colours that `seed` chooses."""
+    """A picture of two colors that `seed` chooses."""
     draw = random.Random(seed)
     image = Image.new("RGB", size, tuple(draw.randrange(256) for _ in range(3)))
     image.paste(tuple(draw.randrange(256) for _ in range(3)), (8, 8, 24, 20))

@@ -36,7 +36,7 @@ app = typer.Typer(
     cls=Group,
     help="Composed image retrieval by multi-level contrastive learning on CLIP: a reference image and a text modifier "
     "find the target image.",
-    epilog="Start with `mlcl demo`, or `mlcl init --dataset fashioniq` and fill in mlcl.yaml.",
+    epilog="Start with `mlcl demo`, or `mlcl init --dataset fashioniq` and edit mlcl.yaml.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,7 +68,7 @@ def init(
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("mlcl.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a commented mlcl.yaml to fill in."""
+    """Write a commented mlcl.yaml to edit."""
     from mlcl_cli.atomic_files import write_file
     from mlcl_cli.cli.render import say
     from mlcl_cli.config import template
@@ -76,7 +76,7 @@ def init(
     if output.exists() and not force:
         raise UsageError("already exists", where=output, remedy="Use --force to overwrite it, or --output")
     write_file(output, template(dataset).encode())
-    say(f"Wrote {output}. Fill in roots.{dataset}, then run `mlcl {DATASETS[dataset].first_command}`.")
+    say(f"Wrote {output}. Set roots.{dataset} in it, then run `mlcl {DATASETS[dataset].first_command}`.")
 
 
 def _add_preparation(dataset: str, preparation: Preparation) -> None:
@@ -104,13 +104,13 @@ def check(
         list[str] | None, typer.Option(metavar="SPLIT", help="Check only this split. Can be repeated.")
     ] = None,
     content: Annotated[
-        bool, typer.Option("--content", help="Hash every image and compare it with the recorded hash.")
+        bool, typer.Option("--content", help="Hash every image and compare the hash with the recorded one.")
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Write the findings to this .json or .csv file.")] = None,
 ) -> None:
     """Check everything that a run needs, and say which commands would fail.
 
-    Exits 3 if there is an error. A training or test split that is missing
+    Exits with code 3 if there is an error. A training or test split that is missing
     entirely is a note, unless --split names it.
     """
     profile = context.profile
@@ -137,7 +137,8 @@ train.register(app)
     "mlcl evaluate --combining-function sum --gallery val",
     settings={
         "evaluate.gallery": Annotated[
-            GalleryName | None, typer.Option(help="The gallery, if the data set has several. Default: the profile's.")
+            GalleryName | None,
+            typer.Option(help="The gallery, if the data set has several. Default: the profile's value."),
         ]
     },
 )
@@ -172,7 +173,7 @@ def evaluate(
 @command(app, "submit-cirr", "mlcl submit-cirr --name first-try")
 def submit_cirr(
     context: CommandContext,
-    name: Annotated[str | None, typer.Option(help="The submission's name. Default: the run's.")] = None,
+    name: Annotated[str | None, typer.Option(help="The submission's name. Default: the run's name.")] = None,
     checkpoint: CheckpointOption = None,
     combining_function: CombiningOption = "combiner",
 ) -> None:
@@ -204,7 +205,7 @@ def export(
         str,
         typer.Argument(
             metavar="RUN|FILE",
-            help="The name of a run, for its best checkpoint, or a checkpoint file of mlcl.",
+            help="A run's name, for its best checkpoint, or a checkpoint file written by mlcl.",
             autocompletion=runs_or_files("*"),
         ),
     ],
@@ -231,7 +232,7 @@ def demo(
         typer.Option(metavar="|".join(DATASETS), help="Run only this data set. Can be repeated."),
     ] = None,
 ) -> None:
-    """Draw a small catalog and run the whole pipeline on it within minutes.
+    """Generate a small catalog and run the whole pipeline on it in a few minutes.
 
     An earlier demo in the folder is moved aside.
     """
@@ -257,11 +258,11 @@ def bench(
     only: Annotated[
         list[str] | None, typer.Option(metavar="GROUP", help="Measure only this group of rows. Can be repeated.")
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each side.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each side is timed.")] = 3,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="The device to measure on.")] = "auto",
-    smallest: Annotated[bool, typer.Option("--smallest", help="Run a quick trial; its figures mean nothing.")] = False,
+    smallest: Annotated[bool, typer.Option("--smallest", help="Run a quick trial; its results mean nothing.")] = False,
 ) -> None:
-    """Measure speed and memory against a baseline, both in one run on this machine."""
+    """Measure speed and memory on this machine against a baseline."""
     from mlcl_cli.cli.render import show_bench
     from mlcl_cli.workflows.bench import run_bench
 

@@ -14,16 +14,16 @@ from mlcl_cli.formatting import size
 from mlcl_cli.signals import EXIT_CODE, Interrupted, interruptible
 from mlcl_cli.streams import write_error
 
-LESS_MEMORY = "Lower batch_size; in fine-tuning, set finetune.chunk_size, which keeps the batch as it is"
+LESS_MEMORY = "Lower batch_size; in fine-tuning, set finetune.chunk_size, which leaves the batch size unchanged"
 REMEDIES = {
     errno.EACCES: "Ask its owner for permission, or choose another path",
     errno.EPERM: "Ask its owner for permission, or choose another path",
-    errno.EROFS: "Choose a path on a disk that can be written",
-    errno.ENOSPC: "Free space on that disk",
-    errno.EDQUOT: "Free space in your quota",
+    errno.EROFS: "Choose a path on a writable disk",
+    errno.ENOSPC: "Free up space on that disk",
+    errno.EDQUOT: "Free up space in your quota",
     errno.EIO: "Check the disk or the network drive",
     errno.ESTALE: "Check the network drive, and run the command again",
-    errno.EMFILE: "Raise the limit of open files (ulimit -n), or lower workers",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), or lower workers",
 }
 
 
@@ -51,11 +51,11 @@ def error_boundary(*, debug: bool) -> Iterator[None]:
 
 
 def print_bug(kind: type[BaseException], error: BaseException, _trace: object) -> None:
-    """An excepthook for what the boundary lets pass: bugs of mlcl."""
+    """An excepthook for what the boundary lets pass: bugs in mlcl."""
     if issubclass(kind, KeyboardInterrupt):
         write_error("interrupted", below=True)
     else:
-        write_error(f"error: {kind.__name__}: {error}. This is a bug of mlcl; --debug shows where")
+        write_error(f"error: {kind.__name__}: {error}. This is a bug in mlcl; --debug shows where")
 
 
 def _require_working_folder() -> None:
@@ -67,13 +67,14 @@ def _require_working_folder() -> None:
 
 
 def _known(error: Exception) -> MlclError | None:
-    """`error` as the user's or the machine's fault; None for a bug of mlcl."""
+    """`error` as the user's or the machine's fault; None for a bug in mlcl."""
     if isinstance(error, MlclError):
         return error
     if is_out_of_memory(error):
         return MachineError(_memory_message(error), remedy=LESS_MEMORY)
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return MachineError("cannot start another thread", remedy="Lower workers, or raise the limit (ulimit -u)")
+        remedy = "Lower workers, or raise the limit on processes (ulimit -u)"
+        return MachineError("cannot start another thread", remedy=remedy)
     if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":  # a file name, in a locale without it
         what = f"{error.object!r} cannot be written in this locale's encoding, {error.encoding}"
         return MachineError(what, remedy="Set PYTHONUTF8=1, or a UTF-8 locale such as LANG=C.UTF-8")

@@ -18,7 +18,8 @@ else:
 
 FIRST_DATASET = next(iter(DATASETS))
 ResumeOption = Annotated[
-    bool | None, typer.Option("--resume/--no-resume", help="Resume the newest unfinished run. Default: the profile's.")
+    bool | None,
+    typer.Option("--resume/--no-resume", help="Resume the newest unfinished run. Default: the profile's value."),
 ]
 RunOption = Annotated[
     str | None,
@@ -36,7 +37,7 @@ CheckpointOption = Annotated[
     str | None,
     typer.Option(
         metavar="RUN|FILE",
-        help="A combiner: a run's name or a checkpoint file. Default: the best finished run's.",
+        help="The combiner: a run's name or a checkpoint file. Default: the best finished run.",
         autocompletion=runs_or_files("combiner"),
     ),
 ]

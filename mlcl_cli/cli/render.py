@@ -34,7 +34,7 @@ COMPUTED = ("device", "precision", "inference_weights", "image", "data")  # one 
 VERDICTS = {
     "ok": ("green", "would work"),
     "would fail": ("red", "would fail"),
-    "wrong figures": ("red", "would run, but the figures would be wrong"),
+    "wrong figures": ("red", "would run, but the metrics would be wrong"),
 }
 _WORD = re.compile(r"\S+\s*|\s+")
 

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 # The settings that belong to the machine, not to a run, besides the sections that locate data.
 MACHINE_SETTINGS = ("dataset", "workspace", "workers", "device", "bad_images", "image.max_megapixels")
 SHARED = ("profile_path", "overrides", "json", "debug")
-app = typer.Typer(cls=Group, help="List the workspace's runs; show or remove one.", invoke_without_command=True)
+app = typer.Typer(cls=Group, help="List the workspace's runs; show or delete one.", invoke_without_command=True)
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="The run's name or the beginning of it.", autocompletion=complete_runs)
@@ -27,7 +27,7 @@ NameArgument = Annotated[
 
 
 def runs(context: CommandContext, typer_context: typer.Context) -> None:
-    """List the workspace's runs; show or remove one."""
+    """List the workspace's runs; show or delete one."""
     if typer_context.invoked_subcommand is not None:
         return
     from mlcl_cli.cli.render import show_runs
@@ -83,13 +83,17 @@ def report(
     context: CommandContext,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", help="Runs by name. Default: the best combiner's.", autocompletion=complete_runs),
+        typer.Argument(
+            metavar="RUN",
+            help="Names of runs. Default: the best finished combiner's run.",
+            autocompletion=complete_runs,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Show all runs of the workspace side by side.")] = False,
     output: Annotated[
         Path | None, typer.Option(help="The .html file to write. Default: one in the workspace's reports.")
     ] = None,
-    queries: Annotated[int, typer.Option(min=1, help="Queries of each kind on a retrieval sheet.")] = 8,
+    queries: Annotated[int, typer.Option(min=1, help="How many queries of each kind a retrieval sheet shows.")] = 8,
 ) -> None:
     """Write an HTML report on runs: metrics, curves, and the images retrieved for sampled queries."""
     if every and names:

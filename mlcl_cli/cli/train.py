@@ -21,12 +21,14 @@ def register(app: typer.Typer) -> None:
 
 def _settings(section: str) -> dict[str, object]:
     return {
-        f"{section}.epochs": Annotated[int | None, typer.Option(help="Epochs. Default: the profile's.")],
+        f"{section}.epochs": Annotated[
+            int | None, typer.Option(help="Number of epochs. Default: the profile's value.")
+        ],
         f"{section}.batch_size": Annotated[
-            int | None, typer.Option(help="Triplets per batch. Default: the profile's.")
+            int | None, typer.Option(help="Triplets per batch. Default: the profile's value.")
         ],
         f"{section}.learning_rate": Annotated[
-            float | None, typer.Option(help="Learning rate. Default: the profile's.")
+            float | None, typer.Option(help="Learning rate. Default: the profile's value.")
         ],
     }
 
@@ -34,14 +36,15 @@ def _settings(section: str) -> dict[str, object]:
 def finetune(
     context: CommandContext,
     encoder: Annotated[
-        Literal["text", "image", "both"] | None, typer.Option(help="What to train. Default: the profile's.")
+        Literal["text", "image", "both"] | None,
+        typer.Option(help="Which encoder to train. Default: the profile's value."),
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="RUN|FILE|none",
-            help="The tuned CLIP to start from, or none. Default: the best with only the other encoder tuned.",
+            help="The tuned CLIP to start from, or none. Default: the best CLIP with only the other encoder tuned.",
             autocompletion=runs_or_files("finetune"),
         ),
     ] = None,

@@ -8,7 +8,7 @@ from mlcl_cli.errors import UsageError
 
 
 def template(dataset: str) -> str:
-    """Every key with its default and a comment; only the data set's root is left to fill in.
+    """Every key with its default and a comment; only the data set's root is left to set.
 
     Raises UsageError if there is no such data set.
     """

@@ -70,7 +70,7 @@ def _word_or_path(*words: str) -> BeforeValidator:
 def _in_order(*names: str) -> AfterValidator:
     def validate(value: tuple[str, ...]) -> tuple[str, ...]:
         if repeated := next((name for name in names if value.count(name) > 1), None):
-            raise ValueError(f"has {shown(repeated)} twice")
+            raise ValueError(f"lists {shown(repeated)} twice")
         return tuple(name for name in names if name in value)
 
     return AfterValidator(validate)

@@ -37,7 +37,7 @@ ESCAPES = re.compile(r"^/|^[A-Za-z]:|(?:^|/)\.\.(?:/|$)|[\\\0]")
 
 def _encodable(text: str) -> str:
     if re.search("[\ud800-\udfff]", text):
-        raise ValueError("contains half a surrogate pair, which is not a character")
+        raise ValueError("contains an unpaired surrogate, which is not a character")
     return text
 
 
@@ -80,7 +80,7 @@ def read_text(path: Path, remedy: str) -> str:
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=path, remedy=remedy) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 text (byte {error.start})", where=path, remedy=FIX_FILE) from error
+        raise DataError(f"is not UTF-8 text (byte {error.start})", where=path, remedy=FIX_FILE) from error
 
 
 def read_records(
@@ -124,7 +124,7 @@ def _read(path: Path, adapter: TypeAdapter[Filled], noun: str, remedy: str) -> F
         value: object = parse_json(text)
     except json.JSONDecodeError as error:
         place = f"{path}, line {error.lineno}, column {error.colno}"
-        raise DataError(f"not JSON ({error.msg})", where=place, remedy=FIX_FILE) from error
+        raise DataError(f"is not JSON ({error.msg})", where=place, remedy=FIX_FILE) from error
     except ValueError as error:
         raise DataError(str(error), where=path, remedy=FIX_FILE) from error
     values = validated(adapter, value, str(path))

@@ -11,7 +11,7 @@ from mlcl_cli.errors import DataError
 
 NAME = "cirr"
 IMAGE_FOLDERS = {"train": "train", "val": "dev", "test1": "test1"}
-REMEDY = "Set roots.cirr to the folder that holds cirr/captions/ and cirr/image_splits/"
+REMEDY = "Set roots.cirr to the folder that contains cirr/captions/ and cirr/image_splits/"
 
 
 class _ImageSet(Record):

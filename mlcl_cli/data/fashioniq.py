@@ -13,7 +13,7 @@ from mlcl_cli.data.records import QuerySet, Split, Triplet
 NAME = "fashioniq"
 CATEGORIES = ("dress", "shirt", "toptee")
 SPLITS = ("train", "val", "test")
-REMEDY = "Set roots.fashioniq to the folder that holds captions/, image_splits/ and images/"
+REMEDY = "Set roots.fashioniq to the folder that contains captions/, image_splits/ and images/"
 
 
 class _Query(Record):

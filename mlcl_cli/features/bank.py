@@ -173,7 +173,7 @@ class Bank:
                 self._load()
                 continue
             return FeatureTable({name: row for row, name in enumerate(stamps)}, values.to(device))
-        what = "the feature bank changed while it was read"
+        what = "the feature bank changed while it was being read"
         raise MachineError(what, where=self.path, remedy="Run the command again")
 
     def _locate(self, digests: Digests) -> tuple[Rows, Rows]:
@@ -222,7 +222,7 @@ class Bank:
     def _drop(self, path: Path, error: DamagedArtifactError | OSError) -> None:
         """Warn of a shard that cannot be used, and delete it if it is damaged."""
         problem = error.what if isinstance(error, DamagedArtifactError) else error.strerror
-        logger.warning(f"{path}: {problem}. Its features are computed again")
+        logger.warning(f"{path}: {problem}. Its features will be recomputed")
         if self._writes and isinstance(error, DamagedArtifactError) and not self.path.is_symlink():
             with suppress(OSError):
                 path.unlink()

@@ -87,5 +87,5 @@ class PaddedImageCache:
 def readable(result: Tensor | BadImage) -> Tensor:
     """The image. Raises BadImagesError if it has become unreadable since the run checked it."""
     if isinstance(result, BadImage):
-        raise BadImagesError([result], "It was readable when the run began: fix it, then --resume")
+        raise BadImagesError([result], "It was readable when the run began: fix the image, then use --resume")
     return result

@@ -94,7 +94,7 @@ class Combiner(nn.Module):
             p, d = state["text_projection_layer.weight"].shape
             h = state["combiner_layer.weight"].shape[0]
         except (KeyError, ValueError) as error:
-            raise DataError("these weights are not a combiner's", remedy="Give a combiner checkpoint") from error
+            raise DataError("these weights are not a combiner's", remedy="Use a combiner checkpoint") from error
         if levels is None:
             mid, high = "combiner_proj.weight" in state, "output_layer.weight" in state
             levels = tuple(level for level, exists in zip(LEVELS, (mid, mid, high), strict=True) if exists)

@@ -41,7 +41,7 @@ def read_torch_file(path: Path) -> object:
     """
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
-        raise DataError(what, where=path, remedy="Give the path of a checkpoint")
+        raise DataError(what, where=path, remedy="Use the path of a checkpoint file")
     try:
         with zipfile.ZipFile(path) as file:
             return _Archive(file, path).content()

@@ -63,7 +63,7 @@ def load_clip(model: str | Path) -> nn.Module:
         return build_clip(archive.state_dict(), path)
     content = read_torch_file(path)
     if not isinstance(content, dict) or not content:
-        raise DataError("contains no CLIP weights", where=path, remedy="Give a file in OpenAI's format as clip.model")
+        raise DataError("contains no CLIP weights", where=path, remedy="Set clip.model to a file in OpenAI's format")
     if isinstance(content.get("CLIP"), dict):
         raise DataError("is a tuned CLIP", where=path, remedy="Set clip.checkpoint to it, and clip.model to its base")
     require_openai_layout(content, path)
@@ -91,7 +91,7 @@ def build_clip(state: State, where: object) -> nn.Module:
         for block in network.transformer.resblocks:
             block.attn_mask = network.build_attention_mask()
     except (KeyError, RuntimeError, AssertionError, IndexError, ArithmeticError, ValueError, TypeError) as error:
-        raise DataError("these weights are not CLIP's", where=where, remedy="Give a file in OpenAI's format") from error
+        raise DataError("these weights are not CLIP's", where=where, remedy="Use a file in OpenAI's format") from error
     built: nn.Module = network.requires_grad_(True).eval()
     return built
 
@@ -103,7 +103,7 @@ def load_tuned(network: nn.Module, state: State, where: object) -> None:
     if mismatches := shape_mismatches(expected, weights):
         name = mismatches[0]
         got, wanted = (tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (weights, expected))
-        what = f"these tuned weights belong to another CLIP: {name} is {got}, expected {wanted}"
+        what = f"these tuned weights belong to a different CLIP: {name} is {got}, expected {wanted}"
         raise DataError(what, where=where, remedy="Set clip.model to the model that was tuned")
     network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
 
@@ -131,9 +131,9 @@ def require_weights(content: Mapping[object, object], where: object) -> dict[str
     state = {name: tensor for name, tensor in content.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not state or len(state) != len(content):
         what = "contains something other than named tensors" if content else "contains no weights"
-        raise DataError(what, where=where, remedy="Give a state dict: torch.save(model.state_dict(), FILE)")
+        raise DataError(what, where=where, remedy="Save a state dict: torch.save(model.state_dict(), FILE)")
     if len(state) > MAX_TENSORS:
-        raise DataError(f"contains more than {MAX_TENSORS:,} tensors", where=where, remedy="Give a CLIP or a combiner")
+        raise DataError(f"contains more than {MAX_TENSORS:,} tensors", where=where, remedy="Use a CLIP or a combiner")
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
     total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     # Names may share a tensor, but a small file must not take hours to process.

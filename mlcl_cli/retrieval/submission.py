@@ -56,7 +56,7 @@ def check(metric: str, submission: Submission, pairs: Sequence[str]) -> bytes:
             )
     content = to_json(submission)
     if len(content) > MAX_BYTES:
-        raise DataError(f"the {metric} submission has {len(content):,} bytes", remedy="The server takes 5 MB at most")
+        raise DataError(f"the {metric} submission has {len(content):,} bytes", remedy="The server accepts at most 5 MB")
     return content
 
 

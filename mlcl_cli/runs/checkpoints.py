@@ -92,7 +92,7 @@ def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
     """
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"this checkpoint {problem}", where=path, remedy="Give the path of a checkpoint file")
+        raise DataError(f"this checkpoint {problem}", where=path, remedy="Use the path of a checkpoint file")
     with path.open("rb") as file:
         head = file.read(9)
     # Eight bytes of header length, then a JSON object. A `.pt` file is a zip archive.
@@ -103,7 +103,7 @@ def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
         raise DataError(
             f"is a checkpoint of a {checkpoint.about.kind}, not of a {kind}",
             where=path,
-            remedy="Give a tuned CLIP as clip.checkpoint, a combiner as --checkpoint",
+            remedy="Set clip.checkpoint to a tuned CLIP, and --checkpoint to a combiner",
         )
     return checkpoint
 
@@ -167,7 +167,7 @@ def load_state(path: Path) -> tuple[TrainingState, Description]:
     artifact, tensors = Artifact.load(path, OLDER_FORMATS)
     with reporting_damage(path):
         if artifact.format not in (STATE, STATE_1):
-            raise ValueError("it holds no training state")
+            raise ValueError("it contains no training state")
         return _training_state(artifact, tensors)
 
 
@@ -181,7 +181,7 @@ def _load_artifact(path: Path) -> Checkpoint:
             tensors = state.weights
             description = {**about, "epoch": state.epoch, "fingerprint": fingerprint(tensors)}
         elif artifact.format not in (CHECKPOINT, CHECKPOINT_1):
-            raise ValueError("it holds no checkpoint")
+            raise ValueError("it contains no checkpoint")
         return Checkpoint(path, tensors, CheckpointDescription.model_validate(description))
 
 

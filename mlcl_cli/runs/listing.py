@@ -150,7 +150,7 @@ def require_removable(workspace: Path, run: StoredRun) -> None:
     """Raises UsageError where a run's folder is a symbolic link or lies outside the workspace."""
     if run.folder.is_symlink():
         remedy = "Delete the link with `rm`, and the folder that it points to yourself"
-        raise UsageError("is a symbolic link; mlcl does not delete through links", where=run.folder, remedy=remedy)
+        raise UsageError("is a symbolic link, which mlcl does not follow to delete", where=run.folder, remedy=remedy)
     if run.folder.resolve().parent != (workspace / run.stage).resolve():
         raise UsageError("is not in the workspace", where=run.folder, remedy="Delete it yourself")
 

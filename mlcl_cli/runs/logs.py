@@ -68,7 +68,7 @@ class Logs:
         """Raises DataError where a log is a symbolic link, a folder or a device, which no run writes."""
         for path in (self._folder / name for name in NAMES):
             if path.is_symlink() or (path.exists() and not path.is_file()):
-                raise DataError("is not a regular file", where=path, remedy="Move it away, then --resume")
+                raise DataError("is not a regular file", where=path, remedy="Move it elsewhere, then use --resume")
 
     def rewind(self, lengths: Mapping[LogName, int]) -> None:
         """Cut what was written after `lengths` were taken. Raises DataError as `read_log` does."""
@@ -87,7 +87,9 @@ class Logs:
                 return file.tell()
         except OSError as error:
             raise MachineError(
-                f"cannot be written ({error.strerror})", where=self._folder / name, remedy="Free space, then --resume"
+                f"cannot be written ({error.strerror})",
+                where=self._folder / name,
+                remedy="Free up space, then use --resume",
             ) from error
 
 
@@ -100,7 +102,7 @@ def read_log(folder: Path, name: str = LINES) -> list[dict[str, float]]:
     if not path.exists():
         return []
     if not path.is_file():
-        raise DataError("is not a regular file", where=path, remedy="Move it away")
+        raise DataError("is not a regular file", where=path, remedy="Move it elsewhere")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     keys = {"epoch", "seconds"} if name == TIMES else set()
     rows = []

@@ -32,7 +32,7 @@ def read_original(path: Path) -> tuple[Mapping[str, Tensor], CheckpointDescripti
     """
     content = read_torch_file(path)
     if not isinstance(content, dict) or not content:
-        raise DataError("holds neither a CLIP nor a combiner", where=path, remedy="Give a checkpoint file")
+        raise DataError("contains neither a CLIP nor a combiner", where=path, remedy="Use a checkpoint file")
     epoch = content.get("epoch", 0)
     for kind, key in KEYS.items():
         if isinstance(content.get(key), dict):
@@ -69,9 +69,7 @@ def _add_expected_weights(state: dict[str, Tensor], about: CheckpointDescription
                 "logit_scale_sl is added at its initial value: the original code expects it. Ranks are the same"
             )
     elif "combiner_proj.weight" in state or "logit_scale" in state:
-        warnings.append(
-            "The original code cannot load it: there, a combiner has both levels, or hybrid with a fixed temperature"
-        )
+        warnings.append("The original code cannot load it: use levels cat and hybrid, or hybrid at a fixed temperature")
     if about.architecture is not None and set(about.architecture.levels) != set(implied):
         groups = (about.architecture.levels, implied)
         trained, ranked = (", ".join(level for level in LEVELS if level in group) for group in groups)
@@ -97,7 +95,7 @@ def _description(path: Path, kind: Kind, state: Mapping[str, Tensor], epoch: int
             return known
         described = CheckpointDescription.model_validate({key: fields[key] for key in EXPORTED if key in fields})
     except (OSError, ValueError, RecursionError) as error:
-        reason = "its fields are not as exported" if isinstance(error, ValidationError) else str(error)
+        reason = "its fields differ from the exported ones" if isinstance(error, ValidationError) else str(error)
         raise DataError(f"cannot be read ({reason})", where=json_file, remedy=remedy) from error
     if (described.kind, described.fingerprint) != (kind, known.fingerprint):
         what = f"describes a {described.kind} {described.fingerprint}, "

@@ -237,7 +237,7 @@ class Run:
         best_paths = [self.folder / best.checkpoint for best in bests.values()]
         for path in (self.folder / SUMMARY, *_states(self.folder), *best_paths):
             if path.is_symlink():
-                remedy = "Replace it with the file itself, then --resume"
+                remedy = "Replace it with the file itself, then use --resume"
                 raise DataError("is a symbolic link", where=path, remedy=remedy)
 
 
@@ -260,9 +260,9 @@ def require_room(folder: Path, state_bytes: int) -> None:
     free = shutil.disk_usage(nearest_existing_parent(folder)).free
     if free < 2 * state_bytes:
         raise MachineError(
-            f"{size(free)} are free, and a run's two training states take {size(2 * state_bytes)}",
+            f"only {size(free)} free, but a run's two training states take {size(2 * state_bytes)}",
             where=folder,
-            remedy="Free space, or choose another workspace",
+            remedy="Free up space, or choose another workspace",
         )
 
 

@@ -72,7 +72,7 @@ def run_bench(
     data = SyntheticData(machine, sizes, choose_workers("auto"))
     busy = psutil.cpu_percent(interval=0.1 if smallest else 1.0)
     if busy > BUSY_PERCENT:
-        logger.warning(f"other programs use {busy:.0f} % of this machine's processors: the figures will be noisy")
+        logger.warning(f"other programs use {busy:.0f} % of this machine's processors: the results will be noisy")
     result = BenchResult(
         device=str(compute),
         cpus=os.cpu_count(),

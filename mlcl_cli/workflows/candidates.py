@@ -44,7 +44,7 @@ class Conditions:
         if self.protocol != wanted.protocol:
             differences.append(f"protocol {self.protocol}")
         elif self.whole_gallery and (self.data is None or self.data != wanted.data):
-            differences.append(f"{'other' if self.data and wanted.data else 'unknown'} validation data")
+            differences.append(f"{'different' if self.data and wanted.data else 'unknown'} validation data")
         return differences
 
 
@@ -139,7 +139,7 @@ class Candidates:
             candidates.require(
                 lambda candidate: candidate.base_fingerprint == model,
                 lambda candidate: (
-                    f"trained on another CLIP with base {base}"
+                    f"trained on a different CLIP with base {base}"
                     if (base := candidate.base_fingerprint)
                     else "base CLIP not recorded"
                 ),
@@ -200,7 +200,7 @@ class Candidates:
         expected = [PRUNED] if context.profile.bad_images == "drop" else []
         if differences not in ([], expected):
             what = ", ".join(differences)
-            logger.warning(f"{name} was validated under other settings than the profile's: {what}")
+            logger.warning(f"{name} was validated under settings other than the profile's: {what}")
 
 
 def describe_skipped(runs: Mapping[StoredRun, str]) -> str:

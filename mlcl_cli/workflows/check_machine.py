@@ -62,7 +62,7 @@ def check_batches(report: CheckReport, splits: Sequence[Split], bad: Container[P
             pruned = split.without({name for name in split.images() if split.paths[name] in bad})
         for before, after in zip(split.sets, pruned.sets, strict=True):
             if before.triplets and not after.triplets:
-                what = f"nothing is left of {after.name} without its bad images"
+                what = f"{after.name} has no triplets left without its bad images"
                 commands = [command for command in report.readers(split.name) if command != report.submission]
                 report.add("images", split.name, what, "Download the images again", commands, is_error=True)
         for stage in STAGES if split.name == "train" else ():
@@ -139,7 +139,7 @@ def check_room(report: CheckReport, splits: Sequence[Split], clip: ClipSizes | N
         state = STATE_BYTES * weights.get(command, 0)
         disk[command], memory[command] = max(0, bank - stored) + state, bank + state
     for check, where, needed, limit, remedy in (
-        ("disk", workspace, disk, free, "Free space, or choose another workspace"),
+        ("disk", workspace, disk, free, "Free up space, or choose another workspace"),
         ("memory", "this machine", memory, available, "Close other programs"),
     ):
         if failing := [command for command, size in needed.items() if size > limit]:

@@ -36,8 +36,8 @@ class ClipReason(StrEnum):
     BEST = "best of {}"
     BEST_START = f"best of {{}}; {START}"
     NONE_WITH_OTHER_ENCODER = f"no CLIP here has only its {{}} encoder tuned; {START}"
-    NONE_TUNED = "none is tuned in this workspace yet"
-    NONE_FITS = "no tuned one fits"
+    NONE_TUNED = "no tuned CLIP in this workspace yet"
+    NONE_FITS = "no tuned CLIP fits"
     RUN = "the run's"
     COMBINER = "the combiner was trained on it"
 
@@ -121,7 +121,7 @@ def choose_clip(context: RunContext, start: str | Path | None = None, encoder: s
             logger.info(f"Skipped: {skipped}")
         return ClipChoice(model, None, ClipReason.NONE_WITH_OTHER_ENCODER, _tower_names(other_towers))
     if skipped:  # the recipe expects a tuned CLIP
-        logger.warning(f"The CLIP is untuned: no tuned one fits. Skipped: {skipped}")
+        logger.warning(f"Using the untuned CLIP: no tuned CLIP fits. Skipped: {skipped}")
     return ClipChoice(model, None, ClipReason.NONE_FITS if skipped else ClipReason.NONE_TUNED)
 
 
@@ -176,7 +176,7 @@ def clip_of_combiner(context: RunContext, combiner: Checkpoint) -> ClipChoice:
             return ClipChoice(profile.clip.model, path, ClipReason.COMBINER)
     what = f"needs the CLIP that it was trained on, fingerprint {record.fingerprint}, recorded as {missing}"
     where, remedy = combiner.path, f"Set {setting} to the file of that CLIP"
-    raise DataError(f"{what}, which is missing or another CLIP", where=where, remedy=remedy)
+    raise DataError(f"{what}, which is missing or a different CLIP", where=where, remedy=remedy)
 
 
 def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_base: bool = False) -> Selection | None:
@@ -189,7 +189,7 @@ def choose_run(context: RunContext, kind: Kind, clip: LoadedClip | None, *, any_
         fingerprint = clip.encoder.fingerprints().both
         candidates.require(
             lambda candidate: candidate.clip_fingerprint == fingerprint,
-            lambda candidate: f"trained on another CLIP with fingerprint {candidate.clip_fingerprint}",
+            lambda candidate: f"trained on a different CLIP with fingerprint {candidate.clip_fingerprint}",
         )
     selection = candidates.select(context)
     if selection is None and candidates.skipped:
@@ -209,7 +209,7 @@ def choose_combiner(context: RunContext, requested: Path | None, clip: LoadedCli
         return checkpoint
     selection = choose_run(context, Kind.COMBINER, clip)
     if selection is None:
-        remedy = "Run `mlcl train-combiner` first, give --checkpoint FILE, or use --combining-function sum"
+        remedy = "Run `mlcl train-combiner` first, pass --checkpoint FILE, or use --combining-function sum"
         what = f"found no combiner for {context.profile.dataset} with this CLIP"
         raise DataError(what, where=context.profile.workspace, remedy=remedy)
     checkpoint = load_checkpoint(selection.chosen.checkpoint, Kind.COMBINER)
@@ -237,7 +237,7 @@ def require_compatible(context: RunContext, checkpoint: Checkpoint, store: Featu
         logger.warning(f"{path.name} does not record which CLIP it was trained on, so this is not checked")
     elif record.fingerprint != fingerprint:
         other = f"{record.model}, tuned: {record.checkpoint or 'none'}, fingerprint {record.fingerprint}"
-        what = f"was trained on another CLIP ({other}); the CLIP in use has fingerprint {fingerprint}"
+        what = f"was trained on a different CLIP ({other}); the CLIP in use has fingerprint {fingerprint}"
         remedy = "Set clip.model and clip.checkpoint to that CLIP, or clip.checkpoint to auto"
         raise DataError(what, where=path, remedy=remedy)
     warn_of_transfer(context, path.name, checkpoint.about.dataset)

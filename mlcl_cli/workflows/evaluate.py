@@ -62,7 +62,7 @@ def run_evaluation(
     if ranks is not None:
         require_replaceable(ranks, ",".join(RANK_COLUMNS), "a table of ranks")
         if ranks.suffix.lower() not in (".csv", ""):  # /dev/stdout has no suffix
-            raise UsageError("expected a name that ends in .csv", where=ranks, remedy="Choose another --ranks")
+            raise UsageError("must end in .csv", where=ranks, remedy="Choose another --ranks")
     context = RunContext.open(profile, progress, needs_disk=False)
     prepared = prepare_split(context, "val", combining_function, checkpoint)
     ranks_by_set = prepared.ranks()

@@ -16,7 +16,7 @@ def export_checkpoint(source: Path, output: Path, *, force: bool) -> Mapping[str
     `force` replaces an existing one, but never `source` itself.
     """
     if output.suffix.lower() not in (".pt", ".pth"):
-        raise UsageError("expected a name that ends in .pt or .pth", where=output, remedy="Choose another output")
+        raise UsageError("must end in .pt or .pth", where=output, remedy="Choose another output")
     description = output.with_suffix(".json")
     for path in (output, description):
         if path.exists() and source.exists() and path.samefile(source):

@@ -128,7 +128,7 @@ def _run_at(path: Path, kind: Kind) -> ResumableRun:
         if run.resumable and (state is None or state.exists()):
             return ResumableRun(run, state)
     what = "no unfinished run to resume: it has finished, never started, or has no state"
-    raise DataError(what, where=path, remedy="Give an unfinished run's name or folder, or a state in it")
+    raise DataError(what, where=path, remedy="Name an unfinished run, its folder, or one of its state files")
 
 
 def _digest(split: Split) -> str:

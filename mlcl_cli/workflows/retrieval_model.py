@@ -134,7 +134,7 @@ def load_retrieval_model(context: RunContext, combining_function: str, path: Pat
     """
     if baseline := BASELINES.get(combining_function):
         if path is not None:
-            what = f"--checkpoint names a combiner, and {combining_function} uses none"
+            what = f"--checkpoint names a combiner, but {combining_function} uses none"
             raise UsageError(what, where="--combining-function", remedy="Leave one of them out")
         clip = load_encoder(context, choose_clip(context), announce=context.profile.clip.checkpoint == "auto")
         warn_of_transfer(context, str(clip.choice.checkpoint or clip.choice.model), clip.trained_on)

@@ -148,7 +148,7 @@ class RunContext:
             return split
         dropped = counted(len(names & {*split.images()}), "bad image")
         if empty := [part.name for part in pruned.sets if not part.triplets]:
-            what = f"nothing is left of {empty[0]} without {dropped}"
+            what = f"{empty[0]} has no triplets left without {dropped}"
             raise DataError(what, where=split.name, remedy="Replace the bad images")
         lost = len(split.triplets) - len(pruned.triplets)
         logger.warning(f"{split.name}: dropped {dropped} and {counted(lost, 'triplet')}")

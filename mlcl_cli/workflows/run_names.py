@@ -50,6 +50,6 @@ def _folder(profile: Profile, text: str, kind: Kind | None) -> Path:
     matches = matching_runs(profile.workspace, f"{FOLDERS[kind]}/{text}")
     if len(matches) != 1:
         what = f"{text!r} is not a file, and matches {describe_matches(matches)} of {FOLDERS[kind]}"
-        remedy = "Give a file, or more of a run's name; `mlcl runs` lists them"
+        remedy = "Pass a file, or more of a run's name; `mlcl runs` lists them"
         raise UsageError(what, where=profile.workspace, remedy=remedy)
     return matches[0].folder

@@ -110,7 +110,7 @@ DEFECTS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "unknown image": ("annotations", "'nowhere'", record(6, reference="nowhere")),
     "pair twice": ("annotations", "record 10: pairid 22 is already used", record(8, pairid=22)),
     "no set": ("annotations", "record 11: field img_set is missing", record(9, img_set=None)),
-    "half a pair": ("annotations", "record 12, field caption: contains half a", record(10, caption="a\ud800")),
+    "half a pair": ("annotations", "record 12, field caption: contains an unpaired", record(10, caption="a\ud800")),
     "target is reference": ("captions", "the target is the reference", same_target),
     "blank caption": ("captions", "val, pair 27: a caption is blank", record(12, caption="  ")),
     "long caption": ("captions", "longer than 77 tokens", record(7, caption="blue dog " * 60)),

@@ -115,7 +115,7 @@ def test_name_with_different_files_in_two_splits_gives_wrong_figures(mlcl: Mlcl,
     assert finding["where"] == "train and val, image 'val-1-img0'"
     expected = verdicts() | {"finetune": "wrong figures", "train-combiner": "wrong figures"}
     assert json.loads(outcome.out)["verdicts"] == expected
-    assert "would run, but the figures would be wrong" in mlcl("check").out
+    assert "would run, but the metrics would be wrong" in mlcl("check").out
 
 
 @pytest.mark.parametrize("second", ["dress/dval00.jpg", "dval00.png"])

@@ -125,7 +125,7 @@ def test_clip_validated_with_another_transform_is_used_with_a_warning(mlcl: Mlcl
     outcome = mlcl("train-combiner", *FAST, "--set", "image.target_ratio=1.5", "--json")
     assert started_from(outcome) == first.name
     assert (
-        f"{first.name} was validated under other settings than the profile's: transform targetpad 1.25" in outcome.err
+        f"{first.name} was validated under settings other than the profile's: transform targetpad 1.25" in outcome.err
     )
 
 
@@ -135,7 +135,7 @@ def test_clip_validated_on_another_gallery_is_used_with_a_warning(mlcl: Mlcl, tm
     (first,) = runs_of(tmp_path, "finetune")
     outcome = mlcl("train-combiner", *FAST, "--set", "evaluate.gallery=val", "--json")
     assert started_from(outcome) == first.name
-    assert "other settings than the profile's: protocol fashioniq-original\n" in outcome.err
+    assert "settings other than the profile's: protocol fashioniq-original\n" in outcome.err
 
 
 def test_clip_tuned_from_another_base_is_skipped_and_named(mlcl: Mlcl, trained: Path) -> None:
@@ -144,14 +144,14 @@ def test_clip_tuned_from_another_base_is_skipped_and_named(mlcl: Mlcl, trained: 
     outcome = mlcl("train-combiner", *FAST, "--json")
     assert started_from(outcome) is None
     base = summary_of(first)["clip"]["base"]
-    assert f"finetune/{first.name} (trained on another CLIP with base {base})" in outcome.err
+    assert f"finetune/{first.name} (trained on a different CLIP with base {base})" in outcome.err
 
 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({"protocol": "cirr-val (pruned gallery)"}, "scored under a pruned gallery"),
-        ({"data": {"train": "0" * 16, "val": "1" * 16}}, "scored under other validation data"),
+        ({"data": {"train": "0" * 16, "val": "1" * 16}}, "scored under different validation data"),
         ({"protocol": "cirr-half"}, "scored under protocol cirr-half"),
         ({"image": {"transform": "clip", "target_ratio": 1.25}}, "scored under transform clip"),
         ({"state": "interrupted"}, "not finished"),

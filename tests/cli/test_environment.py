@@ -26,7 +26,7 @@ def start(folder: Path, *command: str, env: dict[str, str] | None = None, **how:
 def run(folder: Path, *command: str, **how: Any) -> tuple[int, str, str]:
     process = start(folder, *command, **how)
     out, err = (text or "" for text in process.communicate(timeout=120))
-    for word in ("Traceback", "Exception ignored", "bug of mlcl"):
+    for word in ("Traceback", "Exception ignored", "bug in mlcl"):
         assert word not in err, err
     return process.returncode, out, err
 
@@ -142,7 +142,7 @@ def test_file_system_without_locks_gives_one_warning(tmp_path: Path, number: int
     if done.returncode == 99:
         pytest.skip("needs seccomp")
     assert (done.returncode, done.stdout) == (0, "locked\nlocked\n"), done.stderr
-    assert done.stderr.count("has no locks; run only one mlcl command at a time") == 1
+    assert done.stderr.count("does not support locks; run only one mlcl command at a time") == 1
     assert done.stderr.count("\n") == 1
 
 

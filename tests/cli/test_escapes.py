@@ -108,5 +108,5 @@ def test_unexpected_error_is_escaped() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.stderr.splitlines() == [
-        r"error: ZeroDivisionError: a\x1b[2J\nb. This is a bug of mlcl; --debug shows where"
+        r"error: ZeroDivisionError: a\x1b[2J\nb. This is a bug in mlcl; --debug shows where"
     ]

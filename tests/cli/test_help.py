@@ -81,7 +81,7 @@ def test_bug_is_one_line_with_exit_code_1() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.splitlines() == ["error: ZeroDivisionError: boom. This is a bug of mlcl; --debug shows where"]
+    assert result.stderr.splitlines() == ["error: ZeroDivisionError: boom. This is a bug in mlcl; --debug shows where"]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def fills_up(disk: Path, source: Path) -> None:
     balloon = fill(disk, STATE)
     refused = mlcl(disk, *TRAIN, *EVERY)
     assert refused.returncode == 4, refused.stderr
-    assert "are free, and a run's two training states take" in refused.stderr
+    assert "free, but a run's two training states take" in refused.stderr
     assert not (disk / "work/combiner").exists()
 
     balloon.unlink()

@@ -79,7 +79,7 @@ def test_metrics_are_those_of_the_run_and_ranks_those_of_evaluate(mlcl: Mlcl, tr
     assert len(shown) >= 3
     for value in shown.values():
         assert f"{value:.2f}" in page.text
-    assert "with the same figures" in page.text
+    assert "with the same results" in page.text
     require_ranks_of_evaluate(mlcl, trained, page)
 
 
@@ -162,7 +162,7 @@ def test_a_missing_image_is_dropped_on_demand_and_the_page_says_that_figures_dif
     outcome = mlcl("report", "--set", "bad_images=drop", "--json")
     assert outcome.json["runs"][0]["sheet"] is True
     assert "1 bad image and" in outcome.err
-    assert "figures differ by up to" in Path(outcome.json["file"]).read_text()
+    assert "results differ by up to" in Path(outcome.json["file"]).read_text()
 
 
 def test_the_commands_on_the_page_work_after_the_folder_moved(mlcl: Mlcl, trained: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_difference_from_the_logged_metrics_is_shown(mlcl: Mlcl, trained: Path
     best_of_summary = next(iter(summary["bests"].values()))
     best_of_summary["metrics"]["recall@10"] += 1.5
     (run / "run.json").write_text(json.dumps(summary))
-    assert "figures differ by up to 1.50" in page_of(mlcl).text
+    assert "results differ by up to 1.50" in page_of(mlcl).text
 
 
 def test_a_run_without_its_log_is_shown_without_curves(mlcl: Mlcl, trained: Path) -> None:
@@ -279,7 +279,7 @@ def test_captions_and_names_are_escaped(mlcl: Mlcl, trained: Path) -> None:
         ),
         (["evaluate", "--ranks", "data"], "data: is a folder"),
         (["check", "--output", "thesis.html"], "thesis.html: already exists and is not findings written by mlcl"),
-        (["evaluate", "--ranks", "ranks.txt"], "ranks.txt: expected a name that ends in .csv"),
+        (["evaluate", "--ranks", "ranks.txt"], "ranks.txt: must end in .csv"),
         (["report", "--output", "data"], "data: must end in .html"),
     ],
 )

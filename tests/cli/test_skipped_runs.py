@@ -151,9 +151,9 @@ def test_check_finds_a_split_without_good_images(mlcl: Mlcl, trained: Path) -> N
     result = json.loads(mlcl("check", "--json", *drop).out)
     assert result["verdicts"]["evaluate"] == result["verdicts"]["finetune"] == "would fail"
     assert result["verdicts"]["submit-cirr"] == "ok"
-    findings = [each for each in result["findings"] if each["what"].startswith("nothing is left of cirr")]
+    findings = [each for each in result["findings"] if each["what"].startswith("cirr has no triplets left")]
     assert [finding["commands"] for finding in findings] == [["finetune", "train-combiner", "evaluate"]]
-    assert "nothing is left of cirr" in mlcl("evaluate", *drop).err
+    assert "cirr has no triplets left" in mlcl("evaluate", *drop).err
 
 
 @pytest.mark.parametrize("name", ["contents.json", "checked.json"])

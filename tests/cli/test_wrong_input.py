@@ -192,15 +192,15 @@ def test_a_checkpoint_of_the_wrong_kind_is_refused(mlcl: Mlcl, tmp_path: Path) -
 def test_a_tuned_clip_of_another_size_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     other = tiny_clip(tmp_path / "other.pt", embed_dim=24)
-    refused(mlcl(*EVALUATE, "--set", f"clip.checkpoint={other}"), 3, "belong to another CLIP")
+    refused(mlcl(*EVALUATE, "--set", f"clip.checkpoint={other}"), 3, "belong to a different CLIP")
 
 
 def test_a_combiner_trained_on_another_clip_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     assert mlcl("train-combiner").code == 0
     other = tiny_clip(tmp_path / "other.pt", seed=1)
-    refused(mlcl("evaluate", "--set", f"clip.model={other}"), 3, "trained on another CLIP")
-    refused(mlcl("submit-cirr", "--set", f"clip.model={other}"), 3, "trained on another CLIP")
+    refused(mlcl("evaluate", "--set", f"clip.model={other}"), 3, "trained on a different CLIP")
+    refused(mlcl("submit-cirr", "--set", f"clip.model={other}"), 3, "trained on a different CLIP")
     assert not (tmp_path / "work/submissions").exists()
 
 

@@ -114,7 +114,7 @@ def test_the_template_is_the_default_profile_with_every_key(load: Load, dataset:
     assert load(text) == load(f"dataset: {dataset}\n")
     shown = yaml.safe_load(text.replace("# shoes:", "shoes:").replace("#   ", "  "))
     assert leaves(shown) == set(KEYS)
-    assert f"Fill in roots.{dataset};" in text
+    assert f"Set roots.{dataset};" in text
     assert max(map(len, text.splitlines())) <= 120
 
 

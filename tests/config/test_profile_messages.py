@@ -42,7 +42,7 @@ Complaints = Callable[..., list[str]]
             "[hybird]",
             "must be a list of sum, cat, hybrid, such as [hybrid], not 'hybird'; did you mean 'hybrid'?",
         ),
-        ("combiner.levels", "[cat, cat]", "has 'cat' twice"),
+        ("combiner.levels", "[cat, cat]", "lists 'cat' twice"),
         ("combiner.sscl", "[low]", "must be a list of mid, high, such as [high], not 'low'"),
         ("combiner.augmented_views", "0", "must be fresh or a positive integer, not 0"),
         ("combiner.select_by", "[1]", "must be one of auto, arithmetic, harmonic, geometric, not [1]"),

@@ -51,8 +51,8 @@ def test_an_unknown_split_is_refused(dataset: str, split: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "line 1, column 1: not JSON"),
-        (b'[\n {"a" 1}]', r"line 2, column 7: not JSON \(Expecting ':' delimiter\)"),
+        (b"", "line 1, column 1: is not JSON"),
+        (b'[\n {"a" 1}]', r"line 2, column 7: is not JSON \(Expecting ':' delimiter\)"),
         (b"\xff\xfe", r"not UTF-8 text \(byte 0\)"),
         (b"[NaN]", "contains NaN"),
         (b'{"a": -Infinity}', "contains -Infinity"),
@@ -128,7 +128,7 @@ def test_fashioniq_requires_two_captions(fashioniq: Path, captions: list[str]) -
 def test_half_a_surrogate_pair_is_refused(roots: dict[str, Path], dataset: str, field: str) -> None:
     value = ["a", "\ud800"] if dataset == "fashioniq" else "\ud800"
     change(roots[dataset] / ANNOTATIONS[dataset][0], lambda records: records[0].update({field: value}))
-    with pytest.raises(DataError, match=r"record 1, field .* half a surrogate pair"):
+    with pytest.raises(DataError, match=r"record 1, field .* an unpaired surrogate"):
         load_split(dataset, roots[dataset], "val")
 
 

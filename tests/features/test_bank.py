@@ -210,7 +210,7 @@ def test_reader_without_the_lock_follows_a_merge(tmp_path: Path) -> None:
     writer.add({"h": "1"}, torch.tensor([[7.0]]))
     assert values(reader, *"abcdefgh") == list(range(8))
     shutil.rmtree(writer.path)
-    with pytest.raises(MachineError, match="changed while it was read"):
+    with pytest.raises(MachineError, match="changed while it was being read"):
         reader.table({"a": "1"}, CPU)
 
 
@@ -238,7 +238,7 @@ def test_shard_that_becomes_unreadable_is_an_error(tmp_path: Path, monkeypatch: 
         raise OSError("Input/output error")
 
     monkeypatch.setattr(Shard, "read", fails)
-    with pytest.raises(MachineError, match="changed while it was read"):
+    with pytest.raises(MachineError, match="changed while it was being read"):
         bank.table({"a": "1"}, CPU)
 
 

@@ -56,7 +56,7 @@ def test_torchscript_archive_loads(tmp_path: Path) -> None:
 def test_tuned_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     network = load_clip(tiny_clip(tmp_path / "a.pt"))
     other = torch.load(tiny_clip(tmp_path / "b.pt", embed_dim=24), weights_only=True)
-    with pytest.raises(DataError, match="another CLIP"):
+    with pytest.raises(DataError, match="a different CLIP"):
         load_tuned(network, other, "b.pt")
 
 
