@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from command_line import Mlcl, Outcome
 from typer.testing import CliRunner
+from world import world
 
 from mlcl_cli.cli.app import app
 
@@ -23,3 +24,14 @@ def mlcl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mlcl:
         return Outcome(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cirr_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIRR with a text-tuned CLIP and a combiner trained on it; tests change copies of it."""
+    folder = world(tmp_path_factory.mktemp("cirr_runs"), "cirr", triplets=20)
+    combiner = ("train-combiner", "--epochs", "1", "--set", "combiner.augmented_views=1")
+    for command in (("finetune", "--encoder", "text", "--epochs", "1"), combiner):
+        result = CliRunner().invoke(app, [*command, "--profile", str(folder / "mlcl.yaml")], catch_exceptions=False)
+        assert result.exit_code == 0, result.stderr
+    return folder

@@ -17,20 +17,10 @@ from mlcl_cli.cli.app import app
 FAST = ("--epochs", "1", "--set", "combiner.augmented_views=1")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CIRR with a text-tuned CLIP and a combiner trained on it."""
-    folder = world(tmp_path_factory.mktemp("made"), "cirr", triplets=20)
-    for command in (("finetune", "--encoder", "text", "--epochs", "1"), ("train-combiner", *FAST)):
-        result = CliRunner().invoke(app, [*command, "--profile", str(folder / "mlcl.yaml")], catch_exceptions=False)
-        assert result.exit_code == 0, result.stderr
-    return folder
-
-
 @pytest.fixture
-def trained(made: Path, tmp_path: Path) -> Path:
-    """A copy of `made`, to change."""
-    return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+def trained(cirr_runs: Path, tmp_path: Path) -> Path:
+    """A copy of the trained workspace, to change."""
+    return shutil.copytree(cirr_runs, tmp_path, dirs_exist_ok=True)
 
 
 def runs_of(folder: Path, stage: str) -> list[Path]:
