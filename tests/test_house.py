@@ -11,7 +11,7 @@ from mlcl_cli.data.datasets import DATASETS
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlcl_cli"
 
-BASE = {"atomic_files", "errors", "formatting", "progress", "safe_reading", "seeding", "signals"}
+BASE = {"atomic_files", "errors", "formatting", "progress", "safe_reading", "seeding", "signals", "suggestions"}
 FEATURES = BASE | {"data", "images", "models"}
 RUNS = BASE | {"artifacts", "data", "models"}
 TRAINING = FEATURES | {"features", "runs"}
@@ -27,10 +27,11 @@ MAY_IMPORT = {
     "seeding": set(),
     "signals": set(),
     "streams": set(),
+    "suggestions": set(),
     "atomic_files": {"errors", "streams"},
-    "config": {"data", "errors", "safe_reading", "streams"},
+    "config": {"data", "errors", "formatting", "safe_reading", "streams", "suggestions"},
     "artifacts": {"atomic_files", "errors"},
-    "data": {"errors", "progress", "safe_reading"},
+    "data": {"errors", "formatting", "progress", "safe_reading", "suggestions"},
     "images": {"errors", "formatting", "safe_reading"},
     "models": {"errors"},
     "features": FEATURES | {"artifacts"},
@@ -45,7 +46,7 @@ MAY_IMPORT = {
 }
 TORCH_FREE = {
     "__init__", "atomic_files", "cli", "config", "data", "errors", "formatting", "progress", "safe_reading", "signals",
-    "streams",
+    "streams", "suggestions",
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -11,7 +11,31 @@ from pydantic_core import ErrorDetails
 
 from mlcl_cli.config.schema import CONTRADICTION, Profile
 from mlcl_cli.config.strict_yaml import KeyPath
-from mlcl_cli.config.suggestions import SYNONYMS, did_you_mean, nearest, shown
+from mlcl_cli.suggestions import did_you_mean, nearest, shown
+
+# What other tools call our keys. A key here is the end of a key, or a section of keys.
+_OTHER_NAMES = {
+    "batch_size": "batch batchsize bs train_batch_size",
+    "checkpoints": "save_every",
+    "clip.checkpoint": "weights",
+    "clip.model": "arch backbone model_name name",
+    "device": "gpu",
+    "encode_batch": "clip_bs",
+    "epochs": "epoch max_epochs n_epochs num_epochs",
+    "hidden_dim": "hidden_size",
+    "learned_temperature": "logit_scale tau temp temperature",
+    "learning_rate": "lr",
+    "precision": "amp dtype fp16 mixed_precision",
+    "projection_dim": "proj_dim",
+    "roots": "data data_dir data_path data_root root",
+    "schedule": "lr_schedule scheduler",
+    "seed": "random_seed",
+    "transform": "preprocess",
+    "validate_every": "eval_every eval_freq val_freq validation_frequency",
+    "workers": "jobs num_workers",
+    "workspace": "out_dir output output_dir save_dir",
+}
+SYNONYMS = {other: key for key, others in _OTHER_NAMES.items() for other in others.split()}
 
 
 def _walk(model: type[BaseModel], above: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from mlcl_cli.config.error_messages import KEYS, unknown_key, validation_problems
 from mlcl_cli.config.schema import Profile
 from mlcl_cli.config.strict_yaml import MAX_CHARACTERS, KeyPath, LineError, Value, parse
-from mlcl_cli.config.suggestions import shown
 from mlcl_cli.config.types import CommandLineText
 from mlcl_cli.errors import SeveralUsageError, UsageError
 from mlcl_cli.safe_reading import open_regular
 from mlcl_cli.streams import printable
+from mlcl_cli.suggestions import shown
 
 VARIABLE = "MLCL_PROFILE"
 DEFAULT = "mlcl.yaml"

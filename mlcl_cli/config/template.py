@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mlcl_cli.config.suggestions import did_you_mean
 from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.errors import UsageError
+from mlcl_cli.suggestions import did_you_mean
 
 
 def template(dataset: str) -> str:

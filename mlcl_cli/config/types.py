@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, ValidationInfo
 
-from mlcl_cli.config.suggestions import nearest, shown
+from mlcl_cli.suggestions import nearest, shown
 
 ClipName: TypeAlias = Literal[
     "RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"

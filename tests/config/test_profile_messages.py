@@ -5,8 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from mlcl_cli.config import Profile
-from mlcl_cli.config.error_messages import KEYS
-from mlcl_cli.config.suggestions import SYNONYMS
+from mlcl_cli.config.error_messages import KEYS, SYNONYMS
 from mlcl_cli.streams import printable
 
 Load = Callable[..., Profile]

@@ -5,30 +5,6 @@ from collections.abc import Collection
 
 MAX_SHOWN = 60
 
-# What other tools call our keys. A key here is the end of a key, or a section of keys.
-_OTHER_NAMES = {
-    "batch_size": "batch batchsize bs train_batch_size",
-    "checkpoints": "save_every",
-    "clip.checkpoint": "weights",
-    "clip.model": "arch backbone model_name name",
-    "device": "gpu",
-    "encode_batch": "clip_bs",
-    "epochs": "epoch max_epochs n_epochs num_epochs",
-    "hidden_dim": "hidden_size",
-    "learned_temperature": "logit_scale tau temp temperature",
-    "learning_rate": "lr",
-    "precision": "amp dtype fp16 mixed_precision",
-    "projection_dim": "proj_dim",
-    "roots": "data data_dir data_path data_root root",
-    "schedule": "lr_schedule scheduler",
-    "seed": "random_seed",
-    "transform": "preprocess",
-    "validate_every": "eval_every eval_freq val_freq validation_frequency",
-    "workers": "jobs num_workers",
-    "workspace": "out_dir output output_dir save_dir",
-}
-SYNONYMS = {other: key for key, others in _OTHER_NAMES.items() for other in others.split()}
-
 
 def shown(value: object) -> str:
     """A value as a message names it: short, on one line, printable."""
