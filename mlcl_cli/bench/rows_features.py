@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from mlcl_cli.bench import baseline
 from mlcl_cli.bench.measure import Row, difference, exceeds
 from mlcl_cli.bench.synthetic_data import CIRR_WORDS, RandomValidation, SyntheticData, captions
-from mlcl_cli.data.datasets import protocol_of
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.features.bank import VERIFIED, Bank
 from mlcl_cli.images.decode import open_image, read_files
 from mlcl_cli.images.image_cache import readable
@@ -167,7 +167,7 @@ def validations(data: SyntheticData) -> Iterator[Row]:
     for dataset, size in data.sizes.validation.items():
         validation = RandomValidation(dataset, {dataset: size}, FEATURES, data.machine.compute.device)
         # One set of queries, whose recalls are compared: no means over several.
-        protocol = replace(protocol_of(dataset), summary=lambda recalls: dict(*recalls.values()))
+        protocol = replace(DATASETS[dataset].protocol(), summary=lambda recalls: dict(*recalls.values()))
         yield data.machine.compare(
             f"validate {TITLES[dataset]}",
             "query",

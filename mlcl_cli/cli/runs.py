@@ -98,9 +98,9 @@ def report(
     """Write an HTML report on runs: metrics, curves, and the images retrieved for sampled queries."""
     if every and names:
         raise UsageError("cannot be combined with run names", where="--all", remedy="Leave one of them out")
-    from mlcl_cli.config.schema import DATA_SECTIONS
+    from mlcl_cli.config.schema import DATA_KEYS
 
-    effective = (*MACHINE_SETTINGS, *DATA_SECTIONS)
+    effective = (*MACHINE_SETTINGS, *DATA_KEYS)
     if ignored := [text for text in context.overrides or () if not text.startswith(effective)]:
         remedy = "A run is shown with its own settings, except for " + ", ".join(effective)
         raise UsageError("has no effect on a report", where=f"--set {ignored[0]}", remedy=remedy)

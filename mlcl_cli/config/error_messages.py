@@ -40,16 +40,27 @@ SYNONYMS = {other: key for key, others in _OTHER_NAMES.items() for other in othe
 
 def _walk(model: type[BaseModel], above: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:
     for name, info in model.model_fields.items():
-        yield (*above, name), info
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _walk(info.annotation, (*above, name))
+        key = (*above, name)
+        yield key, info
+        section = info.annotation
+        if get_origin(section) is dict:  # sections under names that the user chooses
+            section, key = get_args(section)[1], (*key, ANY_NAME)
+            yield key, FieldInfo(annotation=section)
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            yield from _walk(section, key)
 
 
-FIELDS: Mapping[KeyPath, FieldInfo] = dict(_walk(Profile))
+def _known(key: KeyPath) -> KeyPath:
+    """The key as FIELDS has it: with ANY_NAME for a name that the user chose."""
+    return (key[0], ANY_NAME, *key[2:]) if len(key) > 1 and (key[0], ANY_NAME) in FIELDS else key
+
+
+ANY_NAME = "NAME"  # stands for a name that the user chooses
+FIELDS: Mapping[KeyPath, FieldInfo] = dict(sorted(_walk(Profile), key=lambda item: item[0] != ("dataset",)))
 SECTIONS: Mapping[KeyPath, list[str]] = {
     above: [key[-1] for key in FIELDS if key[:-1] == above] for above in {key[:-1] for key in FIELDS}
 }
-_LEAVES: tuple[KeyPath, ...] = tuple(key for key in FIELDS if key not in SECTIONS)
+_LEAVES: tuple[KeyPath, ...] = tuple(key for key in FIELDS if key not in SECTIONS and ANY_NAME not in key)
 KEYS: tuple[str, ...] = tuple(".".join(key) for key in _LEAVES)
 
 
@@ -69,6 +80,9 @@ def _words(annotation: object) -> Iterator[str]:
             yield from _words(part)
 
 
+PLAIN: Mapping[object, str] = {bool: "true or false", Path: "a path", str: "text"}
+
+
 def _expected(annotation: object, constraints: Sequence[object] = ()) -> str:
     """What a field of this type takes."""
     origin, parts = get_origin(annotation), get_args(annotation)
@@ -77,12 +91,13 @@ def _expected(annotation: object, constraints: Sequence[object] = ()) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_expected(part) for part in parts)
     if origin is tuple:
-        names = [*_words(annotation)]
-        return f"a list of {', '.join(names)}, such as [{names[-1]}]"
+        if names := [*_words(annotation)]:
+            return f"a list of {', '.join(names)}, such as [{names[-1]}]"
+        return "a name or a list of names" if parts[0] is str else "a list of positive integers, such as [1, 10]"
     if origin is Literal:
         return f"one of {', '.join(parts)}" if len(parts) > 1 else str(parts[0])
-    if annotation in (bool, Path):
-        return "true or false" if annotation is bool else "a path"
+    if annotation in PLAIN:
+        return PLAIN[annotation]
     article, noun = ("an", "integer") if annotation is int else ("a", "number")
     least = next((limit.ge for limit in constraints if hasattr(limit, "ge")), None)
     return f"a positive {noun}" if least is None else f"{article} {noun} of at least {least}"
@@ -109,12 +124,13 @@ def validation_problems(error: ValidationError, written: Container[KeyPath]) -> 
             by_key[place] = Problem(place, unknown_key(place))
         else:
             # A union has an error for each of its members: one message for the field says it all.
-            key = next(place[:size] for size in range(len(place), -1, -1) if place[:size] in FIELDS)
+            key = next(place[:size] for size in range(len(place), -1, -1) if _known(place[:size]) in FIELDS)
             by_key.setdefault(key, Problem(key, _wrong_value(key, detail)))
     return list(by_key.values())
 
 
 def _wrong_value(key: KeyPath, detail: ErrorDetails) -> str:
+    key = _known(key)
     field, value = FIELDS[key], detail["input"]
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
@@ -122,7 +138,7 @@ def _wrong_value(key: KeyPath, detail: ErrorDetails) -> str:
         return f"must be at most {detail['ctx']['le']:,}, not {shown(value)}"
     if key in SECTIONS:
         return f"must be a section with the keys {', '.join(SECTIONS[key])}, not {shown(value)}"
-    expected = _expected(field.annotation, field.metadata)
+    expected = field.description or _expected(field.annotation, field.metadata)
     if detail["type"] == "missing":
         return f"is required: {expected}"
     hint = did_you_mean(value, [*_words(field.annotation)])
@@ -133,6 +149,7 @@ def _wrong_value(key: KeyPath, detail: ErrorDetails) -> str:
 
 def unknown_key(key: KeyPath) -> str:
     """What is wrong with a key that does not exist: the likeliest keys, or those of its section."""
+    key = _known(key)
     if key in SECTIONS:
         return f"{'.'.join(key)} is a section; set one of its keys, such as {'.'.join(key)}.{SECTIONS[key][0]}"
     if matches := _likely(key):
@@ -153,3 +170,8 @@ def _likely(key: KeyPath) -> list[KeyPath]:
     if not matches and (near := nearest(last, [leaf[-1] for leaf in _LEAVES])):
         matches = [leaf for leaf in _LEAVES if leaf[-1] == near]
     return [leaf for leaf in matches if leaf[:-1] == section] or matches
+
+
+def is_key(key: KeyPath) -> bool:
+    """Whether a profile has such a key, under any name that the user chooses."""
+    return _known(key) in FIELDS.keys() - SECTIONS.keys()

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from mlcl_cli.config.error_messages import KEYS, unknown_key, validation_problems
+from mlcl_cli.config.error_messages import is_key, unknown_key, validation_problems
 from mlcl_cli.config.schema import Profile
 from mlcl_cli.config.strict_yaml import MAX_CHARACTERS, KeyPath, LineError, Value, parse
 from mlcl_cli.config.types import CommandLineText
@@ -82,7 +82,10 @@ def _place(path: Path, line: int | None) -> str:
 
 def dump(profile: Profile) -> str:
     """The resolved profile as YAML; loading it gives an equal one from any folder."""
-    return yaml.dump(profile.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
+    values = profile.model_dump(mode="json")
+    datasets = {"datasets": values.pop("datasets")} if profile.datasets else values.pop("datasets")
+    values = {"dataset": values.pop("dataset"), **datasets, **values}
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -121,13 +124,16 @@ def _apply_override(values: dict[str, Value], override: str) -> KeyPath:
     key = tuple(name.strip().split("."))
     if not equals:
         raise UsageError("must be KEY=VALUE, such as seed=1")
-    if ".".join(key) not in KEYS:
+    if not is_key(key):
         raise UsageError(unknown_key(key))
     value = parse(text).value
     value = CommandLineText(value) if isinstance(value, str) else value
-    section = key[0]
-    if len(key) == 1:
-        values[section] = value
-    elif isinstance(others := values.get(section) or {}, dict):  # else the section itself is wrong
-        values[section] = {**others, key[1]: value}
+    section = values
+    for name in key[:-1]:
+        inner = section.get(name) or {}
+        if not isinstance(inner, dict):  # the section itself is wrong
+            return key
+        section[name] = copy = {**inner}
+        section = copy
+    section[key[-1]] = value
     return key

@@ -1,10 +1,14 @@
 """What a profile says: frozen, typed, checked when made. Names and defaults are fixed; scripts rely on them."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -16,8 +20,24 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mlcl_cli.config.types import BatchSize, ClipCheckpoint, ClipModel, Count, FilePath, Levels, SsclTerms
-from mlcl_cli.data.datasets import DATASETS, GALLERIES
+from mlcl_cli.config.types import (
+    BatchSize,
+    ClipCheckpoint,
+    ClipModel,
+    ColumnNames,
+    Count,
+    Cutoffs,
+    FilePath,
+    Levels,
+    OptionalFile,
+    SsclTerms,
+)
+from mlcl_cli.data.datasets import CAPTION_RULES, DATASETS, GALLERIES
+from mlcl_cli.data.definition import DataSet
+from mlcl_cli.data.own_data import own_dataset, own_protocol
+from mlcl_cli.data.own_tables import Columns, Tables
+from mlcl_cli.data.protocols import Protocol
+from mlcl_cli.suggestions import did_you_mean, shown
 
 CONTRADICTION = "contradiction"
 FOLDER_SECTIONS = tuple(name for name, dataset in DATASETS.items() if dataset.folders)
@@ -29,6 +49,9 @@ DATA_SECTIONS: Mapping[str, Mapping[str, str]] = {
         for name in FOLDER_SECTIONS
     },
 }
+# All sections that say where data is.
+DATA_KEYS = (*DATA_SECTIONS, "datasets")
+OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class _Section(BaseModel):
@@ -40,16 +63,86 @@ class _Section(BaseModel):
         return {} if value is None else value
 
 
+class ColumnSettings(_Section):
+    """The columns of one's own tables; targets and captions may be in several columns."""
+
+    reference: str = "reference"
+    target: ColumnNames = ("target",)
+    caption: ColumnNames = ("caption",)
+    image: str = "image"
+    split: str = "split"
+    category: str = "category"
+    id: str = "id"
+
+
+class OwnProtocol(_Section):
+    """How queries on one's own data are ranked and scored."""
+
+    recall_at: Annotated[Cutoffs, Field(min_length=1)] = (1, 10, 50)
+    map_at: Cutoffs = ()
+    exclude_reference: bool = True
+    per_category: bool = False
+    captions: Literal["joined", "alternatives"] = "joined"
+
+
+class OwnData(_Section):
+    """A data set of one's own: a folder of images, and the tables that name them (DATASETS.md, Section 6)."""
+
+    images: FilePath
+    triplets: FilePath
+    gallery: OptionalFile = "none"
+    columns: ColumnSettings = ColumnSettings()
+    val_fraction: float = Field(0.1, gt=0, lt=1)
+    protocol: OwnProtocol = OwnProtocol()
+
+    def definition(self, name: str) -> DataSet:
+        """The data set as commands know it."""
+        tables = Tables(
+            name=name,
+            images=self.images,
+            triplets=self.triplets,
+            gallery=self.gallery if isinstance(self.gallery, Path) else None,
+            columns=Columns(**self.columns.model_dump(), chosen=frozenset(self.columns.model_fields_set)),
+            val_fraction=self.val_fraction,
+            per_category=self.protocol.per_category,
+        )
+        return own_dataset(tables, own_protocol(name, **self.protocol.model_dump()))
+
+
+def _own_names(datasets: dict[str, OwnData]) -> dict[str, OwnData]:
+    for name in datasets:
+        if name in DATASETS:
+            raise ValueError(f"has {name}, which is the name of a built-in data set; choose another")
+        if not OWN_NAME.fullmatch(name):
+            raise ValueError(f"has the name {name!r}; use letters, digits, - and _")
+    return datasets
+
+
+def _known_dataset(name: str, info: ValidationInfo) -> str:
+    names = (*DATASETS, *info.data.get("datasets", {}))
+    if name not in names and "datasets" in info.data:
+        raise ValueError(f"must be one of {', '.join(names)}, not {shown(name)}{did_you_mean(name, names)}")
+    return name
+
+
 if TYPE_CHECKING:  # The keys and words that follow from the data sets: a type checker cannot see them.
     GalleryName: TypeAlias = str
 
+    CaptionRule: TypeAlias = str
+
     class _DataKeys(_Section):
+        datasets: dict[str, OwnData]
         dataset: str
         roots: BaseModel
 
 else:
     GalleryName = Literal[GALLERIES]
-    _fields = {"dataset": (Literal[tuple(DATASETS)], ...)}
+    CaptionRule = Literal[("auto", *CAPTION_RULES)]
+    _known = Annotated[Literal[tuple(DATASETS)] | str, AfterValidator(_known_dataset)]
+    _fields = {
+        "datasets": (Annotated[dict[str, OwnData], AfterValidator(_own_names)], {}),
+        "dataset": (_known, Field(description=f"one of {', '.join(DATASETS)}, or a name under datasets")),
+    }
     for _name, _defaults in DATA_SECTIONS.items():
         _paths = {key: (FilePath, Path(default)) for key, default in _defaults.items()}
         _fields[_name] = create_model(_name.title(), __base__=_Section, **_paths), Field({}, validate_default=True)
@@ -104,9 +197,11 @@ class Combiner(_Section):
 
 
 class Evaluate(_Section):
-    """What evaluation ranks."""
+    """The choices that a data set's protocols leave."""
 
     gallery: GalleryName = "original"
+    exclude_reference: Literal["auto"] | bool = "auto"
+    captions: CaptionRule = "auto"
 
 
 class Checkpoints(_Section):
@@ -135,11 +230,32 @@ class Profile(_DataKeys):
     combiner: Combiner = Combiner()
     evaluate: Evaluate = Evaluate()
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
     @property
     def root(self) -> Path:
         """The data set's folder."""
-        root: Path = getattr(self.roots, self.dataset)
+        own = self.datasets.get(self.dataset)
+        root: Path = own.triplets if own else getattr(self.roots, self.dataset)
         return root
+
+    @cached_property
+    def definition(self) -> DataSet:
+        """The data set: a built-in one, or one of the section `datasets`."""
+        own = self.datasets.get(self.dataset)
+        return own.definition(self.dataset) if own else DATASETS[self.dataset]
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol that `evaluate` chooses, with the metric that selects checkpoints first."""
+        choice = self.evaluate
+        exclude = choice.exclude_reference if isinstance(choice.exclude_reference, bool) else None
+        protocol = self.definition.protocol(choice.gallery, choice.captions, exclude_reference=exclude)
+        if self.combiner.select_by == "auto":
+            return protocol
+        first = f"{self.combiner.select_by}_mean"
+        return replace(protocol, bests=(first, *(best for best in protocol.bests if best != first)))
 
     @property
     def folders(self) -> Mapping[str, Path]:
@@ -164,6 +280,10 @@ class Profile(_DataKeys):
         return value
 
 
+def _selectable_bests(dataset: str) -> tuple[str, ...]:
+    return DATASETS[dataset].selectable_bests if dataset in DATASETS else ()
+
+
 def _contradictions(stage: Finetune | Combiner, dataset: str | None) -> dict[tuple[str, ...], str]:
     """The keys that contradict each other, the culprit first, and what is wrong with it."""
     problems: dict[tuple[str, ...], str] = {}
@@ -177,7 +297,7 @@ def _contradictions(stage: Finetune | Combiner, dataset: str | None) -> dict[tup
     if "high" in stage.sscl and "hybrid" not in stage.levels:
         problems["sscl", "levels"] = "has high, which needs the level hybrid, and combiner.levels has none"
     best = f"{stage.select_by}_mean"
-    if stage.select_by != "auto" and dataset is not None and best not in DATASETS[dataset].selectable_bests:
+    if stage.select_by != "auto" and dataset is not None and best not in _selectable_bests(dataset):
         fitting = " and ".join(name for name, other in DATASETS.items() if best in other.selectable_bests)
         problems["select_by",] = f"must be auto: only {fitting} has several bests, and the data set is {dataset}"
     return problems

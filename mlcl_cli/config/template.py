@@ -22,5 +22,6 @@ def template(dataset: str) -> str:
         dataset=dataset,
         datasets=DATASETS,
         selectable=[name for name, other in DATASETS.items() if other.selectable_bests],
-        galleries=[f"{name}: {' | '.join(d.protocols)}" for name, d in DATASETS.items() if len(d.protocols) > 1],
+        galleries=[f"{name}: {' | '.join(d.galleries)}" for name, d in DATASETS.items() if len(d.galleries) > 1],
+        captions=[f"{name}: {' | '.join(d.caption_rules)}" for name, d in DATASETS.items() if len(d.caption_rules) > 1],
     )

@@ -80,8 +80,21 @@ Level: TypeAlias = Literal["sum", "cat", "hybrid"]
 SsclTerm: TypeAlias = Literal["mid", "high"]
 Levels: TypeAlias = Annotated[tuple[Level, ...], Field(strict=False), _in_order(*get_args(Level))]
 SsclTerms: TypeAlias = Annotated[tuple[SsclTerm, ...], Field(strict=False), _in_order(*get_args(SsclTerm))]
+
+
+def _one_or_several(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(values)))
+
+
+ColumnNames: TypeAlias = Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeValidator(_one_or_several)]
 Count: TypeAlias = Annotated[PositiveInt, Field(le=2**31 - 1)]
+Cutoffs: TypeAlias = Annotated[tuple[Count, ...], Field(strict=False), AfterValidator(_ascending)]
 BatchSize: TypeAlias = Annotated[int, Field(ge=2, le=2**31 - 1)]
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(_path)]
+OptionalFile: TypeAlias = Annotated[Literal["none"] | Path, _word_or_path("none")]
 ClipModel: TypeAlias = Annotated[ClipName | Path, _word_or_path(*CLIP_NAMES)]
 ClipCheckpoint: TypeAlias = Annotated[Literal["auto", "none"] | Path, _word_or_path("auto", "none")]

@@ -69,7 +69,7 @@ CIRR = DataSet(
     root="data/cirr_dataset",
     read=read,
     splits=tuple(IMAGE_FOLDERS),
-    protocols={"original": CIRR_VAL},
+    protocols=(CIRR_VAL,),
     published={"train": Published(28_225), "val": Published(4_181, 2_297), "test1": Published(4_148, 2_315)},
     submission=Submission(command="submit-cirr", split="test1"),
 )

@@ -7,7 +7,12 @@ from pydantic import field_validator
 from mlcl_cli.data.annotations import ImageName, OnDefect, Record, Text, read_names, read_records
 from mlcl_cli.data.definition import DataSet, Folders, Published
 from mlcl_cli.data.layout import find_root, images_by_stem, keep_listed, make_split, scan
-from mlcl_cli.data.protocols import FASHIONIQ_ORIGINAL, FASHIONIQ_VAL
+from mlcl_cli.data.protocols import (
+    FASHIONIQ_ORIGINAL,
+    FASHIONIQ_ORIGINAL_NOREF,
+    FASHIONIQ_VAL,
+    FASHIONIQ_VAL_NOREF,
+)
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 
 NAME = "fashioniq"
@@ -34,16 +39,7 @@ class _Labeled(_Query):
 
 def _triplet(record: _Query, _where: str) -> Triplet:
     target = record.target if isinstance(record, _Labeled) else None
-    return Triplet(record.candidate, target, tuple(record.captions), texts=joined_or_alone(*record.captions))
-
-
-def joined_or_alone(first: str, second: str) -> tuple[str, ...]:
-    """Query texts: both captions joined, in either order, or one of them (METHOD.md, Section 6).
-
-    They are equally likely in training; validation takes the first. Punctuation at the ends is stripped.
-    """
-    a, b = (caption.strip(".?, ") for caption in (first, second))
-    return (f"{a.capitalize()} and {b}", f"{b.capitalize()} and {a}", a.capitalize(), b.capitalize())
+    return Triplet(record.candidate, target, tuple(record.captions))
 
 
 def read(root: Path, split: str, _folders: Folders, on_defect: OnDefect) -> Split:
@@ -84,6 +80,6 @@ FASHIONIQ = DataSet(
     root="data/fashionIQ_dataset",
     read=read,
     splits=SPLITS,
-    protocols={"original": FASHIONIQ_ORIGINAL, "val": FASHIONIQ_VAL},
+    protocols=(FASHIONIQ_ORIGINAL, FASHIONIQ_ORIGINAL_NOREF, FASHIONIQ_VAL, FASHIONIQ_VAL_NOREF),
     published={"train": Published(18_000), "val": Published(6_016, 15_536), "test": Published(6_118, 15_538)},
 )

@@ -80,9 +80,20 @@ def keep_listed(
 
 
 def make_split(dataset: str, name: str, sets: Sequence[QuerySet], files_of: Callable[[str], tuple[Path, ...]]) -> Split:
-    """The split with the path of every image that its sets name; of several files, the first."""
-    split = Split(dataset, name, tuple(sets), {})
-    members = (member for triplet in split.triplets for member in triplet.members)
-    files = {image: files_of(image) for image in (*split.images(), *members)}
+    """The split with the path of every image that its sets name; of several files, the first.
+
+    A query without an id gets its pair id, else its number from 0 up; one of several sets also gets the set's name.
+    """
+    split = Split(dataset, name, tuple(_with_ids(part, f"{part.name}/" * (len(sets) > 1)) for part in sets), {})
+    further = (image for triplet in split.triplets for image in (*triplet.other_targets, *triplet.members))
+    files = {image: files_of(image) for image in (*split.images(), *further)}
     paths = {image: places[0] for image, places in files.items()}
     return replace(split, paths=paths, others={image: places[1:] for image, places in files.items() if places[1:]})
+
+
+def _with_ids(part: QuerySet, prefix: str) -> QuerySet:
+    triplets = (
+        replace(triplet, query_id=f"{prefix}{number if triplet.pair_id is None else triplet.pair_id}")
+        for number, triplet in enumerate(part.triplets)
+    )
+    return part if all(triplet.query_id for triplet in part.triplets) else replace(part, triplets=tuple(triplets))

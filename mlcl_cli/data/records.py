@@ -1,6 +1,6 @@
 """The one record type that every data set is read into; downstream code never asks which data set it is."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,9 +9,11 @@ from pathlib import Path
 class Triplet:
     """A reference image, a modifier and the target image, by image name.
 
-    `captions` are the modifiers as annotated: two in FashionIQ, one elsewhere. `target` is None in a test split.
-    `pair_id` and `members` (the distinct names of the image set, reference included) are CIRR's. `texts` are the query
-    texts that follow from the captions, which are the default: training draws one of them, all equally likely.
+    `captions` are the modifiers as annotated: two in FashionIQ, one elsewhere. `target` is None in a test split;
+    `other_targets` are further right answers. `pair_id` and `members` (the distinct names of the image set, reference
+    included) are CIRR's, `aspects` CIRCO's semantic aspects. `texts` are the query texts that follow from the captions,
+    which are the default: training draws one of them, all equally likely. `query_id` names the query in a file of
+    predictions; it is unique in a split.
     """
 
     reference: str
@@ -19,8 +21,12 @@ class Triplet:
     captions: tuple[str, ...]
     pair_id: int | None = None
     members: tuple[str, ...] = ()
-    # Out of `repr` and `==`: they follow from the captions, and a run's identity is made of `repr`.
+    # Out of `repr`, of which a run's identity is made: they are newer than runs that can be resumed.
+    other_targets: tuple[str, ...] = field(default=(), repr=False)
+    aspects: tuple[str, ...] = field(default=(), repr=False)
+    # Out of `==`, too: they follow from the captions and from the place in the split.
     texts: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    query_id: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.texts:
@@ -35,9 +41,19 @@ class Triplet:
         """The reference, and the target where it is known."""
         return (self.reference,) if self.target is None else (self.reference, self.target)
 
+    def without(self, bad: Collection[str]) -> "Triplet":
+        """The triplet without the other targets that are `bad`."""
+        if not any(name in bad for name in self.other_targets):
+            return self
+        return replace(self, other_targets=tuple(name for name in self.other_targets if name not in bad))
+
+    def targets(self) -> tuple[str, ...]:
+        """All right answers, the first one first; none in a test split."""
+        return () if self.target is None else (self.target, *self.other_targets)
+
     def images(self) -> tuple[str, ...]:
-        """All image names: the pair and the members."""
-        return (*self.pair(), *self.members)
+        """All image names: the pair, the other targets and the members."""
+        return (*self.pair(), *self.other_targets, *self.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +92,40 @@ class Split:
         gallery = (name for part in self.sets for name in part.gallery)
         return tuple(dict.fromkeys([*gallery, *self.triplet_images()]))
 
+    def with_texts(self, texts_of: Callable[[tuple[str, ...]], tuple[str, ...]]) -> "Split":
+        """The split with the query texts that `texts_of` makes of each triplet's captions."""
+        return self._with_sets(
+            replace(part, triplets=tuple(replace(t, texts=texts_of(t.captions)) for t in part.triplets))
+            for part in self.sets
+        )
+
+    def with_used_galleries(self) -> "Split":
+        """The split with galleries of the triplets' images alone, in their order.
+
+        A reference that only another split lists comes last. A set without a gallery stays without one.
+        """
+        return self._with_sets(_with_used_gallery(part) if part.gallery else part for part in self.sets)
+
+    def _with_sets(self, sets: Iterable[QuerySet]) -> "Split":
+        return replace(self, sets=tuple(sets))
+
     def without(self, bad: Collection[str]) -> "Split":
         """The split less `bad` images: they leave the galleries, and triplets that need one leave with them."""
         parts = (
             QuerySet(
                 part.name,
-                tuple(triplet for triplet in part.triplets if not any(name in bad for name in triplet.pair())),
+                tuple(
+                    triplet.without(bad) for triplet in part.triplets if not any(name in bad for name in triplet.pair())
+                ),
                 tuple(name for name in part.gallery if name not in bad),
             )
             for part in self.sets
         )
-        return replace(self, sets=tuple(parts))
+        return self._with_sets(parts)
+
+
+def _with_used_gallery(part: QuerySet) -> QuerySet:
+    used = [name for triplet in part.triplets for name in (*triplet.pair(), *triplet.other_targets)]
+    listed = set(part.gallery).intersection(used)
+    gallery = dict.fromkeys([*(name for name in part.gallery if name in listed), *used])
+    return replace(part, gallery=tuple(gallery))

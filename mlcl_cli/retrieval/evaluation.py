@@ -1,6 +1,6 @@
 """How all data sets, stages and commands query: compose, rank the gallery, then compute metrics or list images."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mlcl_cli.data.protocols import Protocol, summarize
-from mlcl_cli.data.records import QuerySet, Split
+from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.models.combiner import Combiner, InferenceWeights, Level
 from mlcl_cli.retrieval.ranking import PAD_INDEX, Ranks, TopRows, rank_targets, top_k
@@ -113,12 +113,23 @@ class Evaluation:
 
     def figures(self, ranks: Mapping[str, Ranks]) -> Figures:
         """The protocol's metrics from the ranks of each query set."""
-        cutoffs = self.protocol.recall_at, self.protocol.subset_recall_at
+        metrics = {part.name: self._metrics(part, ranks[part.name]) for part in self.split.sets}
         return Figures(
-            summarize(self.protocol, {name: part.recalls(*cutoffs) for name, part in ranks.items()}),
+            summarize(self.protocol, metrics),
             {part.name: len(part.triplets) for part in self.split.sets},
             {part.name: len(part.gallery) for part in self.split.sets},
         )
+
+    def _metrics(self, part: QuerySet, ranks: Ranks) -> dict[str, float]:
+        protocol = self.protocol
+        metrics = ranks.recalls(protocol.recall_at, protocol.subset_recall_at, any_target=protocol.any_target)
+        metrics |= {f"map@{k}": _percent(ranks.average_precisions(k)) for k in protocol.map_at}
+        if (k := protocol.aspect_map_at) is not None:
+            precisions = ranks.average_precisions(k)
+            for aspect in sorted({aspect for triplet in part.triplets for aspect in triplet.aspects}):
+                rows = torch.tensor([aspect in triplet.aspects for triplet in part.triplets])
+                metrics[f"map@{k}/{aspect}"] = _percent(precisions[rows])
+        return metrics
 
     def ranks(
         self, images: FeatureTable, texts: FeatureTable, compose: Compose, advance: Advance = lambda _: None
@@ -144,22 +155,33 @@ class Evaluation:
     def _index(self, part: QuerySet, images: FeatureTable, texts: FeatureTable) -> IndexedSet:
         device = images.values.device
         row = {name: number for number, name in enumerate(part.gallery)}
-        targets = [row[triplet.target] for triplet in part.triplets if triplet.target is not None]
+        targets = [[row[name] for name in self._targets(triplet)] for triplet in part.triplets]
         excluded = members = None
         if self.protocol.exclude_reference:
             excluded = torch.tensor([row.get(triplet.reference, PAD_INDEX) for triplet in part.triplets]).to(device)
         if self.protocol.subset_recall_at:
-            widest = max(len(triplet.members) for triplet in part.triplets)
-            padded = [
-                [*present, *[PAD_INDEX] * (widest - len(present))]
-                for present in ([row[name] for name in triplet.members if name in row] for triplet in part.triplets)
-            ]
-            members = torch.tensor(padded, dtype=torch.int64).to(device)
+            present = [[row[name] for name in triplet.members if name in row] for triplet in part.triplets]
+            members = _padded(present).to(device)
         return IndexedSet(
             gallery=images.index(part.gallery),
             references=images.index([triplet.reference for triplet in part.triplets]),
             captions=texts.index([triplet.query_text for triplet in part.triplets]),
-            targets=torch.tensor(targets).to(device) if len(targets) == len(part.triplets) else None,
+            targets=_padded(targets).to(device) if all(targets) else None,
             excluded=excluded,
             members=members,
         )
+
+    def _targets(self, triplet: Triplet) -> tuple[str, ...]:
+        """The targets that the protocol counts."""
+        several = self.protocol.any_target or self.protocol.map_at
+        return triplet.targets() if several else triplet.targets()[:1]
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Rows of unequal lengths as one int64 matrix, filled up with PAD_INDEX."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[PAD_INDEX] * (width - len(row))] for row in rows], dtype=torch.int64)
+
+
+def _percent(values: Tensor) -> float:
+    return float(values.mean()) * 100

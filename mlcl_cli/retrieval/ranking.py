@@ -18,20 +18,45 @@ PAD_INDEX = -1
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """1-based ranks of the targets, int64 (Q,) on the CPU: in the gallery, and among each query's members.
+    """1-based ranks, int64 on the CPU: of the first targets in the gallery, (Q,); among each query's members, (Q,).
 
-    A target that is excluded (it is its own reference) has rank UNRANKED. `subset` is None without members.
+    `targets` (Q, T) holds the ranks of all of a query's targets, the first one first; PAD_INDEX fills a row where there
+    are fewer. A target that is excluded (it is its own reference) has rank UNRANKED. `subset` is None without members.
     """
 
-    gallery: Tensor
+    targets: Tensor
     subset: Tensor | None
 
-    def recalls(self, at: Sequence[int], subset_at: Sequence[int] = ()) -> dict[str, float]:
-        """`recall@K` in the gallery and `recall_subset@K` among the members, in percent (METHOD.md, Equation 20)."""
-        metrics = {f"recall@{k}": _recall(self.gallery, k) for k in at}
+    @property
+    def gallery(self) -> Tensor:
+        """The ranks of the first targets (Q,)."""
+        return self.targets[:, 0]
+
+    @property
+    def best(self) -> Tensor:
+        """The best rank among each query's targets (Q,)."""
+        return self.targets.masked_fill(self.targets == PAD_INDEX, UNRANKED).amin(dim=1)
+
+    def recalls(
+        self, at: Sequence[int], subset_at: Sequence[int] = (), *, any_target: bool = False
+    ) -> dict[str, float]:
+        """`recall@K` in the gallery and `recall_subset@K` among the members, in percent (METHOD.md, Equation 20).
+
+        With `any_target`, a hit is any target among the first K, else the first target.
+        """
+        counted = self.best if any_target else self.gallery
+        metrics = {f"recall@{k}": _recall(counted, k) for k in at}
         if self.subset is not None:
             metrics |= {f"recall_subset@{k}": _recall(self.subset, k) for k in subset_at}
         return metrics
+
+    def average_precisions(self, k: int) -> Tensor:
+        """AP@K of each query over all of its targets, float64 (Q,) in [0, 1] (METHOD.md, Equation 21)."""
+        present = self.targets != PAD_INDEX
+        ranks = self.targets.masked_fill(~present, UNRANKED).sort(dim=1).values
+        hits = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64)  # how many targets are ranked up to each
+        precisions = torch.where(ranks <= k, hits / ranks, 0.0)
+        return precisions.sum(dim=1) / present.sum(dim=1).clamp(max=k)
 
 
 def _recall(ranks: Tensor, k: int) -> float:
@@ -61,26 +86,26 @@ def rank_targets(
 ) -> Ranks:
     """Rank each query's target: 1 + how many gallery rows score higher, equal scores in gallery order.
 
-    `queries` (Q, d) and `gallery` (G, d) are unit rows in fp32; `targets` (Q,) are gallery rows, `excluded` (Q,) the
-    row that each query must not find (the reference), `members` (Q, M) the distinct rows of its image set; PAD_INDEX
-    stands for none in both. The target's score is read from the same product as the others', so that equal rows tie
-    exactly. `advance` is called with the number of further queries ranked. Raises NotFiniteError for features that are
-    not finite.
+    `queries` (Q, d) and `gallery` (G, d) are unit rows in fp32; `targets` (Q,) or (Q, T) are the distinct rows of each
+    query's targets, `excluded` (Q,) the row that it must not find (the reference), `members` (Q, M) the distinct rows
+    of its image set; PAD_INDEX stands for none in all but a query's first target. A target's score is read from the
+    same product as the others', so that equal rows tie exactly. `advance` is called with the number of further queries
+    ranked. Raises NotFiniteError for features that are not finite.
     """
     device = gallery.device
+    targets = targets if targets.ndim == 2 else targets[:, None]
     ranks, subset = [], []
     for part, scores in _score(queries, gallery, max_scores):
-        target = targets[part].to(device)[None]
-        target_score = scores.gather(0, target)
-        hidden = excluded[part].to(device)[None] if excluded is not None else torch.full_like(target, PAD_INDEX)
-        if members is not None:
-            subset.append(_subset_ranks(scores, target_score, target, hidden, members[part].to(device).T).cpu())
+        columns = targets[part].to(device).T[:, None]
+        hidden = excluded[part].to(device)[None] if excluded is not None else torch.full_like(columns[0], PAD_INDEX)
         _exclude(scores, hidden)
-        missed = (hidden == target).squeeze(0)
-        ranks.append(torch.where(missed, UNRANKED, 1 + _count_before(scores, target_score, target)).cpu())
+        ranks.append(torch.stack([_ranks(scores, target, hidden) for target in columns], dim=1).cpu())
+        if members is not None:
+            subset.append(_subset_ranks(scores, columns[0], hidden, members[part].to(device).T).cpu())
         advance(scores.shape[1])
     empty = torch.empty(0, dtype=torch.int64)
-    return Ranks(torch.cat([empty, *ranks]), torch.cat([empty, *subset]) if members is not None else None)
+    every = torch.cat([empty.reshape(0, targets.shape[1]), *ranks])
+    return Ranks(every, torch.cat([empty, *subset]) if members is not None else None)
 
 
 def top_k(
@@ -154,6 +179,17 @@ def _exclude(scores: Tensor, hidden: Tensor) -> None:
     scores.scatter_(0, row, torch.where(hidden == PAD_INDEX, scores.gather(0, row), -torch.inf))
 
 
+def _ranks(scores: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """The ranks (Q,) of the rows `target` (1, Q) in `scores` (G, Q), in which the `hidden` rows no longer compete."""
+    present = (target != PAD_INDEX).squeeze(0)
+    if not bool(present.all()):  # few queries have many targets
+        numbers = present.nonzero().squeeze(1)
+        ranks = torch.full_like(target.squeeze(0), PAD_INDEX)
+        return ranks.index_copy(0, numbers, _ranks(scores[:, numbers], target[:, numbers], hidden[:, numbers]))
+    before = _count_before(scores, scores.gather(0, target), target)
+    return torch.where((hidden == target).squeeze(0), UNRANKED, 1 + before)
+
+
 def _count_before(scores: Tensor, target_score: Tensor, target: Tensor) -> Tensor:
     """How many of `scores` (G, Q) rank before the target (1, Q): the higher ones, and equal ones in earlier rows."""
     rows = max(1, MAX_COMPARED[scores.device.type] // scores.shape[1])
@@ -170,9 +206,9 @@ def _count_before(scores: Tensor, target_score: Tensor, target: Tensor) -> Tenso
     return above
 
 
-def _subset_ranks(scores: Tensor, target_score: Tensor, target: Tensor, hidden: Tensor, members: Tensor) -> Tensor:
+def _subset_ranks(scores: Tensor, target: Tensor, hidden: Tensor, members: Tensor) -> Tensor:
     """Ranks among `members` (M, Q) without the reference; UNRANKED where the target is not a member."""
-    member_scores = scores.gather(0, members.clamp(min=0))
+    target_score, member_scores = scores.gather(0, target), scores.gather(0, members.clamp(min=0))
     competing = (members != PAD_INDEX) & (members != hidden)
     better = (member_scores > target_score) | ((member_scores == target_score) & (members < target))
     is_member = ((members == target) & competing).any(dim=0)

@@ -9,13 +9,15 @@ from torch import Tensor
 from mlcl_cli.data.records import Triplet
 from mlcl_cli.seeding import derive_generator
 
+PAD = -1
+
 
 @dataclass(frozen=True)
 class TripletRows:
     """N triplets as int64 rows, on the CPU, of the distinct `images` and `captions`.
 
     `references` and `targets` are (N,). `variants` (N, V) are the captions that an epoch draws one of, all equally
-    likely.
+    likely. Where a triplet has fewer than V, its row ends in PAD.
     """
 
     images: tuple[str, ...]
@@ -33,8 +35,12 @@ class TripletRows:
 
     def draw_captions(self, seed: int, epoch: int) -> Tensor:
         """Draw this epoch's caption row for each triplet (N,)."""
-        count = self.variants.shape[1]
-        draw = torch.randint(count, (len(self), 1), generator=derive_generator(seed, "captions", epoch))
+        generator = derive_generator(seed, "captions", epoch)
+        counts = (self.variants != PAD).sum(dim=1, keepdim=True)
+        if bool((counts == self.variants.shape[1]).all()):
+            draw = torch.randint(self.variants.shape[1], (len(self), 1), generator=generator)
+        else:
+            draw = (torch.rand(len(self), 1, dtype=torch.float64, generator=generator) * counts).long()
         return self.variants.gather(1, draw).squeeze(1)
 
 
@@ -43,11 +49,13 @@ def index_triplets(triplets: Sequence[Triplet]) -> TripletRows:
     images: dict[str, int] = {}
     captions: dict[str, int] = {}
     references, targets, variants = [], [], []
+    width = max(len(triplet.texts) for triplet in triplets)
     for triplet in triplets:
         assert triplet.target is not None
         references.append(images.setdefault(triplet.reference, len(images)))
         targets.append(images.setdefault(triplet.target, len(images)))
-        variants.append([captions.setdefault(text, len(captions)) for text in triplet.texts])
+        rows = [captions.setdefault(text, len(captions)) for text in triplet.texts]
+        variants.append([*rows, *[PAD] * (width - len(rows))])
     return TripletRows(
         tuple(images), tuple(captions), torch.tensor(references), torch.tensor(targets), torch.tensor(variants)
     )

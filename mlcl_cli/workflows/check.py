@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 from mlcl_cli.config import Profile
-from mlcl_cli.data.datasets import DATASETS, require_split
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, MlclError
 from mlcl_cli.formatting import counted
@@ -25,9 +24,9 @@ def check(profile: Profile, progress: Progress, *, splits: Sequence[str] = (), c
     the data is meant for other commands. If the user names the split, it is an error. `content` hashes every image
     and compares it with the recorded hash.
     """
-    dataset = DATASETS[profile.dataset]
+    dataset = profile.definition
     for split in splits:
-        require_split(dataset, split)
+        dataset.require_split(split)
     report = CheckReport(profile, dataset, progress, tuple(splits) or dataset.splits, bool(splits))
     set_limits(profile.image.max_megapixels, profile.image.read_seconds)
     contents = Contents(profile.workspace, choose_workers(profile.workers), progress)

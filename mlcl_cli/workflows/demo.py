@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from mlcl_cli.atomic_files import write_file
-from mlcl_cli.data.datasets import DATASETS, protocol_of
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.protocols import chance
 from mlcl_cli.demo.catalog import WRITERS, draw_catalog, profile_text
 from mlcl_cli.demo.small_clip import SIZE, train_small_clip
@@ -104,7 +104,7 @@ def _pipeline(dataset: str, profile: Path, run: RunCommand) -> dict[str, float]:
     results = {name: EvaluateOutput.model_validate(mlcl("evaluate", "--combining-function", name)) for name in COLUMNS}
     if submission := DATASETS[dataset].submission:
         mlcl(submission.command)
-    protocol = protocol_of(dataset)
+    protocol = DATASETS[dataset].protocol()
     metric = protocol.bests[0]
     gallery = results["combiner"].gallery
     scores = {COLUMNS[name]: result.metrics[metric] for name, result in results.items()}

@@ -36,7 +36,10 @@ def data_digest(split: Split) -> str:
         [part.name, [(t.reference, t.target, t.captions, t.pair_id, t.members) for t in part.triplets], part.gallery]
         for part in split.sets
     ]
-    return hashlib.sha256(to_json([split.dataset, split.name, sets])).hexdigest()[:16]
+    digest = hashlib.sha256(to_json([split.dataset, split.name, sets]))
+    if several := [triplet.other_targets for triplet in split.triplets if triplet.other_targets]:
+        digest.update(to_json(several))
+    return digest.hexdigest()[:16]
 
 
 @cache

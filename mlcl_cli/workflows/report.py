@@ -11,7 +11,7 @@ from pathlib import Path
 from mlcl_cli import __version__
 from mlcl_cli.atomic_files import require_replaceable, write_file
 from mlcl_cli.config import Profile, load_profile
-from mlcl_cli.config.schema import DATA_SECTIONS
+from mlcl_cli.config.schema import DATA_KEYS
 from mlcl_cli.errors import DataError, MlclError, StuckError, UsageError
 from mlcl_cli.formatting import counted
 from mlcl_cli.html_report.analysis import analyze
@@ -189,7 +189,7 @@ def _profile_here(run: ReportedRun, stored: Profile, here: Profile) -> Profile:
     choice = ClipChoice.of_run(run.summary.clip, here)
     checkpoint = "auto" if _has_combiner(run) else run.weights
     clip = stored.clip.model_copy(update={"model": choice.model, "checkpoint": checkpoint})
-    machine = {name: getattr(here, name) for name in ("workspace", *DATA_SECTIONS, "workers", "device")}
+    machine = {name: getattr(here, name) for name in ("workspace", *DATA_KEYS, "workers", "device")}
     drop = "drop" in (stored.bad_images, here.bad_images)
     return stored.model_copy(update={**machine, "clip": clip, "bad_images": "drop" if drop else "stop"})
 

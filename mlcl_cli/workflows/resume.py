@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.config import Profile
-from mlcl_cli.config.schema import DATA_SECTIONS
+from mlcl_cli.config.schema import DATA_KEYS
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError, some
 from mlcl_cli.formatting import counted
@@ -86,7 +86,7 @@ def identity(
 
     `clip` is a fingerprint; `image_digests` maps each image of the data to a digest of its file's content.
     """
-    settings = profile.model_dump(mode="json", exclude={*MAY_CHANGE, *DATA_SECTIONS, UNUSED_SECTION[kind]})
+    settings = profile.model_dump(mode="json", exclude={*MAY_CHANGE, *DATA_KEYS, UNUSED_SECTION[kind]})
     data: dict[str, JsonValue] = {split.name: _digest(split) for split in splits}
     return {"profile": settings, "data": data, "images": combined_digest(image_digests), "clip": clip}
 
@@ -96,14 +96,17 @@ def save_contents(folder: Path, image_digests: Mapping[str, str]) -> None:
     write_file(folder / CONTENTS, to_json(dict(image_digests)))
 
 
-def require_same(stored: StoredRun, now: Mapping[str, JsonValue], image_digests: Mapping[str, str]) -> None:
-    """Raises UsageError where a stored run's identity differs from `now`, with what differs.
+def require_same(
+    stored: StoredRun, protocol: str, now: Mapping[str, JsonValue], image_digests: Mapping[str, str]
+) -> None:
+    """Raises UsageError where a stored run's protocol or identity differs from `now`, with what differs.
 
     Changed images are named. A run that recorded no contents is compared by its files' sizes alone.
     """
     then = stored.summary.identity or {}
     before, after = _flattened(then), _flattened({key: now[key] for key in now if key != "images" or key in then})
     pairs = {key: (before.get(key, "nothing"), after.get(key, "nothing")) for key in before | after}
+    pairs["protocol"] = stored.summary.protocol, protocol
     changes = {key: f"{key} was {old}, is {new}" for key, (old, new) in pairs.items() if old != new}
     if not changes:
         return
@@ -134,6 +137,8 @@ def _run_at(path: Path, kind: Kind) -> ResumableRun:
 def _digest(split: Split) -> str:
     """A digest of the annotations and of the sizes of the image files."""
     digest = hashlib.sha256(repr((split.dataset, split.name, split.sets)).encode())
+    if several := [triplet.other_targets for triplet in split.triplets if triplet.other_targets]:
+        digest.update(repr(several).encode())
     for name in split.images():
         path = split.paths[name]
         digest.update(f"{name}:{path.stat().st_size if path.is_file() else 'missing'}".encode())

@@ -5,14 +5,13 @@ import logging
 import os
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from mlcl_cli.atomic_files import nearest_existing_parent, write_file
 from mlcl_cli.config import Profile
 from mlcl_cli.data.annotations import OnDefect, refuse
-from mlcl_cli.data.datasets import load_split, protocol_of
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, MachineError, MlclError, StuckError
@@ -67,7 +66,7 @@ class RunContext:
     @property
     def protocol(self) -> Protocol:
         """The data set's protocol, with the metric that selects checkpoints first."""
-        return profile_protocol(self.profile)
+        return self.profile.protocol
 
     @cached_property
     def base(self) -> BaseClip:
@@ -155,19 +154,9 @@ class RunContext:
         return pruned
 
 
-def profile_protocol(profile: Profile) -> Protocol:
-    """The protocol of the profile's data set, with the metric that selects checkpoints first."""
-    protocol, select_by = protocol_of(profile.dataset, profile.evaluate.gallery), profile.combiner.select_by
-    if select_by == "auto":
-        return protocol
-    first = f"{select_by}_mean"
-    return replace(protocol, bests=(first, *(best for best in protocol.bests if best != first)))
-
-
 def read_split(profile: Profile, name: str, on_defect: OnDefect = refuse) -> Split:
-    """A split of the profile's data set. Raises as `load_split` does."""
-    gallery, folders = profile.evaluate.gallery, profile.folders
-    return load_split(profile.dataset, profile.root, name, gallery=gallery, folders=folders, on_defect=on_defect)
+    """A split of the profile's data set. Raises as `DataSet.load` does."""
+    return profile.definition.load(profile.root, name, profile.protocol, folders=profile.folders, on_defect=on_defect)
 
 
 def files_of(splits: Sequence[Split], names: Iterable[str]) -> Files:

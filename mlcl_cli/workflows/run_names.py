@@ -7,7 +7,6 @@ from mlcl_cli.errors import UsageError
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import FOLDERS, describe_matches, find_run, matching_runs
 from mlcl_cli.runs.summary import SUMMARY, RunSummary
-from mlcl_cli.workflows.run_context import profile_protocol
 
 
 def checkpoint_named(profile: Profile, text: str, kind: Kind | None = None) -> Path:
@@ -22,7 +21,7 @@ def checkpoint_named(profile: Profile, text: str, kind: Kind | None = None) -> P
         return path
     folder = _folder(profile, text, kind)
     summary = RunSummary.read(folder / SUMMARY)
-    best = summary.bests.get(profile_protocol(profile).bests[0], summary.best)
+    best = summary.bests.get(profile.protocol.bests[0], summary.best)
     if best is None:
         raise UsageError("has no validated epoch yet", where=folder, remedy="Wait for its first one")
     return folder / best.checkpoint

@@ -45,7 +45,7 @@ def submit_cirr(
 
     A bad image is an error here whatever the profile says: the server expects an answer to every query.
     """
-    submission = require_submission(profile.dataset, COMMAND)
+    submission = require_submission(profile.definition, COMMAND)
     if name is not None and (not name or Path(name).name != name or name.startswith(".")):
         raise UsageError(f"{name!r} cannot be part of a file's name", where="--name", remedy="Use letters and digits")
     context = RunContext.open(profile, progress)

@@ -132,7 +132,7 @@ def _start(
     profile, trainer, data = context.profile, setup.trainer, setup.data
     require_room(profile.workspace, trainer.bytes_of_state())
     if unfinished is not None:
-        require_same(unfinished.stored, settings.description.identity or {}, image_digests)
+        require_same(unfinished.stored, data.protocol.name, settings.description.identity or {}, image_digests)
         run = Run(unfinished.stored.folder, settings, unfinished.stored.summary.created)
         state = run.resume(unfinished.state)
         try:

@@ -52,7 +52,7 @@ DATASET = DataSet(
     root="data/hats",
     read=read,
     splits=("train", "val"),
-    protocols={"original": SHOES},
+    protocols=(SHOES,),
     folders={"photos": "photos"},
     preparation=Preparation("prepare-hats", "Turn the raw hats into triplets.", ("train.json", "val.json"), prepare),
 )

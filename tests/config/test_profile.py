@@ -21,6 +21,7 @@ DATASETS = ("fashioniq", "shoes", "cirr")
 # The published names and defaults: scripts rely on every one.
 DEFAULTS = """
 dataset: fashioniq
+datasets: {}
 roots:
   fashioniq: data/fashionIQ_dataset
   shoes: data/shoes
@@ -73,6 +74,8 @@ combiner:
   select_by: auto
 evaluate:
   gallery: original
+  exclude_reference: auto
+  captions: auto
 """
 
 

@@ -81,7 +81,10 @@ def test_a_wrong_value_names_what_its_key_takes(complaint: Complaint, key: str, 
             "mlcl.yaml:2: image.zzz: unknown key; valid keys here are transform, target_ratio, "
             "max_megapixels, read_seconds",
         ),
-        ('dataset: cirr\n"a\\e[1m": 1\n', "mlcl.yaml:2: a\\x1b[1m: unknown key; valid keys here are dataset, roots"),
+        (
+            'dataset: cirr\n"a\\e[1m": 1\n',
+            "mlcl.yaml:2: a\\x1b[1m: unknown key; valid keys here are dataset, datasets, roots",
+        ),
         (
             "dataset: cirr\nimage: 3\n",
             "mlcl.yaml:2: image: must be a section with the keys transform, target_ratio, "

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlcl_cli.data.fashioniq import joined_or_alone
+from mlcl_cli.data.protocols import joined_or_alone
 from mlcl_cli.data.records import Triplet
 
 
 def test_two_captions_have_four_variants() -> None:
-    assert joined_or_alone("is shiny and silver, ", " Fit and FLARE?.") == (
+    assert joined_or_alone(("is shiny and silver, ", " Fit and FLARE?.")) == (
         "Is shiny and silver and Fit and FLARE",
         "Fit and flare and is shiny and silver",
         "Is shiny and silver",
@@ -19,12 +19,12 @@ def test_two_captions_have_four_variants() -> None:
 
 @pytest.mark.parametrize("blank", ["", ".", " .,? "])
 def test_a_blank_caption_leaves_the_other(blank: str) -> None:
-    assert joined_or_alone(blank, "is red") == (" and is red", "Is red and ", "", "Is red")
+    assert joined_or_alone((blank, "is red")) == (" and is red", "Is red and ", "", "Is red")
 
 
 @pytest.mark.parametrize("inner", ["v.neck, is it? yes", "\tis red\n"])
 def test_only_full_stops_question_marks_commas_and_spaces_at_the_ends_are_stripped(inner: str) -> None:
-    assert joined_or_alone(f"., ?{inner}?, .", "b")[2] == inner.capitalize()
+    assert joined_or_alone((f"., ?{inner}?, .", "b"))[2] == inner.capitalize()
 
 
 @given(st.text())

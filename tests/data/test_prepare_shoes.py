@@ -10,7 +10,7 @@ import pytest
 from messages import Messages
 
 from mlcl_cli.atomic_files import write_files
-from mlcl_cli.data.datasets import load_split
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.definition import Prepared
 from mlcl_cli.data.records import Triplet
 from mlcl_cli.data.shoes import prepare_shoes
@@ -92,11 +92,11 @@ def test_every_layout_is_prepared_and_read_back(annotations: Path, layout: str) 
     assert not messages.warnings
     assert listener.advanced == listener.total == 5
     paths = {name: layout.format(number % 2) + name for number, name in enumerate(TRAIN + VAL)}
-    val = load_split("shoes", annotations.parent, "val")
+    val = DATASETS["shoes"].load(annotations.parent, "val")
     assert val.sets[0].gallery == tuple(paths[name] for name in VAL)
     assert val.triplets == (Triplet(paths[VAL[1]], paths[VAL[0]], ("is more of a textured material",)),)
     assert all(path.exists() for path in val.paths.values())
-    train = load_split("shoes", annotations.parent, "train")
+    train = DATASETS["shoes"].load(annotations.parent, "train")
     assert [triplet.captions for triplet in train.triplets] == [("has a high heel – “Größe”",), ("is red",)]
 
 

@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from mlcl_cli.data.datasets import DATASETS, protocol_of
-from mlcl_cli.data.protocols import CIRR_VAL, FASHIONIQ_ORIGINAL, SHOES, chance, split_protocol_name, summarize
+from mlcl_cli.data.datasets import DATASETS, named_protocol
+from mlcl_cli.data.definition import DataSet
+from mlcl_cli.data.protocols import (
+    CIRR_VAL,
+    FASHIONIQ_ORIGINAL,
+    SHOES,
+    chance,
+    describe,
+    split_protocol_name,
+    summarize,
+)
 from mlcl_cli.errors import UsageError
 
 
@@ -88,24 +97,65 @@ def test_chance_is_the_expected_recall_of_a_random_ranking() -> None:
 
 def test_every_best_is_a_metric() -> None:
     for known in DATASETS.values():
-        for protocol in known.protocols.values():
+        for protocol in known.protocols:
             recalls = {f"recall@{k}": 1.0 for k in protocol.recall_at}
             recalls |= {f"recall_subset@{k}": 1.0 for k in protocol.subset_recall_at}
             assert set(protocol.bests) <= summarize(protocol, {"set": recalls}).keys()
 
 
 def test_each_data_set_has_its_protocol() -> None:
-    assert protocol_of("fashioniq").name == "fashioniq-original"
-    assert protocol_of("fashioniq", "val").name == "fashioniq-val"
-    assert protocol_of("shoes").name == "shoes"
-    assert protocol_of("cirr").name == "cirr-val"
-    assert protocol_of("cirr", "val") == protocol_of("cirr")
-    assert not protocol_of("fashioniq").exclude_reference
-    assert protocol_of("shoes").exclude_reference
-    assert protocol_of("cirr").exclude_reference
+    fashioniq, shoes, cirr = (DATASETS[name] for name in ("fashioniq", "shoes", "cirr"))
+    assert fashioniq.protocol().name == "fashioniq-original"
+    assert fashioniq.protocol("val").name == "fashioniq-val"
+    assert shoes.protocol().name == "shoes"
+    assert cirr.protocol().name == "cirr-val"
+    assert cirr.protocol("val") == cirr.protocol()
+    assert not fashioniq.protocol().exclude_reference
+    assert shoes.protocol().exclude_reference
+    assert cirr.protocol().exclude_reference
 
 
-@pytest.mark.parametrize("wrong", [("coco", "original"), ("fashioniq", "all")])
-def test_an_unknown_gallery_or_data_set_is_refused(wrong: tuple[str, str]) -> None:
-    with pytest.raises(UsageError, match=r"has no gallery|unknown data set"):
-        protocol_of(*wrong)
+def test_the_reference_can_be_removed_or_kept_under_another_name() -> None:
+    fashioniq, shoes = DATASETS["fashioniq"], DATASETS["shoes"]
+    for gallery in ("original", "val"):
+        usual = fashioniq.protocol(gallery)
+        removed = fashioniq.protocol(gallery, exclude_reference=True)
+        assert removed in fashioniq.protocols
+        assert removed.name == f"fashioniq-{gallery}-noref"
+        assert replace(removed, name=usual.name, exclude_reference=False, systems=usual.systems) == usual
+        assert fashioniq.protocol(gallery, exclude_reference=False) == usual
+    kept = shoes.protocol(exclude_reference=False)
+    assert (kept.name, kept.exclude_reference) == ("shoes-withref", False)
+    assert shoes.protocol(exclude_reference=True) == shoes.protocol()
+
+
+def test_an_unknown_gallery_is_refused() -> None:
+    with pytest.raises(UsageError, match="fashioniq has no gallery 'all'"):
+        DATASETS["fashioniq"].protocol("all")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("cirr-val", "cirr"), ("fashioniq-val-noref", "fashioniq"), ("shoes-withref", "shoes")],
+)
+def test_a_protocol_is_found_by_its_name(name: str, expected: str) -> None:
+    dataset, protocol = named_protocol(name, DATASETS["shoes"])
+    assert (dataset.name, protocol.name) == (expected, name)
+
+
+def test_an_unknown_protocol_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown protocol 'coco'\. Choose one of shoes, fashioniq-original"):
+        named_protocol("coco", DATASETS["shoes"])
+
+
+@pytest.mark.parametrize("dataset", DATASETS.values(), ids=lambda dataset: dataset.name)
+def test_a_protocol_is_described_in_words(dataset: DataSet) -> None:
+    for protocol in dataset.protocols:
+        words = " ".join(describe(protocol, {"set": 1234}, {"set": 5678}))
+        assert protocol.name in words
+        assert "1,234 queries, 5,678 gallery images" in words
+        assert ("is removed" in words) == protocol.exclude_reference
+        assert ("stays" in words) != protocol.exclude_reference
+        assert protocol.captions.words in words
+        assert "equal scores rank in gallery order" in words
+        assert all(f"{k}" in words for k in protocol.recall_at)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlcl_cli.data.datasets import DATASETS, load_split
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.errors import DataError, UsageError
 
 ANNOTATIONS = {
@@ -28,23 +28,21 @@ def change(path: Path, edit: Callable[[Any], object]) -> None:
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_a_wrong_root_is_refused(dataset: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"nowhere: does not exist\. Set roots\.{dataset} to"):
-        load_split(dataset, tmp_path / "nowhere", "val")
+        DATASETS[dataset].load(tmp_path / "nowhere", "val")
     with pytest.raises(DataError, match=r"expected .*/ or .*/, found nothing"):
-        load_split(dataset, tmp_path, "val")
+        DATASETS[dataset].load(tmp_path, "val")
     (tmp_path / "holiday").mkdir()
     with pytest.raises(DataError, match=r"expected .*/ or .*/, found holiday\. Set"):
-        load_split(dataset, tmp_path, "val")
+        DATASETS[dataset].load(tmp_path, "val")
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be listed"):
-        load_split(dataset, tmp_path / "file", "val")
+        DATASETS[dataset].load(tmp_path / "file", "val")
 
 
-@pytest.mark.parametrize(
-    ("dataset", "split"), [("shoes", "test"), ("cirr", "test"), ("fashioniq", "dev"), ("coco", "val")]
-)
+@pytest.mark.parametrize(("dataset", "split"), [("shoes", "test"), ("cirr", "test"), ("fashioniq", "dev")])
 def test_an_unknown_split_is_refused(dataset: str, split: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no split|unknown data set"):
-        load_split(dataset, tmp_path, split)
+    with pytest.raises(UsageError, match="has no split"):
+        DATASETS[dataset].load(tmp_path, split)
 
 
 @pytest.mark.parametrize(("dataset", "file"), FILES)
@@ -72,7 +70,7 @@ def test_a_damaged_file_is_refused_in_one_line(
     path = roots[dataset] / file
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
-        load_split(dataset, roots[dataset], "val")
+        DATASETS[dataset].load(roots[dataset], "val")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -82,10 +80,10 @@ def test_a_missing_file_is_named_with_the_root_to_set(roots: dict[str, Path], da
     path = roots[dataset] / file
     path.unlink()
     with pytest.raises(DataError, match=rf"{path.name}: does not exist\. Set roots\.{dataset}"):
-        load_split(dataset, roots[dataset], "val")
+        DATASETS[dataset].load(roots[dataset], "val")
     path.mkdir()
     with pytest.raises(DataError, match=rf"{path.name}: cannot be read \(Is a directory\)"):
-        load_split(dataset, roots[dataset], "val")
+        DATASETS[dataset].load(roots[dataset], "val")
 
 
 FIELDS = [
@@ -110,18 +108,18 @@ def test_a_missing_or_mistyped_field_is_named(roots: dict[str, Path], dataset: s
     for wrong in (None, 1.5, True):
         change(path, lambda records, wrong=wrong: records[1].update({field: wrong}))  # type: ignore[misc]
         with pytest.raises(DataError, match=rf"{path.name}, record 2, field {field}: expected an? .*, got "):
-            load_split(dataset, roots[dataset], "val")
+            DATASETS[dataset].load(roots[dataset], "val")
         path.write_text(intact)
     change(path, lambda records: records[1].pop(field))
     with pytest.raises(DataError, match=rf"{path.name}, record 2: field {field} is missing"):
-        load_split(dataset, roots[dataset], "val")
+        DATASETS[dataset].load(roots[dataset], "val")
 
 
 @pytest.mark.parametrize("captions", [[], ["a"], ["a", "b", "c"]])
 def test_fashioniq_requires_two_captions(fashioniq: Path, captions: list[str]) -> None:
     change(fashioniq / ANNOTATIONS["fashioniq"][0], lambda records: records[0].update(captions=captions))
     with pytest.raises(DataError, match=r"record 1, field captions: expected 2 captions, got \d"):
-        load_split("fashioniq", fashioniq, "val")
+        DATASETS["fashioniq"].load(fashioniq, "val")
 
 
 @pytest.mark.parametrize(("dataset", "field"), [pair for pair in FIELDS if "aption" in pair[1]])
@@ -129,7 +127,7 @@ def test_half_a_surrogate_pair_is_refused(roots: dict[str, Path], dataset: str, 
     value = ["a", "\ud800"] if dataset == "fashioniq" else "\ud800"
     change(roots[dataset] / ANNOTATIONS[dataset][0], lambda records: records[0].update({field: value}))
     with pytest.raises(DataError, match=r"record 1, field .* an unpaired surrogate"):
-        load_split(dataset, roots[dataset], "val")
+        DATASETS[dataset].load(roots[dataset], "val")
 
 
 @pytest.mark.parametrize(
@@ -145,17 +143,17 @@ def test_half_a_surrogate_pair_is_refused(roots: dict[str, Path], dataset: str, 
 def test_an_image_in_no_split_is_refused(roots: dict[str, Path], dataset: str, field: str, place: str) -> None:
     change(roots[dataset] / ANNOTATIONS[dataset][0], lambda records: records[1].update({field: "stray"}))
     with pytest.raises(DataError, match=rf"1 image is not in .*{place}.*: 'stray' \(record 2\)"):
-        load_split(dataset, roots[dataset], "val")
+        DATASETS[dataset].load(roots[dataset], "val")
 
 
 def test_cirr_members_must_be_listed_and_hold_the_target(cirr: Path) -> None:
     path = cirr / ANNOTATIONS["cirr"][0]
     change(path, lambda records: records[1]["img_set"]["members"].extend(["x", "y"]))
     with pytest.raises(DataError, match=r"2 images are not in .*: 'x' \(record 2\), 'y' \(record 2\)"):
-        load_split("cirr", cirr, "val")
+        DATASETS["cirr"].load(cirr, "val")
     change(path, lambda records: records[1]["img_set"].update(members=["dev-6-0-img0"]))
     with pytest.raises(DataError, match=r"record 2: target 'dev-7-0-img1' is not among img_set\.members"):
-        load_split("cirr", cirr, "val")
+        DATASETS["cirr"].load(cirr, "val")
 
 
 def test_a_fashioniq_val_target_must_be_in_its_gallery(fashioniq: Path) -> None:
@@ -163,23 +161,23 @@ def test_a_fashioniq_val_target_must_be_in_its_gallery(fashioniq: Path) -> None:
     with pytest.raises(
         DataError, match=r"1 image is not in the gallery, .*split\.dress\.val\.json: 'shirt-val-a' \(re"
     ):
-        load_split("fashioniq", fashioniq, "val")
+        DATASETS["fashioniq"].load(fashioniq, "val")
 
 
 def test_fashioniq_compares_with_the_split_files_that_exist(fashioniq: Path) -> None:
     for file in (fashioniq / "image_splits").glob("*.test.json"):
         file.unlink()
-    assert load_split("fashioniq", fashioniq, "val").triplets
+    assert DATASETS["fashioniq"].load(fashioniq, "val").triplets
     (fashioniq / "image_splits" / "split.toptee.train.json").unlink()
     with pytest.raises(DataError, match=r"'shared' \(record 3\)"):
-        load_split("fashioniq", fashioniq, "val")
+        DATASETS["fashioniq"].load(fashioniq, "val")
 
 
 def test_a_repeated_cirr_pair_id_is_refused(cirr: Path) -> None:
     path = cirr / ANNOTATIONS["cirr"][0]
     change(path, lambda records: records[1].update(pairid=12060))
     with pytest.raises(DataError, match=r"record 2: pairid 12060 is already used by .*, record 1"):
-        load_split("cirr", cirr, "val")
+        DATASETS["cirr"].load(cirr, "val")
 
 
 @pytest.mark.parametrize("name", ESCAPING)
@@ -204,4 +202,4 @@ def test_names_that_leave_the_root_are_refused(
 ) -> None:
     change(roots[dataset] / ANNOTATIONS[dataset][file], lambda value: edit(value, name))
     with pytest.raises(DataError, match="is not a valid image name: it is empty or leaves"):
-        load_split(dataset, roots[dataset], "val")
+        DATASETS[dataset].load(roots[dataset], "val")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlcl_cli.data.datasets import DATASETS, load_split
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.errors import DataError
 
 ANNOTATIONS = {
@@ -43,9 +43,9 @@ def mutate(data: st.DataObject, value: Any) -> Any:
 
 def split_or_data_error(dataset: str, root: Path) -> None:
     refusals = []
-    for gallery in DATASETS[dataset].protocols:
+    for protocol in DATASETS[dataset].protocols:
         try:
-            split = load_split(dataset, root, "val", gallery=gallery)
+            split = DATASETS[dataset].load(root, "val", protocol)
         except DataError as error:
             refusals.append(error)
             continue

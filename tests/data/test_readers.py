@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlcl_cli.data.datasets import DATASETS, load_split
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.records import Split, Triplet
 
 Write = Callable[[Path, object], Path]
@@ -35,7 +35,7 @@ def galleries(split: Split) -> dict[str, tuple[str, ...]]:
 
 
 def test_fashioniq_val_has_a_query_set_per_category(fashioniq: Path) -> None:
-    split = load_split("fashioniq", fashioniq, "val")
+    split = DATASETS["fashioniq"].load(fashioniq, "val")
     assert galleries(split) == {
         category: tuple(f"{category}-val-{end}" for end in ("c", "spare", "b", "a"))
         for category in ("dress", "shirt", "toptee")
@@ -48,21 +48,21 @@ def test_fashioniq_val_has_a_query_set_per_category(fashioniq: Path) -> None:
 
 
 def test_fashioniq_val_protocols_gallery_is_in_the_split_files_order(fashioniq: Path) -> None:
-    split = load_split("fashioniq", fashioniq, "val", gallery="val")
+    split = DATASETS["fashioniq"].load(fashioniq, "val", DATASETS["fashioniq"].protocol("val"))
     assert galleries(split)["dress"] == ("dress-val-c", "dress-val-b", "dress-val-a", "shared")
     assert set(split.images()) <= split.paths.keys()
 
 
 def test_fashioniq_train_pools_the_categories(fashioniq: Path) -> None:
     for gallery in ("original", "val"):
-        split = load_split("fashioniq", fashioniq, "train", gallery=gallery)
+        split = DATASETS["fashioniq"].load(fashioniq, "train", DATASETS["fashioniq"].protocol(gallery))
         assert galleries(split) == {"dress": (), "shirt": (), "toptee": ()}
         assert len(split.triplets) == 9
         assert set(split.paths) == set(split.triplet_images())
 
 
 def test_fashioniq_test_has_no_target(fashioniq: Path) -> None:
-    split = load_split("fashioniq", fashioniq, "test")
+    split = DATASETS["fashioniq"].load(fashioniq, "test")
     assert {triplet.target for triplet in split.triplets} == {None}
 
 
@@ -76,7 +76,7 @@ def test_fashioniq_finds_the_image_files_of_every_mirror(fashioniq: Path) -> Non
         path = images / both
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    paths = load_split("fashioniq", fashioniq, "val").paths
+    paths = DATASETS["fashioniq"].load(fashioniq, "val").paths
     assert paths["dress-val-a"] == images / "dress-val-a.jpg"
     assert paths["dress-val-b"] == images / "dress" / "dress-val-b.jpg"
     assert paths["dress-val-c"] == images / "dress-val-c.png"
@@ -86,7 +86,7 @@ def test_fashioniq_finds_the_image_files_of_every_mirror(fashioniq: Path) -> Non
 
 
 def test_shoes_names_images_by_their_path(shoes: Path, tmp_path: Path) -> None:
-    split = load_split("shoes", shoes, "val")
+    split = DATASETS["shoes"].load(shoes, "val")
     names = tuple(f"womens/clogs/{number}/img_womens_clogs_val_{number}.jpg" for number in range(4))
     assert galleries(split) == {"shoes": names}
     assert split.triplets == (
@@ -95,15 +95,15 @@ def test_shoes_names_images_by_their_path(shoes: Path, tmp_path: Path) -> None:
     )
     assert split.paths[names[0]] == shoes / "images" / names[0]
     folders = {"images": tmp_path / "raw"}
-    assert load_split("shoes", shoes, "val", folders=folders) == split  # the folder does not exist
+    assert DATASETS["shoes"].load(shoes, "val", folders=folders) == split  # the folder does not exist
     (tmp_path / "raw").mkdir()
-    elsewhere = load_split("shoes", shoes, "val", folders=folders)
+    elsewhere = DATASETS["shoes"].load(shoes, "val", folders=folders)
     assert elsewhere.paths[names[0]] == tmp_path / "raw" / names[0]
-    assert galleries(load_split("shoes", shoes, "train")) == {"shoes": ()}
+    assert galleries(DATASETS["shoes"].load(shoes, "train")) == {"shoes": ()}
 
 
 def test_cirr_has_members_and_pair_ids(cirr: Path) -> None:
-    split = load_split("cirr", cirr, "val")
+    split = DATASETS["cirr"].load(cirr, "val")
     names = tuple(f"dev-{number}-0-img{number % 2}" for number in range(8))
     assert galleries(split) == {"cirr": names}
     caption = "show three bottles of soft drink"
@@ -113,11 +113,11 @@ def test_cirr_has_members_and_pair_ids(cirr: Path) -> None:
 
 
 def test_fashioniqs_val_gallery_does_not_change_other_data_sets(cirr: Path) -> None:
-    assert load_split("cirr", cirr, "val", gallery="val") == load_split("cirr", cirr, "val")
+    assert DATASETS["cirr"].load(cirr, "val", DATASETS["cirr"].protocol("val")) == DATASETS["cirr"].load(cirr, "val")
 
 
 def test_cirr_test1_has_no_target_and_keeps_the_blank_caption(cirr: Path) -> None:
-    split = load_split("cirr", cirr, "test1")
+    split = DATASETS["cirr"].load(cirr, "test1")
     assert [(triplet.pair_id, triplet.target, triplet.captions) for triplet in split.triplets] == [
         (12060, None, ("show three bottles of soft drink",)),
         (27098, None, (" ",)),
@@ -125,7 +125,7 @@ def test_cirr_test1_has_no_target_and_keeps_the_blank_caption(cirr: Path) -> Non
 
 
 def test_cirr_train_has_paths_for_members_too(cirr: Path) -> None:
-    split = load_split("cirr", cirr, "train")
+    split = DATASETS["cirr"].load(cirr, "train")
     assert galleries(split) == {"cirr": ()}
     assert len(split.paths) == 8
     assert split.paths["train-5-0-img1"] == cirr / "train" / "34" / "train-5-0-img1.png"
@@ -134,32 +134,32 @@ def test_cirr_train_has_paths_for_members_too(cirr: Path) -> None:
 @pytest.mark.parametrize("base", ["", "img_raw", "cirr", "cirr/img_raw"])
 def test_cirr_finds_the_image_folders_of_every_layout(cirr: Path, base: str) -> None:
     (cirr / base / "dev").mkdir(parents=True)
-    assert load_split("cirr", cirr, "val").paths["dev-0-0-img0"] == cirr / base / "dev" / "dev-0-0-img0.png"
-    assert load_split("cirr", cirr, "train").paths["train-0-0-img0"].parts[-4:-1] == (cirr.name, "train", "34")
+    assert DATASETS["cirr"].load(cirr, "val").paths["dev-0-0-img0"] == cirr / base / "dev" / "dev-0-0-img0.png"
+    assert DATASETS["cirr"].load(cirr, "train").paths["train-0-0-img0"].parts[-4:-1] == (cirr.name, "train", "34")
 
 
 def test_cirr_captions_may_lie_directly_below_the_root(cirr: Path) -> None:
-    expected = load_split("cirr", cirr, "val")
+    expected = DATASETS["cirr"].load(cirr, "val")
     for kind in ("captions", "image_splits"):
         shutil.move(cirr / "cirr" / kind, cirr / kind)
-    assert load_split("cirr", cirr, "val") == expected
+    assert DATASETS["cirr"].load(cirr, "val") == expected
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_data_may_lie_one_level_down(roots: dict[str, Path], dataset: str) -> None:
     root = roots[dataset]
-    assert load_split(dataset, root.parent, "val") == load_split(dataset, root, "val")
+    assert DATASETS[dataset].load(root.parent, "val") == DATASETS[dataset].load(root, "val")
 
 
 @pytest.mark.parametrize(("dataset", "file"), FILES)
 def test_a_byte_order_mark_is_accepted(roots: dict[str, Path], dataset: str, file: str) -> None:
-    expected = load_split(dataset, roots[dataset], "val")
+    expected = DATASETS[dataset].load(roots[dataset], "val")
     path = roots[dataset] / file
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert load_split(dataset, roots[dataset], "val") == expected
+    assert DATASETS[dataset].load(roots[dataset], "val") == expected
 
 
 def test_a_gallery_holds_an_image_once(fashioniq: Path) -> None:
-    expected = load_split("fashioniq", fashioniq, "val")
+    expected = DATASETS["fashioniq"].load(fashioniq, "val")
     change(fashioniq / ANNOTATIONS["fashioniq"][1], lambda names: names.append(names[0]))
-    assert load_split("fashioniq", fashioniq, "val") == expected
+    assert DATASETS["fashioniq"].load(fashioniq, "val") == expected

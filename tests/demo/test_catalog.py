@@ -9,7 +9,7 @@ import pytest
 
 from mlcl_cli.atomic_files import write_files
 from mlcl_cli.config import load_profile
-from mlcl_cli.data.datasets import load_split
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.shoes import prepare_shoes
 from mlcl_cli.demo.catalog import ROOTS, TrainingImage, draw_catalog, profile_text
 from mlcl_cli.demo.drawings import PAINTERS
@@ -32,9 +32,9 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Traini
 @pytest.mark.parametrize("dataset", ROOTS)
 def test_every_split_loads_and_every_image_opens(catalog: tuple[Path, list[TrainingImage]], dataset: str) -> None:
     root = catalog[0] / ROOTS[dataset]
-    splits = {name: load_split(dataset, root, name) for name in ("train", "val")}
+    splits = {name: DATASETS[dataset].load(root, name) for name in ("train", "val")}
     if dataset == "cirr":
-        splits["test1"] = load_split(dataset, root, "test1")
+        splits["test1"] = DATASETS[dataset].load(root, "test1")
         assert [triplet.captions for triplet in splits["test1"].triplets].count(("",)) == 1
     for split in splits.values():
         files = [(name, split.paths[name]) for name in split.images()]
@@ -49,7 +49,7 @@ def test_only_training_images_are_described(catalog: tuple[Path, list[TrainingIm
     folder, images = catalog
     paths = {image.path for image in images}
     for dataset, root in ROOTS.items():
-        val = load_split(dataset, folder / root, "val")
+        val = DATASETS[dataset].load(folder / root, "val")
         assert not paths & set(val.paths.values())
     assert len(paths) == len(images) > 1500
     assert all(image.description and image.phrases for image in images)

@@ -1,0 +1,106 @@
+"""Data sets of one's own: a folder of images, and tables of triplets and gallery images (DATASETS.md, Section 6)."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from mlcl_cli.data.annotations import OnDefect
+from mlcl_cli.data.definition import TRAIN, DataSet, Folders
+from mlcl_cli.data.layout import make_split
+from mlcl_cli.data.own_tables import VAL, Gallery, Tables, TripletTable
+from mlcl_cli.data.protocols import CaptionRule, Protocol, averages, recall_mean
+from mlcl_cli.data.records import QuerySet, Split, Triplet
+from mlcl_cli.errors import DataError, some
+from mlcl_cli.formatting import counted
+
+
+def joined(captions: tuple[str, ...]) -> tuple[str, ...]:
+    """All captions as one text, then each alone."""
+    return (" and ".join(caption.strip(".?, ") for caption in captions), *captions) if len(captions) > 1 else captions
+
+
+CAPTIONS: Mapping[str, CaptionRule] = {
+    "joined": CaptionRule("joined", 'The query text is all captions of a triplet, joined by "and".', joined),
+    "alternatives": CaptionRule("alternatives", "The query text is a triplet's first caption.", lambda given: given),
+}
+
+
+def own_protocol(
+    name: str,
+    *,
+    recall_at: tuple[int, ...],
+    map_at: tuple[int, ...],
+    exclude_reference: bool,
+    per_category: bool,
+    captions: str,
+) -> Protocol:
+    """The protocol of one's own data. Its name tells apart what makes scores incomparable."""
+    parts = [name, *(["by-category"] if per_category else []), *([] if captions == "joined" else [captions])]
+    parts.append(f"{'noref' if exclude_reference else 'withref'}@{','.join(map(str, recall_at))}")
+    return Protocol(
+        name="-".join(parts),
+        recall_at=recall_at,
+        map_at=map_at,
+        any_target=True,
+        exclude_reference=exclude_reference,
+        bests=("average/recall" if per_category else "recall_mean",),
+        summary=averages if per_category else recall_mean,
+        gallery_order="the order of the table",
+        captions=CAPTIONS[captions],
+    )
+
+
+def own_dataset(tables: Tables, protocol: Protocol) -> DataSet:
+    """The data set that the tables describe; its root is the table of triplets."""
+    return DataSet(
+        name=tables.name,
+        root=str(tables.triplets),
+        read=partial(read, tables),
+        splits=(TRAIN, VAL),
+        protocols=(protocol,),
+    )
+
+
+def read(tables: Tables, _root: Path, split: str, _folders: Folders, on_defect: OnDefect) -> Split:
+    """One query set, or one for each category; the galleries are empty in train.
+
+    A gallery is what the table of gallery images lists for the split, else every image that a triplet names. In train,
+    each further target of a query makes one more triplet. Raises DataError if a table is missing, damaged or
+    contradictory, or if the split would be empty.
+    """
+    source = TripletTable(tables)
+    split_of = source.splits(warn=split == VAL)
+    gallery = Gallery.read(tables.gallery, tables) if tables.gallery else None
+    named: dict[str, dict[str, None]] = {}
+    triplets: dict[str, list[Triplet]] = {}
+    strays: dict[str, int] = {}
+    for row in source.rows(on_defect):
+        category = row.category if tables.per_category else tables.name
+        named.setdefault(category, {}).update(dict.fromkeys((row.reference, *row.targets)))
+        if split_of(row) != split:
+            continue
+        if gallery and (names := gallery.strays(row, split, category)):
+            strays = dict.fromkeys(names, row.number) | strays
+            continue
+        triplets.setdefault(category, []).extend(row.triplets(expand=split == TRAIN))
+    if gallery and strays:
+        first = some([f"{name!r} (row {number:,})" for name, number in strays.items()])
+        where = f"in {gallery.path}" + (f" with the split {split}" if gallery.has_splits else "")
+        what = f"triplets in {split} name {counted(len(strays), 'image')} not listed {where}: {first}"
+        on_defect(DataError(what, where=tables.triplets, remedy="Fix one of the tables"))
+    if not triplets:
+        remedy = f"Give some rows the split {split}, or set {tables.key('columns.split')}"
+        raise DataError(f"has no triplets in {split}", where=tables.triplets, remedy=remedy)
+    sets = [
+        QuerySet(category, tuple(found), _gallery_names(gallery, named, category, split))
+        for category, found in triplets.items()
+    ]
+    return make_split(tables.name, split, sets, lambda name: (tables.images / name,))
+
+
+def _gallery_names(
+    gallery: Gallery | None, named: Mapping[str, Mapping[str, None]], category: str, split: str
+) -> tuple[str, ...]:
+    if split == TRAIN:
+        return ()
+    return gallery.of(category, split) if gallery else tuple(named[category])
