@@ -83,7 +83,7 @@ def test_a_wrong_value_names_what_its_key_takes(complaint: Complaint, key: str, 
         ),
         (
             'dataset: cirr\n"a\\e[1m": 1\n',
-            "mlcl.yaml:2: a\\x1b[1m: unknown key; valid keys here are dataset, datasets, roots",
+            "mlcl.yaml:2: a\\x1b[1m: unknown key; valid keys here are dataset, datasets",
         ),
         (
             "dataset: cirr\nimage: 3\n",
