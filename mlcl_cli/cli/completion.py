@@ -68,6 +68,14 @@ def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
     return _runs(context, incomplete, "*")
 
 
+def complete_protocols(incomplete: str) -> list[str]:
+    """Names of the built-in data sets' protocols."""
+    from mlcl_cli.data.datasets import DATASETS
+
+    names = (protocol.name for dataset in DATASETS.values() for protocol in dataset.protocols)
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def _runs(context: typer.Context, incomplete: str, stage: str) -> list[str]:
     from mlcl_cli.config import find_profile, load_profile
 

@@ -108,6 +108,28 @@ def show_result(result: Mapping[str, object]) -> None:
             print_markup(new_console(), f"{safe(key.replace('_', ' '))}: {escape(_in_words(value))}")
 
 
+def show_comparison(result: Mapping[str, object]) -> None:
+    """Print the metrics under each protocol side by side, which systems use which, then the other facts."""
+    protocols = result["protocols"]
+    assert isinstance(protocols, Mapping)
+    metrics = next(iter(protocols.values()))["metrics"]
+    rows = [[safe(name), *(f"{values['metrics'][name]:.2f}" for values in protocols.values())] for name in metrics]
+    _show_table(rows, left=["metric"], right=[*protocols], title=f"{result['dataset']}, in percent")
+    for name, values in protocols.items():
+        queries, gallery = _in_words(values["queries"]), _in_words(values["gallery"])
+        systems = f"; {values['systems']}" if values["systems"] else ""
+        say(f"{name}: queries {queries}; gallery {gallery}{systems}")
+    show_result({key: value for key, value in result.items() if key not in ("protocols", "dataset", "versions")})
+
+
+def show_descriptions(result: Mapping[str, object]) -> None:
+    """Print each protocol as a paragraph."""
+    protocols = result["protocols"]
+    assert isinstance(protocols, Mapping)
+    for sentences in protocols.values():
+        say(" ".join(sentences))
+
+
 def show_check(result: "CheckReport") -> None:
     """Print what was looked at, the first findings of each check, and the verdict."""
     by_check: dict[str, list[Finding]] = {check: [] for check in result.looked_at}

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -240,7 +239,7 @@ class Profile(_DataKeys):
         root: Path = own.triplets if own else getattr(self.roots, self.dataset)
         return root
 
-    @cached_property
+    @property
     def definition(self) -> DataSet:
         """The data set: a built-in one, or one of the section `datasets`."""
         own = self.datasets.get(self.dataset)
@@ -261,6 +260,17 @@ class Profile(_DataKeys):
     def folders(self) -> Mapping[str, Path]:
         """The data set's further folders."""
         return dict(getattr(self, self.dataset)) if self.dataset in FOLDER_SECTIONS else {}
+
+    def under(self, dataset: str, protocol: Protocol) -> "Profile":
+        """The profile with that data set and protocol chosen."""
+        choice = self.evaluate.model_copy(
+            update={
+                "gallery": protocol.gallery,
+                "captions": protocol.captions.name,
+                "exclude_reference": protocol.exclude_reference,
+            }
+        )
+        return self.model_copy(update={"dataset": dataset, "evaluate": choice})
 
     @field_validator(*FOLDER_SECTIONS, mode="before")
     @classmethod

@@ -45,7 +45,8 @@ def own_protocol(
         exclude_reference=exclude_reference,
         bests=("average/recall" if per_category else "recall_mean",),
         summary=averages if per_category else recall_mean,
-        gallery_order="the order of the table",
+        gallery_words="every image that the table of gallery images lists for the split, or that the table of triplets "
+        "names if there is none, in the order of the table",
         captions=CAPTIONS[captions],
     )
 

@@ -78,7 +78,7 @@ class Protocol:
     `exclude_reference` removes the reference image from what is ranked. Each metric in `bests` selects a checkpoint.
     `pruned` means that bad images are missing from the gallery or the queries, so that scores do not compare with
     others; `used_images_only`, that the gallery holds the triplets' images alone. `gallery` is the profile's word for
-    the gallery; `gallery_order` and `systems` (which published systems report it) are words for people.
+    the gallery; `gallery_words` and `systems` (which published systems report it) are words for people.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Protocol:
     aspect_map_at: int | None = None
     any_target: bool = False
     gallery: str = "original"
-    gallery_order: str = "the order of the split file"
+    gallery_words: str = "every image of the split, in the order of the split file"
     captions: CaptionRule = AS_ANNOTATED
     systems: str = ""
     pruned: bool = False
@@ -121,6 +121,7 @@ FASHIONIQ_ORIGINAL = Protocol(
     exclude_reference=False,
     bests=("average/recall",),
     summary=averages,
+    gallery_words="every image of the category's split, in the order of its split file",
     captions=PAIR,
     systems="CLIP4Cir, SPRC, MLCL",
 )
@@ -129,7 +130,8 @@ FASHIONIQ_VAL = replace(
     FASHIONIQ_ORIGINAL,
     name="fashioniq-val",
     gallery="val",
-    gallery_order="the order of the split file, references that only another split lists last",
+    gallery_words="every image that a triplet of the category names, in the order of its split file; "
+    "references that only another split lists come last",
     used_images_only=True,
     systems="FashionERN, in its VAL test",
 )
@@ -192,11 +194,10 @@ def describe(protocol: Protocol, queries: Mapping[str, int], galleries: Mapping[
         cutoffs = ", ".join(map(str, protocol.map_at))
         what = "is the mean over queries of the average precision of all targets among the first K images"
         sentences.append(f"mAP@K (K = {cutoffs}) {what}, divided by the smaller of K and the number of targets.")
-    gallery = "every image that a triplet names" if protocol.used_images_only else "every image of the split"
     sizes = "; ".join(f"{name}: {queries[name]:,} queries, {galleries[name]:,} gallery images" for name in queries)
     return [
         f"Protocol {protocol.label}" + (f" ({sizes})." if sizes else "."),
-        f"The gallery is {gallery}, in {protocol.gallery_order}.",
+        f"The gallery is {protocol.gallery_words}.",
         "The reference image is removed from what is ranked."
         if protocol.exclude_reference
         else "The reference image stays in the gallery.",

@@ -53,19 +53,28 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class GalleryRows:
+    """A query set as int64 rows of its gallery, on the device: what `rank_targets` takes.
+
+    `targets` is None in a test split.
+    """
+
+    targets: Tensor | None
+    excluded: Tensor | None
+    members: Tensor | None
+
+
+@dataclass(frozen=True)
 class IndexedSet:
     """A query set as int64 rows on the device.
 
-    `gallery` (G,) and `references` (Q,) are rows of the image table, `captions` (Q,) of the text table; `targets`,
-    `excluded` and `members` are what `rank_targets` takes. `targets` is None in a test split.
+    `gallery` (G,) and `references` (Q,) are rows of the image table, `captions` (Q,) of the text table.
     """
 
     gallery: Tensor
     references: Tensor
     captions: Tensor
-    targets: Tensor | None
-    excluded: Tensor | None
-    members: Tensor | None
+    judged: GalleryRows
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class ComposedSet:
     """A query set with its unit queries (Q, d) and its gallery's unit features (G, d), both fp32."""
 
     part: QuerySet
-    rows: IndexedSet
+    rows: GalleryRows
     queries: Tensor
     gallery: Tensor
 
@@ -150,31 +159,41 @@ class Evaluation:
                 compose(texts.values.index_select(0, captions), images.values.index_select(0, references)).float()
                 for captions, references in chunks
             ]
-            yield ComposedSet(part, rows, torch.cat(queries), gallery)
+            yield ComposedSet(part, rows.judged, torch.cat(queries), gallery)
+
+    def given(self, images: FeatureTable, queries: FeatureTable) -> Iterator[ComposedSet]:
+        """The query sets with features of another model, as they are: images by name, queries by query id."""
+        for part in self.split.sets:
+            features = queries.of([triplet.query_id for triplet in part.triplets]), images.of(part.gallery)
+            yield ComposedSet(part, self._gallery_rows(part, images.values.device), *features)
 
     def _index(self, part: QuerySet, images: FeatureTable, texts: FeatureTable) -> IndexedSet:
-        device = images.values.device
+        return IndexedSet(
+            gallery=images.index(part.gallery),
+            references=images.index([triplet.reference for triplet in part.triplets]),
+            captions=texts.index([triplet.query_text for triplet in part.triplets]),
+            judged=self._gallery_rows(part, images.values.device),
+        )
+
+    def _gallery_rows(self, part: QuerySet, device: torch.device) -> GalleryRows:
         row = {name: number for number, name in enumerate(part.gallery)}
-        targets = [[row[name] for name in self._targets(triplet)] for triplet in part.triplets]
+        targets = [[row[name] for name in counted_targets(triplet, self.protocol)] for triplet in part.triplets]
         excluded = members = None
         if self.protocol.exclude_reference:
             excluded = torch.tensor([row.get(triplet.reference, PAD_INDEX) for triplet in part.triplets]).to(device)
         if self.protocol.subset_recall_at:
             present = [[row[name] for name in triplet.members if name in row] for triplet in part.triplets]
             members = _padded(present).to(device)
-        return IndexedSet(
-            gallery=images.index(part.gallery),
-            references=images.index([triplet.reference for triplet in part.triplets]),
-            captions=texts.index([triplet.query_text for triplet in part.triplets]),
+        return GalleryRows(
             targets=_padded(targets).to(device) if all(targets) else None,
             excluded=excluded,
             members=members,
         )
 
-    def _targets(self, triplet: Triplet) -> tuple[str, ...]:
-        """The targets that the protocol counts."""
-        several = self.protocol.any_target or self.protocol.map_at
-        return triplet.targets() if several else triplet.targets()[:1]
+
+def counted_targets(triplet: Triplet, protocol: Protocol) -> tuple[str, ...]:
+    """The targets that the protocol counts: all of them, or the first."""
+    return triplet.targets() if protocol.any_target or protocol.map_at else triplet.targets()[:1]
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> Tensor:

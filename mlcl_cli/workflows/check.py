@@ -65,7 +65,7 @@ def _read_splits(report: CheckReport) -> list[Split]:
     for name in report.splits:
         add_defect = partial(_add_defect, report, name)
         try:
-            loaded.append(read_split(report.profile, name, add_defect))
+            loaded.append(read_split(report.profile, name, on_defect=add_defect))
         except DataError as error:
             if not report.splits_named and _is_missing(name, error):
                 missing[name] = error

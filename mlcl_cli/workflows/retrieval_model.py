@@ -1,10 +1,11 @@
 """What `evaluate`, `submit-cirr` and `report` share: the model that queries, and a split prepared for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import UsageError
 from mlcl_cli.features.bank import FeatureTable
@@ -114,16 +115,34 @@ def prepare_split(
     Bad images are dropped where the profile permits that. With `complete` they are an error whatever the profile says.
     Raises as `load_retrieval_model` does, DataError where the split cannot be read, BadImagesError for bad images.
     """
-    whole = context.split(name)
+    (prepared,) = prepare_protocols(
+        context, name, [context.protocol], combining_function, checkpoint, complete=complete
+    )
+    return prepared
+
+
+def prepare_protocols(
+    context: RunContext,
+    name: str,
+    protocols: Sequence[Protocol],
+    combining_function: str,
+    checkpoint: Path | None = None,
+    *,
+    complete: bool = False,
+) -> list[PreparedSplit]:
+    """The same under several protocols of the data set: one model, and features of all that any of them needs."""
+    wholes = [context.split(name, protocol) for protocol in protocols]
     model = load_retrieval_model(context, combining_function, checkpoint)
     store = model.store
-    images = store.images(files_of([whole], whole.images()))
+    images = store.images(files_of(wholes, [image for whole in wholes for image in whole.images()]))
     if complete and images.bad:
         raise BadImagesError(list(images.bad.values()), "Fix them: the server expects an answer to every query")
-    split = context.without_bad(whole, images.bad.values())
-    evaluation = Evaluation(split, replace(context.protocol, pruned=split != whole))
-    texts = store.texts([triplet.query_text for triplet in split.triplets])
-    return PreparedSplit(context, model, evaluation, images.table, texts)
+    splits = [context.without_bad(whole, images.bad.values()) for whole in wholes]
+    texts = store.texts([triplet.query_text for split in splits for triplet in split.triplets])
+    return [
+        PreparedSplit(context, model, Evaluation(split, replace(protocol, pruned=split != whole)), images.table, texts)
+        for split, whole, protocol in zip(splits, wholes, protocols, strict=True)
+    ]
 
 
 def load_retrieval_model(context: RunContext, combining_function: str, path: Path | None) -> RetrievalModel:

@@ -42,7 +42,7 @@ class RunContext:
     compute: Compute
     workers: int
     writes: bool = True
-    _splits: dict[str, Split] = field(default_factory=dict)
+    _splits: dict[tuple[str, str], Split] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -73,23 +73,26 @@ class RunContext:
         """The profile's CLIP before tuning. Raises DataError or MachineError if it cannot be loaded."""
         return BaseClip(self.profile.clip.model)
 
-    def split(self, name: str) -> Split:
-        """Read a split of the profile's data set. Raises DataError if it is missing or invalid."""
-        split = self._read(name)
+    def split(self, name: str, protocol: Protocol | None = None) -> Split:
+        """Read a split of the profile's data set, under its protocol or another of the data set's.
+
+        Raises DataError if it is missing or invalid.
+        """
+        split = self._read(name, protocol or self.protocol)
         count = counted(len(split.triplets), "triplet")
         logger.info(f"Data: {split.dataset} {name}, {count} from {self.profile.root}")
         return split
 
-    def _read(self, name: str) -> Split:
-        if name not in self._splits:
-            self._splits[name] = read_split(self.profile, name)
-        return self._splits[name]
+    def _read(self, name: str, protocol: Protocol) -> Split:
+        if (key := (name, protocol.name)) not in self._splits:
+            self._splits[key] = read_split(self.profile, name, protocol)
+        return self._splits[key]
 
     @cached_property
     def validation_digest(self) -> str | None:
         """The digest of the whole validation split; None if it cannot be read."""
         try:
-            return data_digest(self._read("val"))
+            return data_digest(self._read("val", self.protocol))
         except StuckError:
             raise
         except MlclError:
@@ -154,9 +157,11 @@ class RunContext:
         return pruned
 
 
-def read_split(profile: Profile, name: str, on_defect: OnDefect = refuse) -> Split:
-    """A split of the profile's data set. Raises as `DataSet.load` does."""
-    return profile.definition.load(profile.root, name, profile.protocol, folders=profile.folders, on_defect=on_defect)
+def read_split(profile: Profile, name: str, protocol: Protocol | None = None, *, on_defect: OnDefect = refuse) -> Split:
+    """A split of the profile's data set, under its protocol or another one. Raises as `DataSet.load` does."""
+    return profile.definition.load(
+        profile.root, name, protocol or profile.protocol, folders=profile.folders, on_defect=on_defect
+    )
 
 
 def files_of(splits: Sequence[Split], names: Iterable[str]) -> Files:
