@@ -91,7 +91,6 @@ def show_json(result: Mapping[str, object]) -> None:
 
 def show_result(result: Mapping[str, object]) -> None:
     """Print the metrics as a table, then a line for each of the other facts."""
-    computed: dict[str, object] = {}
     hidden: tuple[str, ...] = ("command",)
     if isinstance(metrics := result.get("metrics"), Mapping):
         _show_table(
@@ -100,9 +99,9 @@ def show_result(result: Mapping[str, object]) -> None:
             right=["%"],
             title=f"{result['dataset']}, protocol {result['protocol']}",
         )
-        computed = {key.replace("_", " "): result[key] for key in COMPUTED if result.get(key) is not None}
-        hidden = (*SHOWN_ABOVE, *COMPUTED)
-    facts = {key: value for key, value in result.items() if key not in hidden and value is not None}
+        hidden = SHOWN_ABOVE
+    computed = {key.replace("_", " "): result[key] for key in COMPUTED if result.get(key) is not None}
+    facts = {key: value for key, value in result.items() if key not in (*hidden, *COMPUTED)}
     for key, value in {**facts, "computed with": computed or None}.items():
         if value is not None:
             print_markup(new_console(), f"{safe(key.replace('_', ' '))}: {escape(_in_words(value))}")
@@ -114,12 +113,13 @@ def show_comparison(result: Mapping[str, object]) -> None:
     assert isinstance(protocols, Mapping)
     metrics = next(iter(protocols.values()))["metrics"]
     rows = [[safe(name), *(f"{values['metrics'][name]:.2f}" for values in protocols.values())] for name in metrics]
-    _show_table(rows, left=["metric"], right=[*protocols], title=f"{result['dataset']}, in percent")
+    short = [safe(name.removeprefix(f"{result['dataset']}-")) for name in protocols]
+    _show_table(rows, left=["metric"], right=short, title=f"{result['dataset']}, in percent", whole=True)
     for name, values in protocols.items():
         queries, gallery = _in_words(values["queries"]), _in_words(values["gallery"])
         systems = f"; {values['systems']}" if values["systems"] else ""
         say(f"{name}: queries {queries}; gallery {gallery}{systems}")
-    show_result({key: value for key, value in result.items() if key not in ("protocols", "dataset", "versions")})
+    show_result({key: value for key, value in result.items() if key not in ("protocols", *SHOWN_ABOVE)})
 
 
 def show_descriptions(result: Mapping[str, object]) -> None:

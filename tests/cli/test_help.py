@@ -23,7 +23,9 @@ OPTIONS = {
     "check": COMMON | {"--split", "--content", "--output"},
     "finetune": TRAINING | {"--encoder", "--from"},
     "train-combiner": TRAINING,
-    "evaluate": COMMON | {"--checkpoint", "--combining-function", "--gallery", "--ranks"},
+    "evaluate": COMMON
+    | {"--checkpoint", "--combining-function", "--gallery", "--ranks", "--predictions", "--protocol", "--describe"},
+    "score": COMMON | {"--protocol"},
     "submit-cirr": COMMON | {"--name", "--checkpoint", "--combining-function"},
     "report": COMMON | {"--all", "--output", "--queries"},
     "export": {"--force", "--profile", "--set", "--json", "--debug", "--help"},
