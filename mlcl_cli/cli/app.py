@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from mlcl_cli import __version__
-from mlcl_cli.cli import runs, train
+from mlcl_cli.cli import runs, train, triplets
 from mlcl_cli.cli.command import WITHOUT_PROFILE, CommandContext, command
 from mlcl_cli.cli.command_classes import Group
 from mlcl_cli.cli.completion import bash_words, runs_or_files
@@ -128,6 +128,7 @@ def check(
         raise typer.Exit(DataError.exit_code)
 
 
+triplets.register(app)
 train.register(app)
 
 
