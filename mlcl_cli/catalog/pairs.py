@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Change: TypeAlias = tuple[int, ...]  # numbers of the attributes that change, ascending
 
 SPLITS = ("train", "val")
-MIN_CANDIDATES = 64  # of a larger bucket, each product chooses among a sample of this size
+MIN_CANDIDATES = 32  # of a larger bucket, each product chooses among a sample of this size
 
 
 @dataclass(frozen=True, kw_only=True)

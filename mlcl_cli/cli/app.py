@@ -128,7 +128,6 @@ def check(
         raise typer.Exit(DataError.exit_code)
 
 
-triplets.register(app)
 train.register(app)
 
 
@@ -194,6 +193,7 @@ def submit_cirr(
     context.show(result.as_json())
 
 
+triplets.register(app)
 command(app, "report", "mlcl report --all --output report.html")(runs.report)
 
 

@@ -2,13 +2,14 @@
 
 import csv
 import json
+import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlcl_cli.atomic_files import require_replaceable, write_file
-from mlcl_cli.catalog.captions import DEFAULT_TEMPLATES, Captions, ValueChange, compile_captions
+from mlcl_cli.catalog.captions import DEFAULT, DEFAULT_TEMPLATES, Captions, ValueChange, compile_captions
 from mlcl_cli.catalog.pairs import PairCounts, Pairing, Rules
 from mlcl_cli.catalog.products import Products, read_products
 from mlcl_cli.config.strict_yaml import LineError, parse
@@ -18,7 +19,9 @@ from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.formatting import counted
 from mlcl_cli.progress import Progress
 from mlcl_cli.seeding import derive_seed
-from mlcl_cli.suggestions import shown
+from mlcl_cli.suggestions import did_you_mean, shown
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("reference", "target", "caption", "split")
 JOIN = "join"  # a key of a file of templates
@@ -107,7 +110,7 @@ def make_triplets(
     if rules.changes > len(source.attributes):
         what = f"{rules.changes} attributes cannot change: --attributes names {len(source.attributes)}"
         raise UsageError(what, where="--changes", remedy="Name more columns in --attributes")
-    captions = read_captions(templates or DEFAULT_TEMPLATES, source.attributes)
+    captions = read_captions(templates or DEFAULT_TEMPLATES, source.attributes, is_own=templates is not None)
     products = read_products(TableFile(source.table), source.image, source.attributes, source.within)
     captions.require_clear([list(column.values) for column in products.attributes])
     pairing = Pairing(products, rules)
@@ -121,11 +124,16 @@ def make_triplets(
             raise _no_pairs(source, rules, pairing.counts)
 
     write_file(output, write)
+    if rules.val_fraction and not pairing.counts.splits["val"]:
+        logger.warning("val is empty: no two of its products make a pair. Raise --val-fraction, or split by hand")
     return MadeTriplets(output, products, pairing.counts)
 
 
-def read_captions(path: Path, attributes: Sequence[str]) -> Captions:
-    """The captions of `attributes` in a YAML file of templates by attribute. Raises DataError, with the line."""
+def read_captions(path: Path, attributes: Sequence[str], *, is_own: bool) -> Captions:
+    """The captions of `attributes` in a YAML file of templates by attribute. Raises DataError, with the line.
+
+    If the file `is_own`, the user's, a warning names the keys that no attribute uses.
+    """
     try:
         document = parse(read_text(path, "Correct --templates"))
         if document.duplicates:
@@ -145,6 +153,10 @@ def read_captions(path: Path, attributes: Sequence[str]) -> Captions:
     except LineError as error:
         place = f"{path}, line {error.line}" if error.line else str(path)
         raise DataError(error.what, where=place, remedy="Correct the templates") from error
+    known = {DEFAULT, *(name.casefold() for name in attributes)}
+    for key in templates:
+        if is_own and key.casefold() not in known:
+            logger.warning(f"{places[key]}: {key!r} is not in --attributes{did_you_mean(key, attributes)}")
     return compile_captions(attributes, templates, join, {**places, "": str(path)})
 
 
