@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from mlcl_cli import __version__
-from mlcl_cli.cli import evaluate, runs, train
+from mlcl_cli.cli import evaluate, runs, train, triplets
 from mlcl_cli.cli.command import WITHOUT_PROFILE, CommandContext, command
 from mlcl_cli.cli.command_classes import Group
 from mlcl_cli.cli.completion import bash_words, runs_or_files
@@ -153,6 +153,7 @@ def submit_cirr(
     context.show(result.as_json())
 
 
+triplets.register(app)
 command(app, "report", "mlcl report --all --output report.html")(runs.report)
 
 
