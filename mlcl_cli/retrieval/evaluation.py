@@ -16,6 +16,8 @@ from mlcl_cli.retrieval.ranking import PAD_INDEX, Ranks, TopRows, rank_targets, 
 Compose = Callable[[Tensor, Tensor], Tensor]  # raw text and image features (B, d) → unit queries (B, d)
 Advance = Callable[[int], object]
 COMPOSED_AT_ONCE = 512
+# By query set and metric, each query's value in [0, 1], float64 (Q,); NaN where the metric leaves the query out.
+QueryValues = Mapping[str, Mapping[str, Tensor]]
 
 
 def sum_query(text: Tensor, image: Tensor) -> Tensor:
@@ -122,23 +124,26 @@ class Evaluation:
 
     def figures(self, ranks: Mapping[str, Ranks]) -> Figures:
         """The protocol's metrics from the ranks of each query set."""
-        metrics = {part.name: self._metrics(part, ranks[part.name]) for part in self.split.sets}
         return Figures(
-            summarize(self.protocol, metrics),
+            summarize(self.protocol, means_of(self.values(ranks))),
             {part.name: len(part.triplets) for part in self.split.sets},
             {part.name: len(part.gallery) for part in self.split.sets},
         )
 
-    def _metrics(self, part: QuerySet, ranks: Ranks) -> dict[str, float]:
+    def values(self, ranks: Mapping[str, Ranks]) -> QueryValues:
+        """Each query's own value of each metric, of which the protocol's metrics are means."""
+        return {part.name: self._values(part, ranks[part.name]) for part in self.split.sets}
+
+    def _values(self, part: QuerySet, ranks: Ranks) -> dict[str, Tensor]:
         protocol = self.protocol
-        metrics = ranks.recalls(protocol.recall_at, protocol.subset_recall_at, any_target=protocol.any_target)
-        metrics |= {f"map@{k}": _percent(ranks.average_precisions(k)) for k in protocol.map_at}
+        values = ranks.hits(protocol.recall_at, protocol.subset_recall_at, any_target=protocol.any_target)
+        values |= {f"map@{k}": ranks.average_precisions(k) for k in protocol.map_at}
         if (k := protocol.aspect_map_at) is not None:
             precisions = ranks.average_precisions(k)
             for aspect in sorted({aspect for triplet in part.triplets for aspect in triplet.aspects}):
                 rows = torch.tensor([aspect in triplet.aspects for triplet in part.triplets])
-                metrics[f"map@{k}/{aspect}"] = _percent(precisions[rows])
-        return metrics
+                values[f"map@{k}/{aspect}"] = torch.where(rows, precisions, torch.nan)
+        return values
 
     def ranks(
         self, images: FeatureTable, texts: FeatureTable, compose: Compose, advance: Advance = lambda _: None
@@ -191,6 +196,14 @@ class Evaluation:
         )
 
 
+def means_of(values: QueryValues) -> dict[str, dict[str, float]]:
+    """The mean of each metric over the queries that it counts, in percent, by query set."""
+    return {
+        name: {key: float(column.nanmean()) * 100 for key, column in columns.items()}
+        for name, columns in values.items()
+    }
+
+
 def counted_targets(triplet: Triplet, protocol: Protocol) -> tuple[str, ...]:
     """The targets that the protocol counts: all of them, or the first."""
     return triplet.targets() if protocol.any_target or protocol.map_at else triplet.targets()[:1]
@@ -200,7 +213,3 @@ def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
     """Rows of unequal lengths as one int64 matrix, filled up with PAD_INDEX."""
     width = max(map(len, rows))
     return torch.tensor([[*row, *[PAD_INDEX] * (width - len(row))] for row in rows], dtype=torch.int64)
-
-
-def _percent(values: Tensor) -> float:
-    return float(values.mean()) * 100

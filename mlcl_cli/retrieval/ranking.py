@@ -37,18 +37,16 @@ class Ranks:
         """The best rank among each query's targets (Q,)."""
         return self.targets.masked_fill(self.targets == PAD_INDEX, UNRANKED).amin(dim=1)
 
-    def recalls(
-        self, at: Sequence[int], subset_at: Sequence[int] = (), *, any_target: bool = False
-    ) -> dict[str, float]:
-        """`recall@K` in the gallery and `recall_subset@K` among the members, in percent (METHOD.md, Equation 20).
+    def hits(self, at: Sequence[int], subset_at: Sequence[int] = (), *, any_target: bool = False) -> dict[str, Tensor]:
+        """Whether each query is a hit, float64 (Q,): `recall@K` in the gallery, `recall_subset@K` among the members.
 
-        With `any_target`, a hit is any target among the first K, else the first target.
+        With `any_target`, a hit is any target among the first K, else the first target (METHOD.md, Equation 20).
         """
         counted = self.best if any_target else self.gallery
-        metrics = {f"recall@{k}": _recall(counted, k) for k in at}
+        hits = {f"recall@{k}": (counted <= k).double() for k in at}
         if self.subset is not None:
-            metrics |= {f"recall_subset@{k}": _recall(self.subset, k) for k in subset_at}
-        return metrics
+            hits |= {f"recall_subset@{k}": (self.subset <= k).double() for k in subset_at}
+        return hits
 
     def average_precisions(self, k: int) -> Tensor:
         """AP@K of each query over all of its targets, float64 (Q,) in [0, 1] (METHOD.md, Equation 21)."""
@@ -57,10 +55,6 @@ class Ranks:
         hits = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64)  # how many targets are ranked up to each
         precisions = torch.where(ranks <= k, hits / ranks, 0.0)
         return precisions.sum(dim=1) / present.sum(dim=1).clamp(max=k)
-
-
-def _recall(ranks: Tensor, k: int) -> float:
-    return float((ranks <= k).double().mean()) * 100
 
 
 @dataclass(frozen=True, slots=True)
