@@ -6,14 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlcl_cli.cli.command import CommandContext, command
-from mlcl_cli.cli.completion import complete_protocols
-from mlcl_cli.cli.options import CheckpointOption, CombiningOption, GalleryName, absolute
+from mlcl_cli.cli.completion import complete_protocols, runs_or_files
+from mlcl_cli.cli.options import CheckpointOption, CombiningOption, GalleryName, IntervalsOption, absolute
 from mlcl_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mlcl_cli.config import Profile
 
 ALL = "all"
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|FILE",
+        help="A run's name, a checkpoint, or predictions (.json, .jsonl, .npz).",
+        autocompletion=runs_or_files("*"),
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +33,7 @@ def register(app: typer.Typer) -> None:
     example = "mlcl evaluate --combining-function sum --gallery val"
     command(app, "evaluate", example, settings={"evaluate.gallery": gallery})(evaluate)
     command(app, "score", "mlcl score predictions.json --protocol cirr-val")(score)
+    command(app, "compare", "mlcl compare combiner/cirr-20261123-120000 theirs.json")(compare)
 
 
 def evaluate(
@@ -53,6 +62,7 @@ def evaluate(
             autocompletion=complete_protocols,
         ),
     ] = None,
+    intervals: IntervalsOption = False,
     describe: Annotated[
         bool,
         typer.Option("--describe", help="Print the protocol in words that a paper can cite, and stop."),
@@ -65,8 +75,8 @@ def evaluate(
     from mlcl_cli.workflows.run_names import checkpoint_named
 
     if every := protocol == ALL:
-        if ranks or predictions:
-            option = "--ranks" if ranks else "--predictions"
+        given = {"--ranks": ranks, "--predictions": predictions, "--intervals": intervals}
+        if option := next((option for option, value in given.items() if value), None):
             raise UsageError(f"needs one protocol, not {ALL}", where=option, remedy="Name one with --protocol")
     else:
         profile = under_protocol(profile, protocol)
@@ -84,6 +94,7 @@ def evaluate(
         checkpoint=combiner,
         ranks=absolute(ranks),
         predicted=absolute(predictions),
+        with_intervals=intervals,
     )
     context.show(result.as_json())
 
@@ -115,6 +126,7 @@ def score(
         str | None,
         typer.Option(metavar="NAME", help="The protocol. Default: the profile's.", autocompletion=complete_protocols),
     ] = None,
+    intervals: IntervalsOption = False,
 ) -> None:
     """Score the predictions of any model with a validation protocol.
 
@@ -124,4 +136,29 @@ def score(
     profile = context.profile
     from mlcl_cli.workflows.score import score as run
 
-    context.show(run(profile, context.progress, predictions.expanduser(), protocol).as_json())
+    path = predictions.expanduser()
+    context.show(run(profile, context.progress, path, protocol, with_intervals=intervals).as_json())
+
+
+def compare(
+    context: CommandContext,
+    first: ModelArgument,
+    second: ModelArgument,
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The protocol. Default: the profile's.", autocompletion=complete_protocols),
+    ] = None,
+) -> None:
+    """Compare two models on the same queries, with a paired bootstrap.
+
+    Each is a run, a checkpoint, or a file of predictions. Shows the difference
+    (second minus first) of each metric, its 95% interval, and p-values, also
+    after Holm's correction over the metrics.
+    """
+    profile = context.profile
+    from mlcl_cli.cli.render import show_differences
+    from mlcl_cli.workflows.compare import compare_models
+    from mlcl_cli.workflows.evaluate import under_protocol
+
+    result = compare_models(under_protocol(profile, protocol), context.progress, first, second)
+    context.show(result.as_json(), lambda: show_differences(result))

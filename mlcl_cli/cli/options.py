@@ -45,6 +45,10 @@ CombiningOption = Annotated[
     Literal["combiner", "sum", "image", "text"], typer.Option(help="How to combine a query's image and text.")
 ]
 
+IntervalsOption = Annotated[
+    bool, typer.Option("--intervals", help="Show the 95% interval of each metric, by a bootstrap over queries.")
+]
+
 
 def absolute(path: Path | None) -> Path | None:
     """`path` with its `~` expanded and its links resolved."""

@@ -23,6 +23,7 @@ from mlcl_cli.streams import printable, printable_json
 if TYPE_CHECKING:  # they import torch
     from mlcl_cli.runs.listing import StoredRun
     from mlcl_cli.workflows.bench import BenchResult
+    from mlcl_cli.workflows.compare import Comparison
     from mlcl_cli.workflows.demo import DemoResult
     from mlcl_cli.workflows.findings import CheckReport, Finding
     from mlcl_cli.workflows.make_triplets import MadeTriplets
@@ -31,7 +32,7 @@ NOISY = 1.5
 SHOWN_FINDINGS = 10
 SHOWN_VALUES = 20
 WIDE = 110
-SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "versions")
+SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "intervals", "versions")
 COMPUTED = ("device", "precision", "inference_weights", "image", "data")  # one line for all of them
 VERDICTS = {
     "ok": ("green", "would work"),
@@ -95,10 +96,16 @@ def show_result(result: Mapping[str, object]) -> None:
     """Print the metrics as a table, then a line for each of the other facts."""
     hidden: tuple[str, ...] = ("command",)
     if isinstance(metrics := result.get("metrics"), Mapping):
+        bounds = result.get("intervals")
+        bounds = bounds if isinstance(bounds, Mapping) else {}
+        rows = [
+            [safe(name), f"{value:.2f}", *([f"{bounds[name][0]:.2f} to {bounds[name][1]:.2f}"] if bounds else [])]
+            for name, value in metrics.items()
+        ]
         _show_table(
-            [(safe(name), f"{value:.2f}") for name, value in metrics.items()],
+            rows,
             left=["metric"],
-            right=["%"],
+            right=["%", *(["95% interval"] if bounds else [])],
             title=f"{result['dataset']}, protocol {result['protocol']}",
         )
         hidden = SHOWN_ABOVE
@@ -122,6 +129,28 @@ def show_comparison(result: Mapping[str, object]) -> None:
         systems = f"; {values['systems']}" if values["systems"] else ""
         say(f"{name}: queries {queries}; gallery {gallery}{systems}")
     show_result({key: value for key, value in result.items() if key not in ("protocols", *SHOWN_ABOVE)})
+
+
+def show_differences(result: "Comparison") -> None:
+    """Print each metric of both models, the difference with its interval, and the p-values."""
+    evaluation = result.first.evaluation
+    rows = [
+        [
+            safe(name),
+            f"{change.first:.2f}",
+            f"{change.second:.2f}",
+            f"{change.value:+.2f}",
+            f"{change.interval.low:+.2f} to {change.interval.high:+.2f}",
+            *(f"{p:.4f}" for p in (change.p, change.adjusted)),
+        ]
+        for name, change in result.differences.items()
+    ]
+    right = ["first", "second", "difference", "95% interval", "p", "p (Holm)"]
+    queries = counted(len(evaluation.split.triplets), "query")
+    title = f"{evaluation.split.dataset}, protocol {evaluation.protocol.label}, {queries}, in percent"
+    _show_table(rows, left=["metric"], right=right, title=title)
+    say(f"first: {result.first.source}")
+    say(f"second: {result.second.source}")
 
 
 def show_descriptions(result: Mapping[str, object]) -> None:

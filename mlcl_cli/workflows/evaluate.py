@@ -14,6 +14,7 @@ from mlcl_cli.data.protocols import Protocol, describe
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.progress import Progress
 from mlcl_cli.retrieval import predictions
+from mlcl_cli.retrieval.bootstrap import Interval, intervals
 from mlcl_cli.retrieval.evaluation import ComposedSet, Evaluation, Figures
 from mlcl_cli.retrieval.ranking import UNRANKED, Ranks
 from mlcl_cli.workflows.provenance import versions
@@ -27,10 +28,11 @@ RANK_COLUMNS = ("set", "pair_id", "reference", "target", "caption", "rank", "sub
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The metrics of a prepared split."""
+    """The metrics of a prepared split, and their intervals if these were asked for."""
 
     prepared: PreparedSplit
     figures: Figures
+    intervals: Mapping[str, Interval] | None = None
 
     def as_json(self) -> dict[str, object]:
         """The object that `--json` prints (metrics: METHOD.md, Section 8.4)."""
@@ -44,6 +46,7 @@ class EvaluationResult:
             **self.prepared.provenance(),
             "versions": versions(),
             "metrics": self.figures.metrics,
+            **intervals_as_json(self.intervals),
         }
 
 
@@ -78,6 +81,11 @@ def counts_as_json(figures: Figures) -> dict[str, object]:
     }
 
 
+def intervals_as_json(intervals: Mapping[str, Interval] | None) -> dict[str, object]:
+    """The lower and the upper bound of each metric under `intervals`, if there are any."""
+    return {} if intervals is None else {"intervals": {key: [i.low, i.high] for key, i in intervals.items()}}
+
+
 def under_protocol(profile: Profile, name: str | None) -> Profile:
     """The profile under the protocol of that name, by default its own.
 
@@ -100,11 +108,13 @@ def run_evaluation(
     checkpoint: Path | None = None,
     ranks: Path | None = None,
     predicted: Path | None = None,
+    with_intervals: bool = False,
 ) -> EvaluationResult:
     """Evaluate under the profile's protocol.
 
     Writes every target's rank to `ranks`, as CSV, and every query's ranking or all features to `predicted`, if given.
-    Raises UsageError for a file of another format, or that holds something else.
+    Raises UsageError for a file of another format, or that holds something else, DataError for intervals of too few
+    queries.
     """
     if ranks is not None:
         require_replaceable(ranks, ",".join(RANK_COLUMNS), "a table of ranks")
@@ -122,7 +132,13 @@ def run_evaluation(
     if ranks is not None:
         write_file(ranks, _as_csv(prepared.evaluation, ranks_by_set))
         logger.info(f"Ranks: {ranks}")
-    return EvaluationResult(prepared, prepared.evaluation.figures(ranks_by_set))
+    bounds = intervals_of(prepared.evaluation, ranks_by_set) if with_intervals else None
+    return EvaluationResult(prepared, prepared.evaluation.figures(ranks_by_set), bounds)
+
+
+def intervals_of(evaluation: Evaluation, ranks: Mapping[str, Ranks]) -> dict[str, Interval]:
+    """The interval of each metric, by a bootstrap over queries. Raises DataError for too few queries."""
+    return intervals(evaluation.protocol, evaluation.values(ranks))
 
 
 def compare_protocols(

@@ -1,23 +1,26 @@
 """`mlcl score`: anyone's predictions, judged by the protocols that judge ours."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlcl_cli.config import Profile
 from mlcl_cli.data.datasets import named_protocol
 from mlcl_cli.progress import Progress
+from mlcl_cli.retrieval.bootstrap import Interval
 from mlcl_cli.retrieval.evaluation import Figures
-from mlcl_cli.workflows.evaluate import counts_as_json
+from mlcl_cli.workflows.evaluate import counts_as_json, intervals_as_json, intervals_of
 from mlcl_cli.workflows.judged import Judged, judge_predictions
 from mlcl_cli.workflows.provenance import data_digest, versions
 
 
 @dataclass(frozen=True)
 class Score:
-    """The metrics of a file of predictions."""
+    """The metrics of a file of predictions, and their intervals if these were asked for."""
 
     judged: Judged
     figures: Figures
+    intervals: Mapping[str, Interval] | None
 
     def as_json(self) -> dict[str, object]:
         """The object that `--json` prints (metrics: METHOD.md, Section 8.4)."""
@@ -32,10 +35,18 @@ class Score:
             "data": data_digest(evaluation.split),
             "versions": versions(),
             "metrics": self.figures.metrics,
+            **intervals_as_json(self.intervals),
         }
 
 
-def score(profile: Profile, progress: Progress, path: Path, protocol_name: str | None = None) -> Score:
+def score(
+    profile: Profile,
+    progress: Progress,
+    path: Path,
+    protocol_name: str | None = None,
+    *,
+    with_intervals: bool = False,
+) -> Score:
     """Judge predictions for the validation split by the protocol of that name, by default the profile's.
 
     Raises as `judge_predictions` does, and UsageError for an unknown protocol.
@@ -44,4 +55,5 @@ def score(profile: Profile, progress: Progress, path: Path, protocol_name: str |
         dataset, chosen = named_protocol(protocol_name, profile.definition)
         profile = profile.under(dataset.name, chosen)
     judged = judge_predictions(profile, progress, path)
-    return Score(judged, judged.evaluation.figures(judged.ranks))
+    bounds = intervals_of(judged.evaluation, judged.ranks) if with_intervals else None
+    return Score(judged, judged.evaluation.figures(judged.ranks), bounds)

@@ -28,8 +28,9 @@ OPTIONS = {
     "finetune": TRAINING | {"--encoder", "--from"},
     "train-combiner": TRAINING,
     "evaluate": COMMON
-    | {"--checkpoint", "--combining-function", "--gallery", "--ranks", "--predictions", "--protocol", "--describe"},
-    "score": COMMON | {"--protocol"},
+    | {"--checkpoint", "--combining-function", "--gallery", "--ranks", "--predictions", "--protocol", "--describe", "--intervals"},
+    "score": COMMON | {"--protocol", "--intervals"},
+    "compare": COMMON | {"--protocol"},
     "submit-cirr": COMMON | {"--name", "--checkpoint", "--combining-function"},
     "report": COMMON | {"--all", "--output", "--queries"},
     "export": {"--force", "--profile", "--set", "--json", "--debug", "--help"},
