@@ -28,7 +28,8 @@ OPTIONS = {
     "finetune": TRAINING | {"--encoder", "--from"},
     "train-combiner": TRAINING,
     "evaluate": COMMON
-    | {"--checkpoint", "--combining-function", "--gallery", "--ranks", "--predictions", "--protocol", "--describe", "--intervals"},
+    | {"--checkpoint", "--combining-function", "--gallery", "--ranks", "--predictions", "--protocol", "--describe"}
+    | {"--intervals"},
     "score": COMMON | {"--protocol", "--intervals"},
     "compare": COMMON | {"--protocol"},
     "submit-cirr": COMMON | {"--name", "--checkpoint", "--combining-function"},
