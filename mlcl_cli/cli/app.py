@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from mlcl_cli import __version__
-from mlcl_cli.cli import runs, train
+from mlcl_cli.cli import dataset_commands, runs, train
 from mlcl_cli.cli.command import WITHOUT_PROFILE, CommandContext, command
 from mlcl_cli.cli.command_classes import Group
 from mlcl_cli.cli.completion import bash_words, complete_protocols, runs_or_files
@@ -26,7 +26,6 @@ from mlcl_cli.cli.options import (
     absolute,
 )
 from mlcl_cli.data.datasets import DATASETS
-from mlcl_cli.data.definition import Preparation
 from mlcl_cli.errors import DataError, UsageError
 
 ALL = "all"
@@ -80,22 +79,7 @@ def init(
     say(f"Wrote {output}. Set roots.{dataset} in it, then run `mlcl {DATASETS[dataset].first_command}`.")
 
 
-def _add_preparation(dataset: str, preparation: Preparation) -> None:
-    """Register the command that prepares a data set's raw download, whichever data set the profile chooses."""
-
-    def prepare(context: CommandContext) -> None:
-        profile = context.profile
-        from mlcl_cli.workflows.prepare import prepare
-
-        context.show(prepare(profile, dataset, preparation, context.progress))
-
-    prepare.__doc__ = preparation.help
-    command(app, preparation.command, f"mlcl {preparation.command} --json")(prepare)
-
-
-for _dataset in DATASETS.values():
-    if _dataset.preparation:
-        _add_preparation(_dataset.name, _dataset.preparation)
+dataset_commands.register_preparations(app)
 
 
 @command(app, "check", "mlcl check --output findings.csv")
@@ -231,29 +215,7 @@ def score(
     context.show(run(profile, context.progress, predictions.expanduser(), protocol).as_json())
 
 
-@command(app, "submit-cirr", "mlcl submit-cirr --name first-try")
-def submit_cirr(
-    context: CommandContext,
-    name: Annotated[str | None, typer.Option(help="The submission's name. Default: the run's name.")] = None,
-    checkpoint: CheckpointOption = None,
-    combining_function: CombiningOption = "combiner",
-) -> None:
-    """Write the two JSON files that CIRR's test server takes."""
-    profile = context.profile
-    from mlcl_cli.runs.description import Kind
-    from mlcl_cli.workflows.run_names import checkpoint_named
-    from mlcl_cli.workflows.submit import submit_cirr as run
-
-    result = run(
-        profile,
-        context.progress,
-        name=name,
-        combining_function=combining_function,
-        checkpoint=None if checkpoint is None else checkpoint_named(profile, checkpoint, Kind.COMBINER),
-    )
-    context.show(result.as_json())
-
-
+dataset_commands.register_submissions(app)
 command(app, "report", "mlcl report --all --output report.html")(runs.report)
 
 

@@ -27,7 +27,7 @@ MEANT = {
     "prepare": ("prepare-shoes",),
     "remove": ("rm",),
     "resume": ("finetune", "train-combiner"),
-    "submit": ("submit-cirr",),
+    "submit": ("submit-cirr", "submit-circo"),
     "test": ("evaluate",),
     "train": ("finetune", "train-combiner"),
     "tune": ("finetune",),

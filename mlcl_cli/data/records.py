@@ -9,11 +9,12 @@ from pathlib import Path
 class Triplet:
     """A reference image, a modifier and the target image, by image name.
 
-    `captions` are the modifiers as annotated: two in FashionIQ, one elsewhere. `target` is None in a test split;
-    `other_targets` are further right answers. `pair_id` and `members` (the distinct names of the image set, reference
-    included) are CIRR's, `aspects` CIRCO's semantic aspects. `texts` are the query texts that follow from the captions,
-    which are the default: training draws one of them, all equally likely. `query_id` names the query in a file of
-    predictions; it is unique in a split.
+    `captions` are the modifiers as annotated: two in FashionIQ, the relative caption and the shared concept in CIRCO,
+    one elsewhere. `target` is None in a test split; `other_targets` are further right answers. `pair_id` is CIRR's and
+    CIRCO's number of the query, `members` (the distinct names of the image set, reference included) are CIRR's,
+    `aspects` CIRCO's semantic aspects. `texts` are the query texts that follow from the captions, which are the
+    default: training draws one of them, all equally likely. `query_id` names the query in a file of predictions; it is
+    unique in a split.
     """
 
     reference: str

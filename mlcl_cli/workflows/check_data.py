@@ -122,7 +122,8 @@ def check_images(report: CheckReport, splits: Sequence[Split], resolution: int |
             bad |= images
             commands = report.readers(split.name)
             folder = os.path.commonpath([path.parent for path in images])
-            what = f"none of the {len(images):,} images of {split.name} exists"
+            first = some([split.paths[name].name for name in split.images()])
+            what = f"none of the {len(images):,} images of {split.name} exists: {first}"
             remedy = f"Download them to run {' or '.join(commands)}" if commands else "Download them"
             is_error = bool(commands) and (report.splits_named or split.name == "val")
             report.add("images", folder, what, remedy, commands, is_error=is_error)

@@ -25,6 +25,7 @@ OPTIONS = {
     "train-combiner": TRAINING,
     "evaluate": COMMON | {"--checkpoint", "--combining-function", "--gallery", "--ranks"},
     "submit-cirr": COMMON | {"--name", "--checkpoint", "--combining-function"},
+    "submit-circo": COMMON | {"--name", "--checkpoint", "--combining-function"},
     "report": COMMON | {"--all", "--output", "--queries"},
     "export": {"--force", "--profile", "--set", "--json", "--debug", "--help"},
     "bench": {"--only", "--repeats", "--device", "--smallest", "--quiet", "--json", "--debug", "--help"},
@@ -126,6 +127,7 @@ def test_fish_completes_values_of_keys(tmp_path: Path) -> None:
     [
         ("train", "Did you mean 'finetune' or 'train-combiner'?"),
         ("eval", "Did you mean 'evaluate'?"),
+        ("submit", "Did you mean 'submit-cirr' or 'submit-circo'?"),
         ("train_combiner", "Did you mean 'train-combiner'?"),
         ("runs list", "Did you mean 'mlcl runs'?"),
         ("runs remove", "Did you mean 'rm'?"),
@@ -167,7 +169,10 @@ def test_without_a_profile_no_run_is_completed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "hint"),
     [
-        ("init --dataset shoe", "'shoe' is not one of 'fashioniq', 'shoes', 'cirr'. Did you mean 'shoes'?"),
+        (
+            "init --dataset shoe",
+            "'shoe' is not one of 'fashioniq', 'shoes', 'cirr', 'circo', 'fashion200k'. Did you mean 'shoes'?",
+        ),
         ("evaluate --combining-function summ", "Did you mean 'sum'?"),
         ("finetune --encoder q", "'q' is not one of 'text', 'image', 'both'."),
     ],

@@ -146,10 +146,10 @@ def test_profile_and_messages_know_a_new_dataset(run: Run, hats: Path) -> None:
     )
     assert "run `mlcl prepare-hats`" in init.out
     text = (hats / "new.yaml").read_text()
-    assert "# fashioniq | shoes | cirr | hats\n" in text
+    assert "# fashioniq | shoes | cirr | circo | fashion200k | hats\n" in text
     assert "\n  hats: data/hats\n" in text
     assert "\n#   photos: data/hats/photos\n" in text
-    assert "one of fashioniq, shoes, cirr, hats" in unknown.err
+    assert "one of fashioniq, shoes, cirr, circo, fashion200k, hats" in unknown.err
     assert "the data set is hats" in selected.err
     assert "submit-cirr is for cirr, but this profile's data set is hats" in submitted.err
     assert {unknown.code, selected.code, submitted.code} == {2}

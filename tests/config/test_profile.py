@@ -25,6 +25,8 @@ roots:
   fashioniq: data/fashionIQ_dataset
   shoes: data/shoes
   cirr: data/cirr_dataset
+  circo: data/circo
+  fashion200k: data/fashion200k
 shoes:
   images: data/shoes/images
   annotations: data/shoes/annotations
@@ -82,7 +84,7 @@ def test_the_defaults_are_the_published_ones(folder: Path, load: Load) -> None:
     profile = load("dataset: fashioniq\n")
     expected = yaml.safe_load(DEFAULTS)
     values = profile.model_dump(mode="json")
-    for section, keys in (("roots", ("fashioniq", "shoes", "cirr")), ("shoes", ("images", "annotations"))):
+    for section, keys in (("roots", tuple(expected["roots"])), ("shoes", ("images", "annotations"))):
         expected[section] = {key: str(folder / expected[section][key]) for key in keys}
     expected["workspace"] = str(folder / "runs")
     assert values.pop("datasets") == {}
