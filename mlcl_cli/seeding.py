@@ -1,8 +1,10 @@
 """Each random draw has its own seed, derived from its purpose, so nothing depends on what was drawn before."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, *purpose: object) -> int:
@@ -11,6 +13,8 @@ def derive_seed(seed: int, *purpose: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def derive_generator(seed: int, *purpose: object) -> torch.Generator:
+def derive_generator(seed: int, *purpose: object) -> "torch.Generator":
     """A CPU generator with the seed that `derive_seed` gives."""
+    import torch
+
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))

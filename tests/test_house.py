@@ -38,15 +38,16 @@ MAY_IMPORT = {
     "retrieval": RETRIEVAL,
     "runs": RUNS,
     "training": TRAINING,
+    "catalog": BASE | {"data"},
     "demo": BASE | {"models"},
     "bench": TRAINING | {"training", "retrieval", "openmp"},
     "html_report": TRAINING | {"training", "retrieval"},
-    "workflows": TRAINING | {"training", "retrieval", "config", "demo", "bench", "html_report", "__init__"},
-    "cli": BASE | {"config", "data", "runs", "streams", "workflows", "__init__"},
+    "workflows": TRAINING | {"training", "retrieval", "catalog", "config", "demo", "bench", "html_report", "__init__"},
+    "cli": BASE | {"catalog", "config", "data", "runs", "streams", "workflows", "__init__"},
 }
 TORCH_FREE = {
-    "__init__", "atomic_files", "cli", "config", "data", "errors", "formatting", "progress", "safe_reading", "signals",
-    "streams", "suggestions",
+    "__init__", "atomic_files", "catalog", "cli", "config", "data", "errors", "formatting", "progress", "safe_reading",
+    "seeding", "signals", "streams", "suggestions",
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -12,23 +12,15 @@ from typing import Annotated, Literal
 import typer
 
 from mlcl_cli import __version__
-from mlcl_cli.cli import dataset_commands, runs, train
+from mlcl_cli.cli import dataset_commands, evaluate, runs, train, triplets
 from mlcl_cli.cli.command import WITHOUT_PROFILE, CommandContext, command
 from mlcl_cli.cli.command_classes import Group
-from mlcl_cli.cli.completion import bash_words, complete_protocols, runs_or_files
+from mlcl_cli.cli.completion import bash_words, runs_or_files
 from mlcl_cli.cli.error_boundary import print_bug
-from mlcl_cli.cli.options import (
-    FIRST_DATASET,
-    CheckpointOption,
-    CombiningOption,
-    DatasetName,
-    GalleryName,
-    absolute,
-)
+from mlcl_cli.cli.options import FIRST_DATASET, DatasetName
 from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.errors import DataError, UsageError
 
-ALL = "all"
 logger = logging.getLogger(__name__)
 
 app = typer.Typer(
@@ -114,108 +106,9 @@ def check(
 
 
 train.register(app)
-
-
-@command(
-    app,
-    "evaluate",
-    "mlcl evaluate --combining-function sum --gallery val",
-    settings={
-        "evaluate.gallery": Annotated[
-            GalleryName | None,
-            typer.Option(help="The gallery, if the data set has several. Default: the profile's value."),
-        ]
-    },
-)
-def evaluate(
-    context: CommandContext,
-    checkpoint: CheckpointOption = None,
-    combining_function: CombiningOption = "combiner",
-    ranks: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write every target's rank to this .csv file. Cells are written unchanged: a spreadsheet may run one "
-            "that begins with =, +, - or @ as a formula."
-        ),
-    ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write every query's ranking to this .json or .jsonl file, or all features to this .npz file, for "
-            "`mlcl score`."
-        ),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|all",
-            help="The protocol, or all of the data set's side by side. Default: the profile's.",
-            autocompletion=complete_protocols,
-        ),
-    ] = None,
-    describe: Annotated[
-        bool,
-        typer.Option("--describe", help="Print the protocol in words that a paper can cite, and evaluate nothing."),
-    ] = False,
-) -> None:
-    """Evaluate a validation protocol of the data set."""
-    profile = context.profile
-    from mlcl_cli.cli.render import show_comparison, show_descriptions
-    from mlcl_cli.runs.description import Kind
-    from mlcl_cli.workflows.evaluate import compare_protocols, described, run_evaluation, under_protocol
-    from mlcl_cli.workflows.run_names import checkpoint_named
-
-    every = protocol == ALL
-    if not every:
-        profile = under_protocol(profile, protocol)
-    if describe:
-        words = described(profile, profile.definition.protocols if every else [profile.protocol])
-        context.show(words, lambda: show_descriptions(words))
-        return
-    combiner = None if checkpoint is None else checkpoint_named(profile, checkpoint, Kind.COMBINER)
-    if every:
-        if ranks or predictions:
-            option = "--ranks" if ranks else "--predictions"
-            raise UsageError(f"needs one protocol, not {ALL}", where=option, remedy="Name one with --protocol")
-        comparison = compare_protocols(
-            profile, context.progress, combining_function=combining_function, checkpoint=combiner
-        ).as_json()
-        context.show(comparison, lambda: show_comparison(comparison))
-        return
-    result = run_evaluation(
-        profile,
-        context.progress,
-        combining_function=combining_function,
-        checkpoint=combiner,
-        ranks=absolute(ranks),
-        predicted=absolute(predictions),
-    )
-    context.show(result.as_json())
-
-
-@command(app, "score", "mlcl score predictions.json --protocol cirr-val")
-def score(
-    context: CommandContext,
-    predictions: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Ranked lists (.json, .jsonl) or features (.npz).")
-    ],
-    protocol: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The protocol. Default: the profile's.", autocompletion=complete_protocols),
-    ] = None,
-) -> None:
-    """Score the predictions of any model with a validation protocol.
-
-    A file of ranked lists is {"QUERY ID": ["IMAGE", ...], ...}, best first. Only the
-    annotations are needed, no images and no GPU.
-    """
-    profile = context.profile
-    from mlcl_cli.workflows.score import score as run
-
-    context.show(run(profile, context.progress, predictions.expanduser(), protocol).as_json())
-
-
+evaluate.register(app)
 dataset_commands.register_submissions(app)
+triplets.register(app)
 command(app, "report", "mlcl report --all --output report.html")(runs.report)
 
 

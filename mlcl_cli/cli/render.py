@@ -25,9 +25,11 @@ if TYPE_CHECKING:  # they import torch
     from mlcl_cli.workflows.bench import BenchResult
     from mlcl_cli.workflows.demo import DemoResult
     from mlcl_cli.workflows.findings import CheckReport, Finding
+    from mlcl_cli.workflows.make_triplets import MadeTriplets
 
 NOISY = 1.5
 SHOWN_FINDINGS = 10
+SHOWN_VALUES = 20
 WIDE = 110
 SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "versions")
 COMPUTED = ("device", "precision", "inference_weights", "image", "data")  # one line for all of them
@@ -91,7 +93,6 @@ def show_json(result: Mapping[str, object]) -> None:
 
 def show_result(result: Mapping[str, object]) -> None:
     """Print the metrics as a table, then a line for each of the other facts."""
-    computed: dict[str, object] = {}
     hidden: tuple[str, ...] = ("command",)
     if isinstance(metrics := result.get("metrics"), Mapping):
         _show_table(
@@ -100,9 +101,9 @@ def show_result(result: Mapping[str, object]) -> None:
             right=["%"],
             title=f"{result['dataset']}, protocol {result['protocol']}",
         )
-        computed = {key.replace("_", " "): result[key] for key in COMPUTED if result.get(key) is not None}
-        hidden = (*SHOWN_ABOVE, *COMPUTED)
-    facts = {key: value for key, value in result.items() if key not in hidden and value is not None}
+        hidden = SHOWN_ABOVE
+    computed = {key.replace("_", " "): result[key] for key in COMPUTED if result.get(key) is not None}
+    facts = {key: value for key, value in result.items() if key not in (*hidden, *COMPUTED)}
     for key, value in {**facts, "computed with": computed or None}.items():
         if value is not None:
             print_markup(new_console(), f"{safe(key.replace('_', ' '))}: {escape(_in_words(value))}")
@@ -114,12 +115,13 @@ def show_comparison(result: Mapping[str, object]) -> None:
     assert isinstance(protocols, Mapping)
     metrics = next(iter(protocols.values()))["metrics"]
     rows = [[safe(name), *(f"{values['metrics'][name]:.2f}" for values in protocols.values())] for name in metrics]
-    _show_table(rows, left=["metric"], right=[*protocols], title=f"{result['dataset']}, in percent")
+    short = [safe(name.removeprefix(f"{result['dataset']}-")) for name in protocols]
+    _show_table(rows, left=["metric"], right=short, title=f"{result['dataset']}, in percent", whole=True)
     for name, values in protocols.items():
         queries, gallery = _in_words(values["queries"]), _in_words(values["gallery"])
         systems = f"; {values['systems']}" if values["systems"] else ""
         say(f"{name}: queries {queries}; gallery {gallery}{systems}")
-    show_result({key: value for key, value in result.items() if key not in ("protocols", "dataset", "versions")})
+    show_result({key: value for key, value in result.items() if key not in ("protocols", *SHOWN_ABOVE)})
 
 
 def show_descriptions(result: Mapping[str, object]) -> None:
@@ -193,6 +195,34 @@ def show_demo(result: "DemoResult") -> None:
     say(f"Everything was written to {result.folder} in {duration(result.seconds)}")
     say(f"Open the report in a browser: {result.report}")
     say(f"Try the other commands on it: mlcl runs --profile {shlex.quote(str(result.profile))}")
+
+
+def show_made_triplets(result: "MadeTriplets") -> None:
+    """Print how many triplets make each change and name each value, and what was not used."""
+    _show_table(
+        [[safe(name), f"{count:,}"] for name, count in result.changes.items()], left=["change"], right=["triplets"]
+    )
+    rows = []
+    for attribute, by_value in result.values.items():
+        values = sorted(by_value, key=by_value.__getitem__, reverse=True)
+        rows += [[safe(attribute), safe(value), f"{by_value[value]:,}"] for value in values[:SHOWN_VALUES]]
+        if rest := values[SHOWN_VALUES:]:
+            rows.append([safe(attribute), f"{len(rest):,} more", f"{sum(map(by_value.__getitem__, rest)):,}"])
+    _show_table(rows, left=["attribute", "new value"], right=["triplets"])
+    products, counts = result.products, result.counts
+    unused = [f"{counted(count, 'product')} without a value for {name}" for name, count in products.empty.items()]
+    unused += [
+        f"{counted(count, 'product')} with several values for {name}" for name, count in products.several.items()
+    ]
+    if counts.without_pair:
+        unused.append(f"{counted(counts.without_pair, 'product')} without a counterpart")
+    for name, count in result.ambiguous.items():
+        if count:
+            unused.append(f"{counted(count, 'change')} of {name} with too many equally right targets")
+    for line in unused:
+        say(f"Not used: {line}")
+    train, val = (counted(counts.splits[split], "triplet") for split in ("train", "val"))
+    say(f"Wrote {result.output}: {train} in train, {val} in val, from {counted(products.rows, 'product')}")
 
 
 def show_bench(result: "BenchResult") -> None:

@@ -204,6 +204,7 @@ def describe(protocol: Protocol, queries: Mapping[str, int], galleries: Mapping[
         protocol.captions.words,
         CITATION,
         *sentences,
+        *(["Metrics are averaged over the query sets."] if protocol.summary is averages else []),
         f"Selects the checkpoint by {', '.join(protocol.bests)}.",
         *([f"Reported by {protocol.systems}."] if protocol.systems else []),
     ]

@@ -155,7 +155,7 @@ class TableFile:
         try:
             yield
         except FileNotFoundError as error:
-            raise DataError("does not exist", where=self.path, remedy="Correct the path in the profile") from error
+            raise DataError("does not exist", where=self.path, remedy="Correct the path") from error
         except pa.ArrowException as error:
             if self.path.suffix.lower() in DELIMITERS and (line := self._undecodable_line()):
                 where = f"{self.path}, line {line}"

@@ -81,14 +81,14 @@ def _features_as_npz(composed: Sequence[ComposedSet]) -> bytes:
     row = {name: number for number, name in enumerate(names)}
     for part in composed:
         images[[row[name] for name in part.part.gallery]] = part.gallery.cpu()
-    arrays = {
-        "query_ids": np.array([triplet.query_id for part in composed for triplet in part.part.triplets]),
-        "query_features": torch.cat([part.queries.cpu() for part in composed]).numpy(),
-        "image_names": np.array(names),
-        "image_features": images.numpy(),
-    }
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    np.savez(
+        file,
+        query_ids=np.array([triplet.query_id for part in composed for triplet in part.part.triplets]),
+        query_features=torch.cat([part.queries.cpu() for part in composed]).numpy(),
+        image_names=np.array(names),
+        image_features=images.numpy(),
+    )
     return file.getvalue()
 
 

@@ -20,17 +20,23 @@ TRAINING = COMMON | {"--epochs", "--batch-size", "--learning-rate", "--resume", 
 OPTIONS = {
     "init": {"--dataset", "--output", "--force", "--debug", "--help"},
     "prepare-shoes": COMMON,
+    "make-triplets": {
+        "--attributes", "--within", "--image", "--changes", "--per-product", "--max-targets", "--templates",
+        "--val-fraction", "--seed", "--output", "--quiet", "--json", "--debug", "--help",
+    },
     "check": COMMON | {"--split", "--content", "--output"},
     "finetune": TRAINING | {"--encoder", "--from"},
     "train-combiner": TRAINING,
-    "evaluate": COMMON | {"--checkpoint", "--combining-function", "--gallery", "--ranks"},
+    "evaluate": COMMON
+    | {"--checkpoint", "--combining-function", "--gallery", "--ranks", "--predictions", "--protocol", "--describe"},
+    "score": COMMON | {"--protocol"},
     "submit-cirr": COMMON | {"--name", "--checkpoint", "--combining-function"},
     "submit-circo": COMMON | {"--name", "--checkpoint", "--combining-function"},
     "report": COMMON | {"--all", "--output", "--queries"},
     "export": {"--force", "--profile", "--set", "--json", "--debug", "--help"},
     "bench": {"--only", "--repeats", "--device", "--smallest", "--quiet", "--json", "--debug", "--help"},
     "demo": {"--output", "--dataset", "--quiet", "--json", "--debug", "--help"},
-}
+}  # fmt: skip
 
 
 def test_every_command_is_listed_here() -> None:
