@@ -36,7 +36,7 @@ def _add_preparation(app: typer.Typer, dataset: str, preparation: Preparation) -
 
 
 def _add_submission(app: typer.Typer, submission: Submission) -> None:
-    def answer(
+    def _answer(
         context: CommandContext,
         name: Annotated[str | None, typer.Option(help="The submission's name. Default: the run's name.")] = None,
         checkpoint: CheckpointOption = None,
@@ -57,5 +57,5 @@ def _add_submission(app: typer.Typer, submission: Submission) -> None:
         )
         context.show(result.as_json())
 
-    answer.__doc__ = submission.help
-    command(app, submission.command, f"mlcl {submission.command} --name first-try")(answer)
+    _answer.__doc__ = submission.help
+    command(app, submission.command, f"mlcl {submission.command} --name first-try")(_answer)
