@@ -120,6 +120,7 @@ CIRCO_VAL = Protocol(
     bests=("map@5",),
     summary=_metrics_alone,
     gallery_words="every unlabeled image of COCO 2017, in the order of image_info_unlabeled2017.json",
+    target_words="A query's targets are all of its gt_img_ids, the first of which is target_img_id.",
     captions=RELATIVE,
     systems="SEARLE, CIReVL",
 )

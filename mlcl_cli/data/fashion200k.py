@@ -155,6 +155,7 @@ FASHION200K = DataSet(
             summary=recall_mean,
             any_target=True,
             gallery_words="every test image, in the order of the label files dress, jacket, pants, skirt and top",
+            target_words="Every image that has the target's caption is a target.",
             captions=REPLACE,
             systems="TIRG, VAL, CLVC-Net, DQU-CIR",
         ),

@@ -178,5 +178,7 @@ def test_a_protocol_is_described_in_words(dataset: DataSet) -> None:
         assert ("is removed" in words) == protocol.exclude_reference
         assert ("stays" in words) != protocol.exclude_reference
         assert protocol.captions.words in words
+        assert protocol.target_words in words
+        assert ("per semantic aspect" in words) == (protocol.aspect_map_at is not None)
         assert "equal scores rank in gallery order" in words
         assert all(f"{k}" in words for k in protocol.recall_at)
