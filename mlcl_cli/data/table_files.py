@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from mlcl_cli.errors import DataError
+from mlcl_cli.errors import DataError, some
 from mlcl_cli.safe_reading import open_regular, parse_json
-from mlcl_cli.suggestions import did_you_mean, shown
+from mlcl_cli.suggestions import nearest, shown
 
 FIX_FILE = "Fix the file"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -82,9 +82,10 @@ class TableFile:
     def require(self, column: str, key: str) -> None:
         """Raise DataError if the table has no such column; `key` is where its name was set, for the message."""
         if column not in self.columns:
-            hint = did_you_mean(column, self.columns)
-            what = f"has no column {column!r}{hint or f'; its columns are {listed(self.columns)}'}"
-            raise DataError(what, where=self.path, remedy=f"Set {key} to the column's name")
+            what = f"has no column {column!r}; its columns are {listed(self.columns)}"
+            near = nearest(column, self.columns)
+            remedy = f"Set {key}, probably to {near!r}" if near else f"Set {key} to the column's name"
+            raise DataError(what, where=self.path, remedy=remedy)
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Each row's cells of `columns`, which exist. Raises DataError at the first row that cannot be read."""
@@ -184,7 +185,7 @@ class TableFile:
 
 def listed(columns: Sequence[str]) -> str:
     """The names of columns, for a message."""
-    return ", ".join(map(shown, columns))
+    return some([*map(shown, columns)], 20)
 
 
 def _text_or_list(text: str) -> Cell:
