@@ -61,6 +61,7 @@ def own_dataset(tables: Tables, protocol: Protocol) -> DataSet:
         read=partial(read, tables),
         splits=(TRAIN, VAL),
         protocols=(protocol,),
+        images_remedy=f"Set {tables.key('images')} to the folder that the names in the table start at",
     )
 
 

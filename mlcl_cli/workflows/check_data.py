@@ -148,7 +148,7 @@ def check_images(report: CheckReport, splits: Sequence[Split], resolution: int |
             commands = report.readers(split.name)
             folder = os.path.commonpath([path.parent for path in images])
             what = f"none of the {len(images):,} images of {split.name} exists"
-            remedy = f"Download them to run {' or '.join(commands)}" if commands else "Download them"
+            remedy = report.dataset.images_remedy + (f" to run {' or '.join(commands)}" if commands else "")
             is_error = bool(commands) and (report.splits_named or split.name == "val")
             report.add("images", folder, what, remedy, commands, is_error=is_error)
     pending = [(str(path), path) for path in users if str(path) not in verified and path not in bad]
