@@ -1,5 +1,6 @@
 """The commented profile that `mlcl init --from` writes for data of one's own."""
 
+import os
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -44,7 +45,7 @@ def own_profile(path: Path, folder: Path) -> OwnProfile:
         triplets=_entry(_relative(guess.triplets, folder), None),
         gallery=_gallery(guess, folder),
         columns={role: _entry(_names(guess, role), guess.notes.get(f"columns.{role}")) for role in _roles(guess)},
-        spare=guess.notes.get("columns"),
+        spare=None if guess.unknown else guess.notes.get("columns"),
         map_at="[5, 10]"
         if guess.several_targets
         else _commented("[]", "such as [5, 10], for queries with several targets"),
@@ -64,8 +65,10 @@ def _names(guess: Guess, role: str) -> str | list[str] | None:
 
 
 def _relative(path: Path, folder: Path) -> str:
+    """The path from `folder`, unless the two have nothing in common."""
     path, folder = path.resolve(), folder.resolve()
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+    common = os.path.commonpath([path, folder])
+    return str(path) if common == path.anchor else os.path.relpath(path, folder)
 
 
 def _entry(value: str | list[str] | None, note: str | None) -> str:
@@ -82,9 +85,7 @@ def _commented(text: str, note: str | None) -> str:
 def _gallery(guess: Guess, folder: Path) -> str:
     if guess.gallery is not None:
         return _entry(_relative(guess.gallery, folder), guess.notes.get("gallery"))
-    return _commented(
-        "none", guess.notes.get("gallery", "none: every image that the triplets name; or a table of images")
-    )
+    return _commented("none", guess.notes.get("gallery", "every image that the triplets name; or a table of images"))
 
 
 def _read(guess: Guess) -> dict[str, Split]:
@@ -131,6 +132,6 @@ def _facts(guess: Guess, splits: dict[str, Split]) -> tuple[list[str], str]:
         first = list(images.values())[:IMAGES_TRIED]
         exist = sum(path.is_file() for path in first)
         facts.append(f"{exist:,} of the first {counted(len(first), 'image')} exist")
-    if "defects" in guess.notes:
-        facts.append(guess.notes["defects"])
-    return facts, ", ".join([counted(rows, "row"), *sizes, *([counted(len(images), "image")] if splits else [])])
+    defects = [guess.notes["defects"]] if "defects" in guess.notes else []
+    counts = [counted(rows, "row"), *sizes, *([counted(len(images), "image")] if splits else [])]
+    return [*facts, *defects], ", ".join([*counts, *defects])

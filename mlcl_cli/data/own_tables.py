@@ -4,7 +4,9 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -65,8 +67,7 @@ class Tables:
             raise DataError(what, where=place, remedy=remedy) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A valid row of the table of triplets; `split` and `category` are empty without such a column."""
 
     number: int
@@ -113,6 +114,7 @@ class TripletTable:
         }
         self.has_splits = "split" in self.optional
         self.columns = [columns.reference, *columns.target, *columns.caption, *self.optional.values()]
+        self.captions_start = 1 + len(columns.target)
         self.names: dict[str, str] = {}
 
     def rows(self, on_defect: OnDefect) -> Iterator[Row]:
@@ -139,16 +141,15 @@ class TripletTable:
 
     def _row(self, position: int, number: int, cells: tuple[Cell, ...]) -> Row:
         """Raises ValueError for what is wrong with a row, DataError for an invalid image name."""
-        targets_end = 1 + len(self.tables.columns.target)
-        captions_end = targets_end + len(self.tables.columns.caption)
-        reference, targets = cells[0], tuple(name for cell in cells[1:targets_end] for name in cell)
-        captions = tuple(text for cell in cells[targets_end:captions_end] for text in cell)
+        reference, captions_end = cells[0], self.captions_start + len(self.tables.columns.caption)
+        targets = [self._name(name, number) for name in chain(*cells[1 : self.captions_start])]
+        captions = tuple(chain(*cells[self.captions_start : captions_end]))
         optional = dict(zip(self.optional, cells[captions_end:], strict=True))
         if len(reference) != 1:
             raise ValueError("has no reference image" if not reference else "has several reference images")
         if not targets:
             raise ValueError("has no target image")
-        if any(SURROGATE.search(text) for text in captions):
+        if any(not text.isascii() and SURROGATE.search(text) for text in captions):
             raise ValueError("a caption contains an unpaired surrogate, which is not a character")
         category, query_id = _single(optional, "category"), _single(optional, "id")
         if self.tables.per_category and not category:
@@ -158,7 +159,7 @@ class TripletTable:
         return Row(
             number=number,
             reference=self._name(reference[0], number),
-            targets=tuple(dict.fromkeys([self._name(name, number) for name in targets])),
+            targets=tuple(dict.fromkeys(targets)),
             captions=captions or ("",),
             split=known_split(_single(optional, "split")) if self.has_splits else "",
             category=category,
@@ -303,10 +304,11 @@ class Gallery:
 
 
 def _single(cells: Mapping[str, Cell], key: str) -> str:
-    cell = cells.get(key, ())
+    if not (cell := cells.get(key)):
+        return ""
     if len(cell) > 1:
         raise ValueError(f"has several values of {key}")
-    return cell[0] if cell else ""
+    return cell[0]
 
 
 def known_split(split: str) -> str:

@@ -152,7 +152,7 @@ class TableFile:
             if len(cells) != width:
                 what = f"expected {width} cells, got {len(cells)}"
                 raise DataError(what, where=self.place(number), remedy="Quote cells that contain the delimiter")
-            yield number, tuple(_text_or_list(cells[index]) for index in indices)
+            yield number, tuple([_text_or_list(cells[index]) for index in indices])
 
     def _parquet_rows(self, columns: Sequence[str]) -> Iterator[Row]:
         import pyarrow.parquet as pq
@@ -190,7 +190,7 @@ def listed(columns: Sequence[str]) -> str:
 
 def _text_or_list(text: str) -> Cell:
     """A cell of a CSV file. Text that only looks like a list is text."""
-    if text.startswith("[") and text.endswith("]"):
+    if text[:1] == "[" and text[-1:] == "]":
         for parse in (json.loads, ast.literal_eval):
             try:
                 values = parse(text)
@@ -198,7 +198,7 @@ def _text_or_list(text: str) -> Cell:
                 continue
             if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
                 return _cell(values)
-    return _cell(text)
+    return () if not text or text.isspace() else (text,)
 
 
 def _cell(value: object) -> Cell:

@@ -108,7 +108,7 @@ def _named(usual: str, columns: Sequence[str], *, numbered: bool = False) -> lis
 
 def _by_name(found: Guess, columns: Sequence[str]) -> None:
     for role, usual in REQUIRED.items():
-        groups = _named(usual, columns, numbered=role in NUMBERED)
+        groups = _named(role, columns, numbered=role in NUMBERED) or _named(usual, columns, numbered=role in NUMBERED)
         if len(groups) == 1 and (len(groups[0]) == 1 or role in NUMBERED):
             found.columns[role] = tuple(groups[0])
         elif groups:
@@ -129,6 +129,7 @@ def _images(found: Guess, texts: Mapping[str, Sequence[str]]) -> None:
         first = next(iter(texts[columns[0]]), "")
         endings = [end for end in (".jpg", ".png", ".jpeg") if any(_is_file(folder, first + end) for folder in counts)]
         why = f": the names lack their extension, {endings[0]}" if endings else ""
+        why = ": write / between folders, not a backslash" if "\\" in first else why
         found.notes["images"] = f"the first images, such as {shown(first)}, are in no folder below the table{why}"
         return
     found.images = best

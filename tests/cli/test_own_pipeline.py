@@ -145,6 +145,22 @@ def test_init_leaves_to_set_what_it_cannot_tell(mlcl: Mlcl, tmp_path: Path) -> N
     assert "columns.caption: must be a name or a list of names, not an empty value" in refused.err
 
 
+def test_init_writes_paths_from_the_profile_on(mlcl: Mlcl, tmp_path: Path) -> None:
+    names = pictures(tmp_path / "my data" / "images", 4)
+    table = tmp_path / "my data" / "hats & caps.csv"
+    rows = [[names[0], names[1], "is $5", "a"], [names[2], names[3], "x", "b"]]
+    write_table(table, ["reference", "target", "caption", "source"], rows)
+    (tmp_path / "profiles").mkdir()
+    outcome = mlcl("init", "--from", str(table), "--output", "profiles/mlcl.yaml")
+    text = (tmp_path / "profiles/mlcl.yaml").read_text()
+    assert "dataset: hats-caps\n" in text
+    assert "    images: ../my data/images\n" in text
+    assert "      # not used: 'source'\n" in text
+    assert "run `mlcl check --profile profiles/mlcl.yaml`" in outcome.out
+    tiny_clip(tmp_path / "clip.pt")
+    assert mlcl("check", "--json", "--profile", "profiles/mlcl.yaml", "--split", "val", *SETTINGS).code == 0
+
+
 def test_init_says_that_names_lack_their_extension(mlcl: Mlcl, tmp_path: Path) -> None:
     pictures(tmp_path / "images", 2)
     write_table(tmp_path / "triplets.csv", ["ref", "target", "text"], [["shoe 00", "shoe 01", "is red"]])
@@ -200,8 +216,9 @@ def test_check_names_lines_of_the_table_and_missing_images(mlcl: Mlcl, tmp_path:
     rows += [[names[0], "gone.png", "", "train"], [names[2], names[2], "is\nblue", "val"], [names[3], "", "x", "val"]]
     write_table(tmp_path / "triplets.csv", ["ref", "target", "text", "split"], rows)
     tiny_clip(tmp_path / "clip.pt")
-    _, text = init(mlcl, tmp_path)
+    outcome, text = init(mlcl, tmp_path)
     assert "# 1 defect, the first: " in text
+    assert f"1 defect, the first: {tmp_path / 'triplets.csv'}, line 7: has no target image" in outcome.out
     checked = mlcl("check", "--json", *SETTINGS)
     assert [(found["where"], found["what"]) for found in checked.findings("captions")] == [
         ("train, line 3", "repeats train, line 2"),
