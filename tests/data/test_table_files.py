@@ -11,6 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlcl_cli.data.annotations import refuse
+from mlcl_cli.data.own_data import read
+from mlcl_cli.data.own_tables import Columns, Tables
 from mlcl_cli.data.table_files import ROWS_AT_ONCE, Cell, TableFile
 from mlcl_cli.errors import DataError
 
@@ -67,6 +70,40 @@ def test_the_four_formats_hold_the_same_cells(tmp_path: Path, rows: Cells) -> No
         table = TableFile(path)
         assert table.columns == ("a", "b")
         assert [list(cells) for _, cells in table.rows(["b", "a"])] == [row[::-1] for row in rows], suffix
+
+
+NAME = st.sampled_from(["a.jpg", "./a.jpg", "b c.png", "d/é.jpg", "d//é.jpg", "[x].png", "f.jpg", "g.jpg", "h.jpg"])
+TRIPLET = st.tuples(
+    NAME.map(lambda name: (name,)),
+    st.lists(NAME, min_size=1, max_size=3, unique=True).map(tuple),
+    CELL,
+)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(TRIPLET.map(list), min_size=1, max_size=6))
+def test_the_four_formats_give_the_same_splits(tmp_path: Path, rows: Cells) -> None:
+    results = []
+    for suffix, write in WRITERS.items():
+        path = tmp_path / f"table{suffix}"
+        write(path, ["reference", "target", "caption"], rows)
+        tables = Tables(
+            name="x",
+            images=tmp_path,
+            triplets=path,
+            gallery=None,
+            columns=Columns(),
+            val_fraction=0.3,
+            per_category=False,
+        )
+        for split in ("train", "val"):
+            try:
+                loaded = read(tables, path, split, {}, refuse)
+            except DataError as error:
+                results.append((suffix, split, error.what))
+            else:
+                results.append((suffix, split, loaded.sets, [triplet.query_id for triplet in loaded.triplets]))
+    assert all(result[1:] == results[index % 2][1:] for index, result in enumerate(results)), results
 
 
 def test_a_row_is_numbered_by_its_first_line(tmp_path: Path) -> None:
