@@ -15,6 +15,7 @@ from mlcl_cli.data.table_files import TableFile
 from mlcl_cli.data.table_guesses import Guess, guess_tables
 from mlcl_cli.errors import DataError
 from mlcl_cli.formatting import counted
+from mlcl_cli.streams import printable
 
 IMAGES_TRIED = 1_000
 
@@ -39,8 +40,8 @@ def own_profile(path: Path, folder: Path) -> OwnProfile:
     facts, found = _facts(guess, splits)
     section = rendered(
         "template_own.yaml",
-        name=guess.name,
-        facts=facts,
+        name=inline(guess.name),
+        facts=[printable(fact) for fact in facts],
         images=_entry(_relative(guess.images, folder) if guess.images else None, guess.notes.get("images")),
         triplets=_entry(_relative(guess.triplets, folder), None),
         gallery=_gallery(guess, folder),
@@ -52,7 +53,7 @@ def own_profile(path: Path, folder: Path) -> OwnProfile:
     )
     triplets = len(splits[TRAIN].triplets) if TRAIN in splits else None
     keys = [[f"datasets.{guess.name}.{key}" for key in keys] for keys in (guess.unknown, guess.doubtful)]
-    return OwnProfile(own_template(path.name, section, triplets), found, *keys)
+    return OwnProfile(own_template(printable(path.name), section, triplets), found, *keys)
 
 
 def _roles(guess: Guess) -> list[str]:
@@ -79,7 +80,7 @@ def _entry(value: str | list[str] | None, note: str | None) -> str:
 
 
 def _commented(text: str, note: str | None) -> str:
-    return f"{text}  # {note}".lstrip() if note else text
+    return f"{text}  # {printable(note)}".lstrip() if note else text
 
 
 def _gallery(guess: Guess, folder: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.own_tables import NO_COLUMN, SPLITS
 from mlcl_cli.data.table_files import SUFFIXES, TableFile, listed
 from mlcl_cli.errors import DataError, some
@@ -90,7 +91,8 @@ def guess_tables(path: Path) -> Guess:
 
 def _dataset_name(path: Path) -> str:
     stems = [re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") for name in (path.stem, path.resolve().parent.name)]
-    return next((stem for stem in stems if stem and stem.lower() not in GENERIC), "own")
+    name = next((stem for stem in stems if stem and stem.lower() not in GENERIC), "own")
+    return f"my-{name}" if name in DATASETS else name
 
 
 def _plain(name: str) -> str:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from world import picture, tiny_clip
 
 from mlcl_cli.cli.app import app
+from mlcl_cli.config import load_profile
 from mlcl_cli.training.loop import Trainer
 
 IMAGES = 48
@@ -159,6 +160,17 @@ def test_init_writes_paths_from_the_profile_on(mlcl: Mlcl, tmp_path: Path) -> No
     assert "run `mlcl check --profile profiles/mlcl.yaml`" in outcome.out
     tiny_clip(tmp_path / "clip.pt")
     assert mlcl("check", "--json", "--profile", "profiles/mlcl.yaml", "--split", "val", *SETTINGS).code == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("shoes.csv", "my-shoes"), ("123.csv", "123"), ("true.csv", "true"), ("a\nb: #.csv", "a-b")]
+)
+def test_init_makes_a_valid_name_of_any_file_name(mlcl: Mlcl, tmp_path: Path, file: str, name: str) -> None:
+    names = pictures(tmp_path / "images", 4)
+    rows = [[names[0], names[1], "x"], [names[2], names[3], "x"]]
+    write_table(tmp_path / file, ["reference", "target", "caption"], rows)
+    init(mlcl, tmp_path, file)
+    assert load_profile(tmp_path / "mlcl.yaml").dataset == name
 
 
 def test_init_says_that_names_lack_their_extension(mlcl: Mlcl, tmp_path: Path) -> None:
