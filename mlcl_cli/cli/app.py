@@ -53,22 +53,44 @@ def _root(
         raise typer.Exit
 
 
-@command(app, "init", "mlcl init --dataset shoes", shared=("debug",))
+@command(app, "init", "mlcl init --from triplets.csv", shared=("debug",))
 def init(
     context: CommandContext,  # noqa: ARG001
-    dataset: Annotated[DatasetName, typer.Option(help="The data set to write a profile for.")] = FIRST_DATASET,
+    dataset: Annotated[
+        DatasetName | None, typer.Option(help=f"The data set to write a profile for. Default: {FIRST_DATASET}.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="TABLE",
+            help="Write a profile for data of your own: a table with a triplet in each row, in a .csv, .tsv, .jsonl or "
+            ".parquet file. Its columns and the folder of its images are guessed.",
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("mlcl.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented mlcl.yaml to edit."""
     from mlcl_cli.atomic_files import write_file
     from mlcl_cli.cli.render import say
-    from mlcl_cli.config import template
+    from mlcl_cli.config import own_profile, template
 
+    if source is not None and dataset is not None:
+        raise UsageError("--from and --dataset exclude each other", remedy="Give one of them")
     if output.exists() and not force:
         raise UsageError("already exists", where=output, remedy="Use --force to overwrite it, or --output")
-    write_file(output, template(dataset).encode())
-    say(f"Wrote {output}. Set roots.{dataset} in it, then run `mlcl {DATASETS[dataset].first_command}`.")
+    if source is None:
+        name = dataset or FIRST_DATASET
+        write_file(output, template(name).encode())
+        say(f"Wrote {output}. Set roots.{name} in it, then run `mlcl {DATASETS[name].first_command}`.")
+        return
+    own = own_profile(source, output.parent)
+    write_file(output, own.text.encode())
+    say(f"{source}: {own.found}")
+    steps = [f"Set {key} in it." for key in own.unknown] + [f"Look at {key} in it." for key in own.doubtful]
+    profile = "" if output == Path("mlcl.yaml") else f" --profile {output}"
+    say(" ".join([f"Wrote {output}.", *steps, f"Next, run `mlcl check{profile}`."]))
 
 
 dataset_commands.register_preparations(app)

@@ -103,6 +103,7 @@ class DataSet:
     folders: Mapping[str, str] = field(default_factory=dict)
     preparation: Preparation | None = None
     submission: Submission | None = None
+    images_remedy: str = "Download them"  # where none of a split's images exists
 
     @property
     def first_command(self) -> str:

@@ -18,7 +18,7 @@ from mlcl_cli.cli.command_classes import MEANT
 COMMON = {"--profile", "--set", "--quiet", "--json", "--debug", "--help"}
 TRAINING = COMMON | {"--epochs", "--batch-size", "--learning-rate", "--resume", "--run", "--dry-run"}
 OPTIONS = {
-    "init": {"--dataset", "--output", "--force", "--debug", "--help"},
+    "init": {"--dataset", "--from", "--output", "--force", "--debug", "--help"},
     "prepare-shoes": COMMON,
     "make-triplets": {
         "--attributes", "--within", "--image", "--changes", "--per-product", "--max-targets", "--templates",
