@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlcl_cli.config import Profile, dump, load_profile
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.errors import UsageError
 
 OWN = """\
@@ -77,7 +78,7 @@ def test_protocols_that_do_not_compare_have_different_names(tmp_path: Path) -> N
         ("datasets.sneakers.columns.id=3", "must be text, not 3"),
         ("datasets.sneakers.protocol.recall_at=[0]", "must be a list of positive integers, such as [1, 10], not 0"),
         ("datasets.sneakers.protocol.captions=join", "must be one of joined, alternatives, not 'join'; did you mean"),
-        ("dataset=sneaker", "must be one of fashioniq, shoes, cirr, sneakers, not 'sneaker'; did you mean 'sneakers'?"),
+        ("dataset=sneaker", f"{[*DATASETS][-1]}, sneakers, not 'sneaker'; did you mean 'sneakers'?"),
     ],
 )
 def test_a_wrong_override_has_one_line(tmp_path: Path, override: str, message: str) -> None:
