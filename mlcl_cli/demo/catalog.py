@@ -5,6 +5,8 @@ enough (the gallery holds its near-duplicates) nor the caption alone (it fits ma
 nothing without the reference: "has longer sleeves", "swap the colours").
 """
 
+import csv
+import io
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +59,11 @@ def write_fashioniq(root: Path, seed: int) -> Iterator[TrainingImage]:
 
 
 def write_shoes(root: Path, seed: int) -> Iterator[TrainingImage]:
-    """Write Shoes as downloaded, for `mlcl prepare-shoes`: lists of names, one caption file, nested image folders."""
+    """Write Shoes as downloaded, for `mlcl prepare-shoes`: lists of names, one caption file, nested image folders.
+
+    Also write the tables that someone with a catalog but without annotated training triplets has: the training images
+    and their attributes, the gallery of validation images, and the annotated validation queries.
+    """
     records: list[dict[str, str]] = []
     number = count(1)
     for split, (size, triplets) in SHOES.items():
@@ -66,12 +72,20 @@ def write_shoes(root: Path, seed: int) -> Iterator[TrainingImage]:
         names = [f"img_womens_{item['style']}s_{next(number)}.jpg" for item in items]
         folders = [root / f"images/womens_{item['style']}s/{row % 4}" for row, item in enumerate(items)]
         drawn = _draw_images("shoe", items, list(map(Path.joinpath, folders, names)), draw)
-        for pair in make_pairs(KINDS["shoe"], items, triplets, draw):
+        pairs = make_pairs(KINDS["shoe"], items, triplets, draw)
+        for pair in pairs:
             target, reference = names[pair.target], names[pair.reference]
             records.append({"ImageName": target, "ReferenceImageName": reference, "RelativeCaption": pair.sentence})
         _write(root / f"annotations/{split}_im_names.txt", "\n".join(names) + "\n")
+        images = [f"{folder.relative_to(root / 'images')}/{name}" for folder, name in zip(folders, names, strict=True)]
         if split == "train":
+            products = [(image, *item.values()) for image, item in zip(images, items, strict=True)]
+            _write_table(root / "products.csv", ("image", *KINDS["shoe"].attributes), products)
             yield from drawn
+        else:
+            queries = [(images[pair.reference], images[pair.target], pair.sentence, "val") for pair in pairs]
+            _write_table(root / "gallery.csv", ("image",), [(image,) for image in images])
+            _write_table(root / "queries.csv", ("reference", "target", "caption", "split"), queries)
     random.Random(derive_seed(seed, "shoes")).shuffle(records)
     _write(root / "annotations/relative_captions_shoes.json", records)
 
@@ -135,6 +149,12 @@ def _look_alikes(pair: Pair, items: Sequence[Item], draw: random.Random) -> list
     draw.shuffle(others)
     others.sort(key=lambda row: (distance(pair.reference, row), distance(pair.target, row)))
     return others[:4]
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([columns, *rows])
+    _write(path, table.getvalue())
 
 
 def _write(path: Path, content: object) -> None:
