@@ -23,6 +23,14 @@ ROOTS = {"fashioniq": "data/fashionIQ_dataset", "shoes": "data/shoes", "cirr": "
 FASHIONIQ = {"train": (340, 800), "val": (200, 90), "test": (24, 12)}  # of each category
 SHOES = {"train": (500, 2400), "eval": (280, 240)}
 CIRR = {"train": (500, 2400), "val": (280, 240), "test1": (60, 30)}
+# Where the shoes' tables and their profile are; `mlcl make-triplets` makes the profile's table of triplets.
+CATALOG_PROFILE = f"{ROOTS['shoes']}/mlcl.yaml"
+CATALOG_DATA = """\
+datasets:
+  catalog:
+    images: images
+    triplets: triplets.csv    # see the guide, "Triplets from a catalog"
+    gallery: gallery.csv"""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -61,8 +69,8 @@ def write_fashioniq(root: Path, seed: int) -> Iterator[TrainingImage]:
 def write_shoes(root: Path, seed: int) -> Iterator[TrainingImage]:
     """Write Shoes as downloaded, for `mlcl prepare-shoes`: lists of names, one caption file, nested image folders.
 
-    Also write the tables that someone with a catalog but without annotated training triplets has: the training images
-    and their attributes, the gallery of validation images, and the annotated validation queries.
+    Also write what someone has who starts from a catalog: the training images and their attributes, templates of
+    captions, the gallery of validation images, the annotated validation queries, and a profile.
     """
     records: list[dict[str, str]] = []
     number = count(1)
@@ -86,6 +94,8 @@ def write_shoes(root: Path, seed: int) -> Iterator[TrainingImage]:
             queries = [(images[pair.reference], images[pair.target], pair.sentence, "val") for pair in pairs]
             _write_table(root / "gallery.csv", ("image",), [(image,) for image in images])
             _write_table(root / "queries.csv", ("reference", "target", "caption", "split"), queries)
+    _write(root / "captions.yaml", read_text("shoe_captions.yaml"))
+    _write(root / "mlcl.yaml", _profile("catalog", CATALOG_DATA, clip="../../clip.pt"))
     random.Random(derive_seed(seed, "shoes")).shuffle(records)
     _write(root / "annotations/relative_captions_shoes.json", records)
 
@@ -122,7 +132,7 @@ def write_cirr(root: Path, seed: int) -> Iterator[TrainingImage]:
 
 def profile_text(dataset: str) -> str:
     """The profile that `mlcl demo` writes for a data set, relative to the demo's folder."""
-    return read_text("profile.yaml").format(dataset=dataset, root=ROOTS[dataset])
+    return _profile(dataset, f"roots:\n  {dataset}: {ROOTS[dataset]}", clip="clip.pt")
 
 
 WRITERS: Mapping[str, Callable[[Path, int], Iterator[TrainingImage]]] = {
@@ -130,6 +140,10 @@ WRITERS: Mapping[str, Callable[[Path, int], Iterator[TrainingImage]]] = {
     "shoes": write_shoes,
     "cirr": write_cirr,
 }
+
+
+def _profile(dataset: str, data: str, clip: str) -> str:
+    return read_text("profile.yaml").format(dataset=dataset, data=data, clip=clip)
 
 
 def _draw_images(kind: str, items: Sequence[Item], paths: Sequence[Path], draw: random.Random) -> list[TrainingImage]:
