@@ -195,6 +195,8 @@ def show_demo(result: "DemoResult") -> None:
     say(f"Everything was written to {result.folder} in {duration(result.seconds)}")
     say(f"Open the report in a browser: {result.report}")
     say(f"Try the other commands on it: mlcl runs --profile {shlex.quote(str(result.profile))}")
+    if result.catalog:
+        say(f"To train from a product catalog, without annotated triplets, start in {result.catalog.parent}")
 
 
 def show_made_triplets(result: "MadeTriplets") -> None:
