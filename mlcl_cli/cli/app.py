@@ -22,9 +22,11 @@ from mlcl_cli.cli.options import (
     CheckpointOption,
     CombiningOption,
     DatasetName,
+    DrawnDataset,
 )
 from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.definition import Preparation
+from mlcl_cli.demo import ROOTS as DRAWN
 from mlcl_cli.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,8 @@ def init(
     if output.exists() and not force:
         raise UsageError("already exists", where=output, remedy="Use --force to overwrite it, or --output")
     write_file(output, template(dataset).encode())
-    say(f"Wrote {output}. Set roots.{dataset} in it, then run `mlcl {DATASETS[dataset].first_command}`.")
+    steps = " and ".join(f"`mlcl {step}`" for step in dict.fromkeys(("check", DATASETS[dataset].first_command)))
+    say(f"Wrote {output}. Set roots.{dataset} in it, then run {steps}.")
 
 
 def _add_preparation(dataset: str, preparation: Preparation) -> None:
@@ -189,8 +192,8 @@ def demo(
     context: CommandContext,
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("mlcl-demo"),
     dataset: Annotated[
-        list[DatasetName] | None,
-        typer.Option(metavar="|".join(DATASETS), help="Run only this data set. Can be repeated."),
+        list[DrawnDataset] | None,
+        typer.Option(metavar="|".join(DRAWN), help="Run only this data set. Can be repeated."),
     ] = None,
 ) -> None:
     """Generate a small catalog and run the whole pipeline on it in a few minutes.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from typer import BadParameter
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from mlcl_cli.data.datasets import DATASETS
+
 if TYPE_CHECKING:
     from typer._click import Command as ClickCommand
     from typer._click import Context, Parameter
@@ -25,10 +27,10 @@ MEANT = {
     "info": ("show",),
     "list": ("runs",),
     "ls": ("runs",),
-    "prepare": ("prepare-shoes",),
+    "prepare": tuple(dataset.preparation.command for dataset in DATASETS.values() if dataset.preparation),
     "remove": ("rm",),
     "resume": ("finetune", "train-combiner"),
-    "submit": ("submit-cirr",),
+    "submit": tuple(dataset.submission.command for dataset in DATASETS.values() if dataset.submission),
     "test": ("evaluate",),
     "train": ("finetune", "train-combiner"),
     "triplets": ("make-triplets",),

@@ -1,4 +1,4 @@
-"""The three data sets in small, as the public downloads lay them out."""
+"""Data sets in small, as the public downloads lay them out."""
 
 import json
 from collections.abc import Callable
@@ -98,5 +98,5 @@ def cirr(tmp_path: Path, write: Write) -> Path:
 
 @pytest.fixture
 def roots(fashioniq: Path, shoes: Path, cirr: Path) -> dict[str, Path]:
-    """All three, by name."""
+    """All of them, by name."""
     return {"fashioniq": fashioniq, "shoes": shoes, "cirr": cirr}
