@@ -65,7 +65,7 @@ def _root(
 def init(
     context: CommandContext,  # noqa: ARG001
     dataset: Annotated[DatasetName, typer.Option(help="The data set to write a profile for.")] = FIRST_DATASET,
-    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("mlcl.yaml"),
+    output: Annotated[str, typer.Option(metavar="PATH", help="The file to write.")] = "mlcl.yaml",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented mlcl.yaml to edit."""
@@ -73,9 +73,12 @@ def init(
     from mlcl_cli.cli.render import say
     from mlcl_cli.config import template
 
-    if output.exists() and not force:
+    path = Path(output)
+    if output.endswith("/") or path.is_dir():
+        raise UsageError("is a folder", where=output, remedy=f"Name a file in it: {path / 'mlcl.yaml'}")
+    if path.exists() and not force:
         raise UsageError("already exists", where=output, remedy="Use --force to overwrite it, or --output")
-    write_file(output, template(dataset).encode())
+    write_file(path, template(dataset).encode())
     steps = " and ".join(f"`mlcl {step}`" for step in dict.fromkeys(("check", DATASETS[dataset].first_command)))
     say(f"Wrote {output}. Set roots.{dataset} in it, then run {steps}.")
 
@@ -124,6 +127,7 @@ def check(
     result = run(profile, context.progress, splits=split or (), content=content)
     if output is not None:
         result.write(output)
+        logger.info(f"Findings: {output}")
     context.show(result.as_json(), lambda: show_check(result))
     if not result.is_sound:
         raise typer.Exit(DataError.exit_code)

@@ -184,9 +184,9 @@ def test_a_missing_or_invalid_clip_file_is_named(mlcl: Mlcl, tmp_path: Path) -> 
 def test_a_checkpoint_of_the_wrong_kind_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     tuned = mlcl("finetune", "--encoder", "text", "--json").json["best"]["checkpoint"]
-    refused(mlcl("evaluate", "--checkpoint", tuned), 3, "of a clip, not of a combiner")
+    refused(mlcl("evaluate", "--checkpoint", tuned), 3, "holds a CLIP, expected a combiner")
     combiner = mlcl("train-combiner", "--json").json["best"]["checkpoint"]
-    refused(mlcl(*EVALUATE, "--set", f"clip.checkpoint={combiner}"), 3, "of a combiner, not of a clip")
+    refused(mlcl(*EVALUATE, "--set", f"clip.checkpoint={combiner}"), 3, "holds a combiner, expected a CLIP")
 
 
 def test_a_tuned_clip_of_another_size_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
