@@ -86,7 +86,7 @@ def test_from_option_takes_a_run_name(mlcl: Mlcl, trained: Path) -> None:
     outcome = mlcl("finetune", "--encoder", "text", "--from", first.name, "--epochs", "1", "--json")
     assert started_from(outcome) == first.name
     refused = mlcl("finetune", "--from", "nothing")
-    assert (refused.code, "matches no run" in refused.err) == (2, True)
+    assert (refused.code, "matches no finetune run" in refused.err) == (2, True)
 
 
 # --- The CLIP that a combiner is trained on
@@ -261,7 +261,7 @@ def test_run_names_stand_for_their_best_checkpoints(mlcl: Mlcl, trained: Path) -
 
 def test_unknown_names_and_runs_of_another_stage_are_refused(mlcl: Mlcl, trained: Path) -> None:
     (clip,) = runs_of(trained, "finetune")
-    assert "matches no run" in mlcl("evaluate", "--checkpoint", "nothing").err
+    assert "is not a file and matches no combiner run. " in mlcl("evaluate", "--checkpoint", "nothing").err
     assert "holds a CLIP, expected a combiner" in mlcl("evaluate", "--checkpoint", f"finetune/{clip.name}").err
     assert "does not exist" in mlcl("evaluate", "--checkpoint", "nowhere.pt").err
 
