@@ -17,8 +17,9 @@ from mlcl_cli.cli.command import WITHOUT_PROFILE, CommandContext, command
 from mlcl_cli.cli.command_classes import Group
 from mlcl_cli.cli.completion import bash_words, runs_or_files
 from mlcl_cli.cli.error_boundary import print_bug
-from mlcl_cli.cli.options import FIRST_DATASET, DatasetName
+from mlcl_cli.cli.options import FIRST_DATASET, DatasetName, DrawnDataset
 from mlcl_cli.data.datasets import DATASETS
+from mlcl_cli.demo import ROOTS as DRAWN
 from mlcl_cli.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def init(
             ".parquet file. Its columns and the folder of its images are guessed.",
         ),
     ] = None,
-    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("mlcl.yaml"),
+    output: Annotated[str, typer.Option(metavar="PATH", help="The file to write.")] = "mlcl.yaml",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented mlcl.yaml to edit."""
@@ -78,19 +79,23 @@ def init(
 
     if source is not None and dataset is not None:
         raise UsageError("--from and --dataset exclude each other", remedy="Give one of them")
-    if output.exists() and not force:
+    path = Path(output)
+    if output.endswith("/") or path.is_dir():
+        raise UsageError("is a folder", where=output, remedy=f"Name a file in it: {path / 'mlcl.yaml'}")
+    if path.exists() and not force:
         raise UsageError("already exists", where=output, remedy="Use --force to overwrite it, or --output")
     if source is None:
         name = dataset or FIRST_DATASET
-        write_file(output, template(name).encode())
-        say(f"Wrote {output}. Set roots.{name} in it, then run `mlcl {DATASETS[name].first_command}`.")
+        write_file(path, template(name).encode())
+        steps = " and ".join(f"`mlcl {step}`" for step in dict.fromkeys(("check", DATASETS[name].first_command)))
+        say(f"Wrote {output}. Set roots.{name} in it, then run {steps}.")
         return
-    own = own_profile(source, output.parent)
-    write_file(output, own.text.encode())
+    own = own_profile(source, path.parent)
+    write_file(path, own.text.encode())
     say(f"{source}: {own.found}")
-    steps = [f"Set {key} in it." for key in own.unknown] + [f"Look at {key} in it." for key in own.doubtful]
-    profile = "" if output == Path("mlcl.yaml") else f" --profile {output}"
-    say(" ".join([f"Wrote {output}.", *steps, f"Next, run `mlcl check{profile}`."]))
+    todo = [f"Set {key} in it." for key in own.unknown] + [f"Look at {key} in it." for key in own.doubtful]
+    profile = "" if path == Path("mlcl.yaml") else f" --profile {output}"
+    say(" ".join([f"Wrote {output}.", *todo, f"Next, run `mlcl check{profile}`."]))
 
 
 dataset_commands.register_preparations(app)
@@ -122,6 +127,7 @@ def check(
     result = run(profile, context.progress, splits=split or (), content=content)
     if output is not None:
         result.write(output)
+        logger.info(f"Findings: {output}")
     context.show(result.as_json(), lambda: show_check(result))
     if not result.is_sound:
         raise typer.Exit(DataError.exit_code)
@@ -166,8 +172,8 @@ def demo(
     context: CommandContext,
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("mlcl-demo"),
     dataset: Annotated[
-        list[DatasetName] | None,
-        typer.Option(metavar="|".join(DATASETS), help="Run only this data set. Can be repeated."),
+        list[DrawnDataset] | None,
+        typer.Option(metavar="|".join(DRAWN), help="Run only this data set. Can be repeated."),
     ] = None,
 ) -> None:
     """Generate a small catalog and run the whole pipeline on it in a few minutes.

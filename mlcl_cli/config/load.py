@@ -22,14 +22,19 @@ DEFAULT = "mlcl.yaml"
 def find_profile(option: Path | None, env: Mapping[str, str], cwd: Path) -> tuple[Path, str]:
     """The profile's path and why it is this one: `--profile`, else `$MLCL_PROFILE`, else `./mlcl.yaml`.
 
-    Raises UsageError if there is none. Whether the file can be read shows when it is loaded.
+    Raises UsageError if there is none, or if the variable names a missing one. Whether the file can be read shows when
+    it is loaded.
     """
     named, why = (option, "--profile") if option is not None else (env.get(VARIABLE), f"${VARIABLE}")
     if named:
         try:
-            return cwd / Path(named).expanduser(), why
+            path = cwd / Path(named).expanduser()
         except RuntimeError as error:
             raise UsageError(f"has no home folder ({error})", where=named) from error
+        if option is None and not path.exists():
+            remedy = "Set the variable to a profile, or unset it"
+            raise UsageError(f"the profile that ${VARIABLE} names does not exist", where=path, remedy=remedy)
+        return path, why
     if (cwd / DEFAULT).exists():
         return cwd / DEFAULT, f"./{DEFAULT}"
     others = ", ".join(sorted(path.name for path in cwd.glob("mlcl.*.yaml")))

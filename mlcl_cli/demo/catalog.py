@@ -14,11 +14,11 @@ from itertools import count, product
 from pathlib import Path
 
 from mlcl_cli.atomic_files import to_json
+from mlcl_cli.demo import ROOTS
 from mlcl_cli.demo.drawings import DRAWINGS, PAINTERS
 from mlcl_cli.demo.vocabulary import KINDS, Item, Pair, make_pairs, make_pool, read_text
 from mlcl_cli.seeding import derive_seed
 
-ROOTS = {"fashioniq": "data/fashionIQ_dataset", "shoes": "data/shoes", "cirr": "data/cirr_dataset"}
 # Images and triplets of each split.
 FASHIONIQ = {"train": (340, 800), "val": (200, 90), "test": (24, 12)}  # of each category
 SHOES = {"train": (500, 2400), "eval": (280, 240)}

@@ -81,7 +81,7 @@ def check_counts(report: CheckReport, splits: Sequence[Split]) -> None:
         for noun, (number, expected) in counts.items():
             if expected and number != expected:
                 report.add("counts", split.name, f"expected {counted(expected, noun)} as published, got {number:,}")
-    report.looked_at["counts"] = ", ".join(split.name for split in splits)
+    report.looked_at["counts"] = ", ".join(split.name for split in splits) or "nothing"
 
 
 def check_leakage(report: CheckReport, splits: Sequence[Split]) -> None:
@@ -153,7 +153,7 @@ def check_images(report: CheckReport, splits: Sequence[Split], resolution: int |
             is_error = bool(commands) and (report.splits_named or split.name == "val")
             report.add("images", folder, what, remedy, commands, is_error=is_error)
     pending = [(str(path), path) for path in users if str(path) not in verified and path not in bad]
-    report.looked_at["images"] = f"{len(users):,}, {len(verified):,} of them verified before"
+    report.looked_at["images"] = f"{len(users):,}" + (f", {len(verified):,} verified before" if verified else "")
     values = read_files(
         pending, lambda path, _: _largest_value(open_image(path), transform), choose_workers(profile.workers)
     )
@@ -164,7 +164,9 @@ def check_images(report: CheckReport, splits: Sequence[Split], resolution: int |
                 bad.add(path)
                 readers = report.readers(*users[path])
                 commands = [command for command in readers if not drop or command == report.submission]
-                remedy = "Replace the image" if drop else "Replace the image, or set bad_images: drop"
+                remedy = "Replace the image, or set bad_images: drop"
+                if drop:
+                    remedy = "It is skipped (bad_images: drop); replace it to use it"
                 report.add("images", path, value.reason, remedy, commands, is_error=bool(commands))
             elif value > MAX_8_BIT:
                 what = f"more than 8 bits: values above {MAX_8_BIT} become white, and the largest is {value:,.0f}"

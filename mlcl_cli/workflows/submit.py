@@ -48,7 +48,9 @@ def submit(
     """
     submission = require_submission(profile.definition, command)
     if name is not None and (not name or Path(name).name != name or name.startswith(".")):
-        raise UsageError(f"{name!r} cannot be part of a file's name", where="--name", remedy="Use letters and digits")
+        raise UsageError(
+            f"{name!r} cannot be part of a file's name", where="--name", remedy="Leave out slashes and a leading dot"
+        )
     context = RunContext.open(profile, progress)
     prepared = prepare_split(context, submission.split, combining_function, checkpoint, complete=True)
     model = prepared.model

@@ -13,16 +13,13 @@ Load = Callable[..., Profile]
 Complaint = Callable[..., str]
 Complaints = Callable[..., list[str]]
 KNOWN = ", ".join(DATASETS)
+ROOTS = " or ".join(f"'roots.{name}'" for name in DATASETS)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        (
-            "dataset",
-            "fashionq",
-            f"must be one of {KNOWN}, not 'fashionq'; did you mean 'fashioniq'?",
-        ),
+        ("dataset", "fashionq", f"must be one of {KNOWN}, not 'fashionq'; did you mean 'fashioniq'?"),
         ("seed", "-1", "must be an integer of at least 0, not -1"),
         ("seed", "1.0", "must be an integer of at least 0, not 1.0"),
         ("seed", "true", "must be an integer of at least 0, not true"),
@@ -121,7 +118,7 @@ def test_a_wrong_file_names_the_line(complaint: Complaint, text: str, message: s
         ("clip.name=RN50", "unknown key; did you mean 'clip.model'?"),
         ("output_dir=x", "unknown key; did you mean 'workspace'?"),
         ("fp16=true", "unknown key; did you mean 'precision'?"),
-        ("data_root=x", "unknown key; did you mean 'roots.fashioniq' or 'roots.shoes' or 'roots.cirr' or "),
+        ("data_root=x", f"unknown key; did you mean {ROOTS}?"),
         ("combiner.galery=val", "unknown key; did you mean 'evaluate.gallery'?"),
         ("combiner=3", "combiner is a section; set one of its keys, such as combiner.projection_dim"),
         ("seed", "must be KEY=VALUE, such as seed=1"),

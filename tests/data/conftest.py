@@ -1,4 +1,4 @@
-"""The data sets in small, as the public downloads lay them out."""
+"""Data sets in small, as the public downloads lay them out."""
 
 import json
 from collections.abc import Callable

@@ -148,6 +148,8 @@ def test_cirr_captions_may_lie_directly_below_the_root(cirr: Path) -> None:
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_data_may_lie_one_level_down(roots: dict[str, Path], dataset: str) -> None:
+    if dataset not in roots:
+        pytest.skip(f"conftest.py draws no small {dataset}")
     root = roots[dataset]
     assert DATASETS[dataset].load(root.parent, "val") == DATASETS[dataset].load(root, "val")
 
