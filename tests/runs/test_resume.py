@@ -172,8 +172,10 @@ def test_resume_takes_the_named_state_or_raises(stopped: tuple[Profile, Path]) -
 
 def test_resume_names_changed_settings_and_data(stopped: tuple[Profile, Path], tmp_path: Path) -> None:
     changed = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1", "combiner.batch_size=9", "seed=3")
-    with pytest.raises(UsageError, match=r"seed was 0, is 3; combiner\.batch_size was 8, is 9"):
+    with pytest.raises(UsageError, match=r"seed was 0, is 3; combiner\.batch_size was 8, is 9") as error:
         train(changed, NoProgress(), COMBINER, resume=RESUME)
+    remedy = "Pass --set seed=0 --set combiner.batch_size=8, or start a new run with --no-resume"
+    assert str(error.value).endswith(remedy)
     profile, _ = stopped
     captions = tmp_path / "data/cirr/captions/cap.rc2.train.json"
     captions.write_text(captions.read_text().replace("bottles", "dogs", 1))
