@@ -7,10 +7,10 @@ FLOOR_TESTS := tests/runs/test_scalars.py tests/images tests/retrieval \
 	tests/cli/test_help.py tests/cli/test_wrong_input.py tests/cli/test_pipeline.py tests/cli/test_report.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test floors browser torture bench lint format types check clean
+.PHONY: help demo test floors browser torture generated bench lint format types check clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.installed ## Generate a small catalog and run the whole pipeline on it
 	$(BIN)/mlcl demo
@@ -26,6 +26,12 @@ browser: ## Install Chromium, in which tests open the report (Debian, as root)
 
 torture: $(VENV)/.installed-dev ## Interrupt training at 200 random moments, resume it, compare
 	$(BIN)/python tests/training/torture.py 200
+
+generated: $(VENV)/.installed-dev mlcl-demo/report.html ## Train on triplets generated from the demo's product table, five times
+	$(BIN)/python tests/catalog/generated.py mlcl-demo
+
+mlcl-demo/report.html: | $(VENV)/.installed
+	$(BIN)/mlcl demo
 
 bench: $(VENV)/.installed ## Measure speed and memory against a baseline
 	$(BIN)/mlcl bench

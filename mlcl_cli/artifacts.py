@@ -145,9 +145,9 @@ def reporting_damage(path: Path) -> Iterator[None]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise DamagedArtifactError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", path) from error
-    except KeyError as error:
+    except (KeyError, SafetensorError) as error:
         raise DamagedArtifactError("it is damaged, or not a file that mlcl wrote", path) from error
-    except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
         raise DamagedArtifactError((str(error) or type(error).__name__).splitlines()[0], path) from error

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mlcl_cli.errors import MachineError, UsageError
+from mlcl_cli.errors import REMEDIES, MachineError, UsageError
 from mlcl_cli.streams import printable_json
 
 logger = logging.getLogger(__name__)
@@ -50,10 +50,14 @@ def write_files(contents: Mapping[Path, bytes | Callable[[Path], None]]) -> None
             with open(1, "wb", closefd=False) as file:
                 file.write(content)
     except (OSError, RuntimeError) as error:  # torch.save raises the latter for a full disk
+        number = getattr(error, "errno", None)
+        remedy = (
+            "Free up space, or choose another path" if number is None else REMEDIES.get(number, "Choose another path")
+        )
         raise MachineError(
             f"cannot be written ({getattr(error, 'strerror', None) or error})",
             where=getattr(error, "filename", None) or next(iter(contents)),
-            remedy="Free up space, or change the permissions; existing files are unchanged",
+            remedy=f"{remedy}; existing files are unchanged",
         ) from error
     finally:
         for stage in staged.values():

@@ -4,6 +4,17 @@ import errno
 from collections.abc import Sequence
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
+# What to do about an error of the operating system.
+REMEDIES = {
+    errno.EACCES: "Ask its owner for permission, or choose another path",
+    errno.EPERM: "Ask its owner for permission, or choose another path",
+    errno.EROFS: "Choose a path on a writable disk",
+    errno.ENOSPC: "Free up space on that disk",
+    errno.EDQUOT: "Free up space in your quota",
+    errno.EIO: "Check the disk or the network drive",
+    errno.ESTALE: "Check the network drive, and run the command again",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), or lower workers",
+}
 
 
 class MlclError(Exception):

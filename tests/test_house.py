@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "bench": TRAINING | {"training", "retrieval", "openmp"},
     "html_report": TRAINING | {"training", "retrieval"},
     "workflows": TRAINING | {"training", "retrieval", "catalog", "config", "demo", "bench", "html_report", "__init__"},
-    "cli": BASE | {"catalog", "config", "data", "runs", "streams", "workflows", "__init__"},
+    "cli": BASE | {"catalog", "config", "data", "demo", "runs", "streams", "workflows", "__init__"},
 }
 TORCH_FREE = {
     "__init__", "atomic_files", "catalog", "cli", "config", "data", "errors", "formatting", "progress", "safe_reading",

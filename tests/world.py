@@ -121,7 +121,62 @@ def cirr(root: Path, triplets: int = 12, images: int = 60) -> Path:
     return root
 
 
-MAKERS = {"fashioniq": fashioniq, "shoes": shoes, "cirr": cirr}
+ASPECTS = ("cardinality", "addition", "viewpoint")
+
+
+def circo(root: Path, queries: int = 12, images: int = 60) -> Path:
+    """CIRCO with `queries` a split, up to three targets each, and one gallery of `images`."""
+    draw = random.Random(4)
+    ids = [7 * number + 3 for number in range(images)]
+    listed = [{"license": 1, "file_name": f"{number:012}.jpg", "id": number} for number in ids]
+    write_json(root / "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json", {"info": {}, "images": listed})
+    for split in ("val", "test"):
+        records: list[dict[str, Any]] = []
+        for number in range(queries):
+            reference, *targets = draw.sample(ids, 2 + number % 3)
+            records.append(
+                {
+                    "reference_img_id": reference,
+                    "target_img_id": targets[0],
+                    "relative_caption": f"shows {draw.choice([*COLOURS])} things",
+                    "shared_concept": f"{draw.choice([*COLOURS])} things",
+                    "gt_img_ids": targets,
+                    "id": number,
+                    "semantic_aspects": draw.sample(ASPECTS, 1 + number % 2),
+                }
+            )
+        if split == "test":
+            for record in records:
+                del record["target_img_id"], record["gt_img_ids"], record["semantic_aspects"]
+        write_json(root / f"annotations/{split}.json", records)
+    for number in ids:
+        picture(root / f"COCO2017_unlabeled/unlabeled2017/{number:012}.jpg", number)
+    return root
+
+
+def fashion200k(root: Path, products: int = 6) -> Path:
+    """Fashion200k with `products` of two views a category and split; the first two products share their caption."""
+    draw = random.Random(5)
+    (root / "labels").mkdir(parents=True)
+    queries = []
+    for category in ("dress", "jacket", "pants", "skirt", "top"):
+        for split in ("train", "test"):
+            lines = []
+            for number in range(products):
+                caption = f"{[*COLOURS][max(0, number - 1) % len(COLOURS)]} {category} no. {max(0, number - 1) // 4}"
+                folder = f"women/{category}/{caption.replace(' ', '_')}/{split}{number}"
+                views = [f"{folder}/{split}{number}_{view}.jpeg" for view in range(2)]
+                lines += [f"{view}\t0.{draw.randrange(1, 100)}\t{caption}\n" for view in views]
+                for view in views:
+                    picture(root / view, draw.randrange(1000))
+            (root / f"labels/{category}_{split}_detect_all.txt").write_text("".join(lines))
+            files = [line.split("\t")[0] for line in lines]
+            queries += [draw.sample(files, 2) for _ in range(4 * (split == "test"))]
+    (root / "test_queries.txt").write_text("".join(f"{source} {target}\n" for source, target in queries))
+    return root
+
+
+MAKERS = {"fashioniq": fashioniq, "shoes": shoes, "cirr": cirr, "circo": circo, "fashion200k": fashion200k}
 
 PROFILE = """\
 dataset: {dataset}

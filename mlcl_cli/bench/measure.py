@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlcl_cli.models.compute import Compute
@@ -163,6 +162,8 @@ def exceeds(error: float, limit: float, what: str) -> str | None:
 
 
 def _seconds(side: Callable[[], object]) -> float:
+    from torch.utils.benchmark import timer  # logs a warning on some machines without a GPU
+
     gc.collect()
     start = timer()  # when the device has finished its work
     side()

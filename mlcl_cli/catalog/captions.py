@@ -10,6 +10,7 @@ from jinja2 import StrictUndefined, TemplateSyntaxError, meta
 from jinja2 import Template as Compiled
 from jinja2.sandbox import SandboxedEnvironment
 
+from mlcl_cli.catalog.relative import Relative
 from mlcl_cli.errors import DataError
 from mlcl_cli.suggestions import did_you_mean, shown
 
@@ -35,19 +36,20 @@ class Template:
 
 @dataclass(frozen=True)
 class ValueChange:
-    """An attribute, by its number, and its values before and after."""
+    """An attribute, by its number, and its values before and after; none for a relative change, numbered after them."""
 
     attribute: int
-    old: str
-    new: str
+    old: str = ""
+    new: str = ""
 
 
 @dataclass(frozen=True)
 class Captions:
-    """The templates of each attribute, and what joins the captions of two changes."""
+    """The templates of each attribute and of each relative change, and what joins the captions of two changes."""
 
     templates: Sequence[Sequence[Template]]
     join: str
+    relative: Sequence[Relative] = ()
 
     def caption(self, changes: Sequence[ValueChange], draw: Random) -> str:
         """A caption for `changes`, worded at random. Raises DataError if a template cannot be rendered."""
@@ -59,27 +61,35 @@ class Captions:
         return self.join.join(parts)
 
     def require_clear(self, values: Sequence[Sequence[str]]) -> None:
-        """Raise DataError if a caption would fit two changes: to two values, or of two attributes.
+        """Raise DataError if a caption would fit two changes: to two values, of two attributes, or a relative one.
 
         `values` are the attributes' values; every one is tried as the new value, with one other as the old value.
         """
         shared = {value: sum(value in column for column in map(set, values)) for column in values for value in column}
-        meanings: dict[str, tuple[str, str]] = {}
-        for templates, column in zip(self.templates, values, strict=True):
+        meanings: dict[str, str] = {}
+        for templates, column in zip(self.templates, values, strict=False):
             first, second = sorted(column, key=lambda value: (-shared[value], value))[:2]  # the same for shared values
             for template in templates:
                 for new in column:
                     caption = template.render(new, second if new == first else first)
-                    meaning = template.attribute, new
-                    if (other := meanings.setdefault(caption, meaning)) != meaning:
-                        texts = [f"{attribute} {shown(value)}" for attribute, value in (other, meaning)]
-                        what = f"{shown(template.text)} is ambiguous: {shown(caption)} could mean {' or '.join(texts)}"
-                        remedy = "Write {{ new }} as it is, and name the {{ attribute }}, in templates of your own"
-                        raise DataError(what, where=template.place, remedy=remedy)
+                    _require_one_meaning(template, caption, f"{template.attribute} {shown(new)}", meanings)
+        for template in (template for templates in self.templates[len(values) :] for template in templates):
+            _require_one_meaning(template, template.render("", ""), shown(template.attribute), meanings)
+
+
+def _require_one_meaning(template: Template, caption: str, meaning: str, meanings: dict[str, str]) -> None:
+    if (other := meanings.setdefault(caption, meaning)) != meaning:
+        what = f"{shown(template.text)} is ambiguous: {shown(caption)} could mean {other} or {meaning}"
+        remedy = "Write {{ new }} as it is, and name the {{ attribute }}, in templates of your own"
+        raise DataError(what, where=template.place, remedy=remedy)
 
 
 def compile_captions(
-    attributes: Sequence[str], templates: Mapping[str, Sequence[str]], join: str, places: Mapping[str, str]
+    attributes: Sequence[str],
+    templates: Mapping[str, Sequence[str]],
+    join: str,
+    places: Mapping[str, str],
+    relative: Sequence[Relative] = (),
 ) -> Captions:
     """Compile the templates of each attribute, or those under "default"; names are compared without case.
 
@@ -94,10 +104,14 @@ def compile_captions(
             what = f"has no templates for attribute {attribute!r}{did_you_mean(attribute, templates)}"
             raise DataError(what, where=places[""], remedy=f"Add templates for it, or under {DEFAULT!r}")
         compiled.append([_compile(attribute, text, f"{places[key]}, {key}") for text in templates[key]])
-    return Captions(compiled, join)
+    compiled += [
+        [_compile(change.label, text, f"{change.place}, {change.label}", is_relative=True) for text in change.captions]
+        for change in relative
+    ]
+    return Captions(compiled, join, relative)
 
 
-def _compile(attribute: str, text: str, place: str) -> Template:
+def _compile(attribute: str, text: str, place: str, *, is_relative: bool = False) -> Template:
     remedy = f"Use the variables {', '.join(VARIABLES)}"
     try:
         used = meta.find_undeclared_variables(ENVIRONMENT.parse(text))
@@ -105,10 +119,13 @@ def _compile(attribute: str, text: str, place: str) -> Template:
     except TemplateSyntaxError as error:
         what = f"{shown(text)} is not a valid template ({error.message})"
         raise DataError(what, where=place, remedy="Write variables as {{ new }}") from error
+    if is_relative and used:
+        what = f"{shown(text)} uses a variable, but the caption of a relative change names no value"
+        raise DataError(what, where=place, remedy="Write it without variables")
     if unknown := sorted(used - {*VARIABLES}):
         what = f"{shown(text)} uses the unknown variable {unknown[0]!r}{did_you_mean(unknown[0], VARIABLES)}"
         raise DataError(what, where=place, remedy=remedy)
-    if "new" not in used:
+    if "new" not in used and not is_relative:
         what = f"{shown(text)} does not name the new value, so it would fit several changes"
         raise DataError(what, where=place, remedy="Use {{ new }} in it")
     return Template(attribute, text, place, compiled)

@@ -1,7 +1,8 @@
 """Pairs of products that agree in all named attributes but one or two.
 
 Products with the same values form a group. For each change (a set of attributes), the groups that agree in everything
-else form a bucket, so that a product's counterparts are found without comparing all pairs.
+else form a bucket, so that a product's counterparts are found without comparing all pairs. The counterparts of a
+relative change are in the bucket that the reference's group would be in after the change.
 """
 
 import random
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from mlcl_cli.catalog.products import Products
+from mlcl_cli.catalog.products import Column, Products
+from mlcl_cli.catalog.relative import Relative
 from mlcl_cli.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
     Numbers: TypeAlias = NDArray[np.int64]
 
-Change: TypeAlias = tuple[int, ...]  # numbers of the attributes that change, ascending
+# Numbers of the attributes that change, ascending; relative changes are numbered after all attributes.
+Change: TypeAlias = tuple[int, ...]
 
 SPLITS = ("train", "val")
 MIN_CANDIDATES = 32  # of a larger bucket, each product chooses among a sample of this size
@@ -109,11 +112,19 @@ class PairCounts:
 class Pairing:
     """Makes the pairs of a catalog, once; `counts` counts those made so far."""
 
-    def __init__(self, products: Products, rules: Rules) -> None:
+    def __init__(self, products: Products, rules: Rules, relative: Sequence[Relative] = ()) -> None:
         self._groups = _find_groups(products, rules)
-        numbers = range(len(products.attributes))
-        changes = [change for size in range(1, rules.changes + 1) for change in combinations(numbers, size)]
-        self._buckets = _find_buckets(self._groups, changes, rules.max_targets)
+        self._plain = len(products.attributes)
+        changes = _find_changes(self._plain, relative, rules.changes)
+        plain = [change for change in changes if max(change) < self._plain]
+        self._buckets = _find_buckets(self._groups, plain, rules.max_targets)
+        for change in changes[len(plain) :]:
+            parts = [relative[number - self._plain] for number in change if number >= self._plain]
+            fixed = [number for number in change if number < self._plain]
+            self._buckets[change] = _find_relative_buckets(
+                self._groups, products.attributes, parts, fixed, rules.max_targets
+            )
+        self._changed = [[number] for number in range(self._plain)] + [sorted(part.attributes) for part in relative]
         values = [[0] * len(column.values) for column in products.attributes]
         ambiguous = {change: buckets.ambiguous for change, buckets in self._buckets.items()}
         self.counts = PairCounts(dict.fromkeys(SPLITS, 0), dict.fromkeys(changes, 0), values, ambiguous)
@@ -157,20 +168,36 @@ class Pairing:
         self.counts.splits[pair.split] += 1
         self.counts.changes[pair.change] += 1
         target = self._groups.of_product[pair.targets[0]]
-        for attribute in pair.change:
+        for attribute in self._attributes(pair.change):
             self.counts.values[attribute][self._codes[attribute][target]] += 1
         return pair
 
+    def _attributes(self, change: Change) -> list[int]:
+        """All attributes that a change gives new values."""
+        return [attribute for part in change for attribute in self._changed[part]]
+
     def _differing(self, change: Change, group: int, others: Sequence[int]) -> list[int]:
-        if len(change) == 1:
+        if len(change) == 1 and change[0] < self._plain:
             return [other for other in others if other != group]
-        columns = [self._codes[attribute] for attribute in change]
+        columns = [self._codes[attribute] for attribute in change if attribute < self._plain]
         return [other for other in others if all(codes[other] != codes[group] for codes in columns)]
 
     def _least_used(self, change: Change, targets: Sequence[int]) -> int:
         draw = self._draw.random
-        used = [(self.counts.values[attribute], self._codes[attribute]) for attribute in change]
+        used = [(self.counts.values[attribute], self._codes[attribute]) for attribute in self._attributes(change)]
         return min(targets, key=lambda target: (sum(counts[codes[target]] for counts, codes in used), draw()))
+
+
+def _find_changes(attributes: int, relative: Sequence[Relative], most: int) -> list[Change]:
+    """All changes of up to `most` parts that concern different attributes; those without a relative part come first."""
+    concerned = [frozenset([number]) for number in range(attributes)] + [part.concerned for part in relative]
+    changes = [
+        change
+        for size in range(1, most + 1)
+        for change in combinations(range(len(concerned)), size)
+        if len(frozenset[int]().union(*(concerned[part] for part in change))) == sum(len(concerned[p]) for p in change)
+    ]
+    return sorted(changes, key=lambda change: max(change) >= attributes)
 
 
 def _find_groups(products: Products, rules: Rules) -> _Groups:
@@ -212,6 +239,36 @@ def _find_buckets(groups: _Groups, changes: Sequence[Change], max_targets: int) 
         starts = _starts(of_group[usable], int(of_group.max()) + 1)
         buckets[change] = _Buckets(of_group, in_order, starts, int(np.sum(differing, where=~is_usable)))
     return buckets
+
+
+def _find_relative_buckets(
+    groups: _Groups, columns: Sequence[Column], parts: Sequence[Relative], plain: Sequence[int], max_targets: int
+) -> _Buckets:
+    """The buckets of a change with relative `parts`, and at most one `plain` attribute."""
+    import numpy as np
+
+    moved, is_possible = list(groups.codes), np.ones(len(groups.fixed), np.bool_)
+    for part in parts:
+        moved, fits = part.apply(columns, moved)
+        is_possible &= fits
+    same = [number for number in range(len(moved)) if number not in plain]
+    both = _number(
+        [np.tile(groups.fixed, 2), *(np.concatenate([groups.codes[number], moved[number]]) for number in same)]
+    )
+    of_group, reached = np.split(both, 2)
+    none = int(both.max()) + 1
+    reached = np.where(is_possible, reached, none)
+    sizes = np.diff(groups.starts)
+    usable = np.flatnonzero(sizes <= max_targets)
+    in_order = usable[np.argsort(of_group[usable], kind="stable")]
+    # The products that reach a group, except those that have its value of the plain attribute already.
+    arriving = np.bincount(reached, sizes, minlength=none + 1)[of_group]
+    for attribute in plain:
+        number = _number([np.concatenate([of_group, reached]), np.tile(groups.codes[attribute], 2)])
+        staying = np.bincount(number[len(sizes) :], sizes, minlength=int(number.max()) + 1)
+        arriving = arriving - staying[number[: len(sizes)]]
+    ambiguous = int(np.sum(arriving, where=sizes > max_targets))
+    return _Buckets(reached, in_order, _starts(of_group[usable], none + 1), ambiguous)
 
 
 def _number(columns: "Sequence[Numbers]") -> "Numbers":

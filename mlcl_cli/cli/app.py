@@ -12,19 +12,14 @@ from typing import Annotated, Literal
 import typer
 
 from mlcl_cli import __version__
-from mlcl_cli.cli import evaluate, runs, train, triplets
+from mlcl_cli.cli import dataset_commands, evaluate, runs, train, triplets
 from mlcl_cli.cli.command import WITHOUT_PROFILE, CommandContext, command
 from mlcl_cli.cli.command_classes import Group
 from mlcl_cli.cli.completion import bash_words, runs_or_files
 from mlcl_cli.cli.error_boundary import print_bug
-from mlcl_cli.cli.options import (
-    FIRST_DATASET,
-    CheckpointOption,
-    CombiningOption,
-    DatasetName,
-)
+from mlcl_cli.cli.options import FIRST_DATASET, DatasetName, DrawnDataset
 from mlcl_cli.data.datasets import DATASETS
-from mlcl_cli.data.definition import Preparation
+from mlcl_cli.demo import ROOTS as DRAWN
 from mlcl_cli.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -59,40 +54,51 @@ def _root(
         raise typer.Exit
 
 
-@command(app, "init", "mlcl init --dataset shoes", shared=("debug",))
+@command(app, "init", "mlcl init --from triplets.csv", shared=("debug",))
 def init(
     context: CommandContext,  # noqa: ARG001
-    dataset: Annotated[DatasetName, typer.Option(help="The data set to write a profile for.")] = FIRST_DATASET,
-    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("mlcl.yaml"),
+    dataset: Annotated[
+        DatasetName | None, typer.Option(help=f"The data set to write a profile for. Default: {FIRST_DATASET}.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="TABLE",
+            help="Write a profile for data of your own: a table with a triplet in each row, in a .csv, .tsv, .jsonl or "
+            ".parquet file. Its columns and the folder of its images are guessed.",
+        ),
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="PATH", help="The file to write.")] = "mlcl.yaml",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented mlcl.yaml to edit."""
     from mlcl_cli.atomic_files import write_file
     from mlcl_cli.cli.render import say
-    from mlcl_cli.config import template
+    from mlcl_cli.config import own_profile, template
 
-    if output.exists() and not force:
+    if source is not None and dataset is not None:
+        raise UsageError("--from and --dataset exclude each other", remedy="Give one of them")
+    path = Path(output)
+    if output.endswith("/") or path.is_dir():
+        raise UsageError("is a folder", where=output, remedy=f"Name a file in it: {path / 'mlcl.yaml'}")
+    if path.exists() and not force:
         raise UsageError("already exists", where=output, remedy="Use --force to overwrite it, or --output")
-    write_file(output, template(dataset).encode())
-    say(f"Wrote {output}. Set roots.{dataset} in it, then run `mlcl {DATASETS[dataset].first_command}`.")
+    if source is None:
+        name = dataset or FIRST_DATASET
+        write_file(path, template(name).encode())
+        steps = " and ".join(f"`mlcl {step}`" for step in dict.fromkeys(("check", DATASETS[name].first_command)))
+        say(f"Wrote {output}. Set roots.{name} in it, then run {steps}.")
+        return
+    own = own_profile(source, path.parent)
+    write_file(path, own.text.encode())
+    say(f"{source}: {own.found}")
+    todo = [f"Set {key} in it." for key in own.unknown] + [f"Look at {key} in it." for key in own.doubtful]
+    profile = "" if path == Path("mlcl.yaml") else f" --profile {output}"
+    say(" ".join([f"Wrote {output}.", *todo, f"Next, run `mlcl check{profile}`."]))
 
 
-def _add_preparation(dataset: str, preparation: Preparation) -> None:
-    """Register the command that prepares a data set's raw download, whichever data set the profile chooses."""
-
-    def prepare(context: CommandContext) -> None:
-        profile = context.profile
-        from mlcl_cli.workflows.prepare import prepare
-
-        context.show(prepare(profile, dataset, preparation, context.progress))
-
-    prepare.__doc__ = preparation.help
-    command(app, preparation.command, f"mlcl {preparation.command} --json")(prepare)
-
-
-for _dataset in DATASETS.values():
-    if _dataset.preparation:
-        _add_preparation(_dataset.name, _dataset.preparation)
+dataset_commands.register_preparations(app)
 
 
 @command(app, "check", "mlcl check --output findings.csv")
@@ -121,6 +127,7 @@ def check(
     result = run(profile, context.progress, splits=split or (), content=content)
     if output is not None:
         result.write(output)
+        logger.info(f"Findings: {output}")
     context.show(result.as_json(), lambda: show_check(result))
     if not result.is_sound:
         raise typer.Exit(DataError.exit_code)
@@ -128,31 +135,7 @@ def check(
 
 train.register(app)
 evaluate.register(app)
-
-
-@command(app, "submit-cirr", "mlcl submit-cirr --name first-try")
-def submit_cirr(
-    context: CommandContext,
-    name: Annotated[str | None, typer.Option(help="The submission's name. Default: the run's name.")] = None,
-    checkpoint: CheckpointOption = None,
-    combining_function: CombiningOption = "combiner",
-) -> None:
-    """Write the two JSON files that CIRR's test server takes."""
-    profile = context.profile
-    from mlcl_cli.runs.description import Kind
-    from mlcl_cli.workflows.run_names import checkpoint_named
-    from mlcl_cli.workflows.submit import submit_cirr as run
-
-    result = run(
-        profile,
-        context.progress,
-        name=name,
-        combining_function=combining_function,
-        checkpoint=None if checkpoint is None else checkpoint_named(profile, checkpoint, Kind.COMBINER),
-    )
-    context.show(result.as_json())
-
-
+dataset_commands.register_submissions(app)
 triplets.register(app)
 command(app, "report", "mlcl report --all --output report.html")(runs.report)
 
@@ -189,8 +172,8 @@ def demo(
     context: CommandContext,
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("mlcl-demo"),
     dataset: Annotated[
-        list[DatasetName] | None,
-        typer.Option(metavar="|".join(DATASETS), help="Run only this data set. Can be repeated."),
+        list[DrawnDataset] | None,
+        typer.Option(metavar="|".join(DRAWN), help="Run only this data set. Can be repeated."),
     ] = None,
 ) -> None:
     """Generate a small catalog and run the whole pipeline on it in a few minutes.

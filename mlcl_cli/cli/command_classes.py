@@ -4,8 +4,12 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
 from typer import BadParameter
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from mlcl_cli.data.datasets import DATASETS
+from mlcl_cli.suggestions import shown
 
 if TYPE_CHECKING:
     from typer._click import Command as ClickCommand
@@ -25,10 +29,10 @@ MEANT = {
     "info": ("show",),
     "list": ("runs",),
     "ls": ("runs",),
-    "prepare": ("prepare-shoes",),
+    "prepare": tuple(dataset.preparation.command for dataset in DATASETS.values() if dataset.preparation),
     "remove": ("rm",),
     "resume": ("finetune", "train-combiner"),
-    "submit": ("submit-cirr",),
+    "submit": tuple(dataset.submission.command for dataset in DATASETS.values() if dataset.submission),
     "test": ("evaluate",),
     "train": ("finetune", "train-combiner"),
     "triplets": ("make-triplets",),
@@ -47,6 +51,20 @@ def _without_odd_types(params: "list[Parameter]") -> "list[Parameter]":
     return params
 
 
+def _in_our_words(error: BadParameter) -> str:
+    """The message, with what was expected and what was given where pydantic names only its types."""
+    if isinstance(error.__cause__, ValidationError):
+        detail = error.__cause__.errors(include_url=False)[0]
+        expected = {
+            "int_parsing": "an integer",
+            "float_parsing": "a number",
+            "greater_than_equal": f"at least {detail.get('ctx', {}).get('ge')}",
+        }.get(detail["type"])
+        if expected is not None:
+            return f"must be {expected}, not {shown(detail['input'])}"
+    return error.message.removeprefix("Value error, ")
+
+
 class Command(TyperCommand):
     """A command whose help shows no types of flags and lists."""
 
@@ -59,7 +77,7 @@ class Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")
+            error.message = _in_our_words(error)
             if (match := re.fullmatch(r"'(.*)' is not one of (.*)\.", error.message)) and (
                 likely := get_close_matches(match[1], re.findall(r"'([^']*)'", match[2]), n=1)
             ):

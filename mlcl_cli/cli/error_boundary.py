@@ -1,6 +1,5 @@
 """The boundary between a command and its user: every error becomes one line and an exit code."""
 
-import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -9,22 +8,12 @@ from pathlib import Path
 
 import typer
 
-from mlcl_cli.errors import MachineError, MlclError, StuckError, UsageError, is_out_of_memory
+from mlcl_cli.errors import REMEDIES, MachineError, MlclError, StuckError, UsageError, is_out_of_memory
 from mlcl_cli.formatting import size
 from mlcl_cli.signals import EXIT_CODE, Interrupted, interruptible
 from mlcl_cli.streams import write_error
 
 LESS_MEMORY = "Lower batch_size; in fine-tuning, set finetune.chunk_size, which leaves the batch size unchanged"
-REMEDIES = {
-    errno.EACCES: "Ask its owner for permission, or choose another path",
-    errno.EPERM: "Ask its owner for permission, or choose another path",
-    errno.EROFS: "Choose a path on a writable disk",
-    errno.ENOSPC: "Free up space on that disk",
-    errno.EDQUOT: "Free up space in your quota",
-    errno.EIO: "Check the disk or the network drive",
-    errno.ESTALE: "Check the network drive, and run the command again",
-    errno.EMFILE: "Raise the limit on open files (ulimit -n), or lower workers",
-}
 
 
 @contextmanager

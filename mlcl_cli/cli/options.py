@@ -8,12 +8,15 @@ import typer
 
 from mlcl_cli.cli.completion import runs_or_files
 from mlcl_cli.data.datasets import DATASETS, GALLERIES
+from mlcl_cli.demo import ROOTS as DRAWN
 
 if TYPE_CHECKING:  # The choices follow from the data sets: a type checker cannot see them.
     DatasetName: TypeAlias = str
+    DrawnDataset: TypeAlias = str
     GalleryName: TypeAlias = str
 else:
     DatasetName = StrEnum("DatasetName", {name: name for name in DATASETS})  # typer takes no list of literals
+    DrawnDataset = StrEnum("DrawnDataset", {name: name for name in DRAWN})
     GalleryName = Literal[GALLERIES]
 
 FIRST_DATASET = next(iter(DATASETS))
@@ -31,7 +34,8 @@ RunOption = Annotated[
     ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Try one batch, estimate time, memory and disk, and write nothing.")
+    bool,
+    typer.Option("--dry-run", help="Try a few steps on one batch, estimate time, memory and disk, and write nothing."),
 ]
 CheckpointOption = Annotated[
     str | None,

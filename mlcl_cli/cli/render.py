@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -223,7 +224,10 @@ def show_demo(result: "DemoResult") -> None:
     _show_table(rows, left=["data set"], right=columns, title="Recall in percent, mean of the protocol's recalls")
     say(f"Everything was written to {result.folder} in {duration(result.seconds)}")
     say(f"Open the report in a browser: {result.report}")
-    say(f"Try the other commands on it: mlcl runs --profile {shlex.quote(str(result.profile))}")
+    program = ["mlcl"] if shutil.which("mlcl") else [sys.executable, "-m", "mlcl_cli"]  # after `make demo`
+    say(f"Try the other commands on it: {shlex.join([*program, 'runs', '--profile', str(result.profile)])}")
+    if result.catalog:
+        say(f"To train from a product catalog, without annotated triplets, start in {result.catalog.parent}")
 
 
 def show_made_triplets(result: "MadeTriplets") -> None:

@@ -48,9 +48,10 @@ def show(context: CommandContext, name: NameArgument) -> None:
     run = find_run(context.profile.workspace, name)
     summary = run.summary.as_json() if run.problem is None else {"problem": str(run.problem)}
     result: dict[str, object] = {**run.as_json(), "folder": str(run.folder), **summary, "state": run.state}
-    # The whole profile is in the run's profile.yaml.
-    hidden = () if context.json else ("command", "profile", "identity")
-    context.show({key: value for key, value in result.items() if key not in hidden})
+    if not context.json:  # the whole profile is in the run's profile.yaml
+        result = {key: value for key, value in result.items() if key not in ("command", "profile", "identity", "bytes")}
+        result["size"] = size(run.size)
+    context.show(result)
 
 
 @command(app, "rm", "mlcl runs rm cirr-20261123-120000", shared=("profile_path", "overrides", "debug"))
@@ -72,11 +73,21 @@ def remove(
         logger.warning(f"{counted(len(needing), 'run')} started from its CLIP and cannot be used without it: {names}")
     if yes:
         logger.info(f"Run: {description}")
-    elif not typer.confirm(printable(f"Delete {description}?")):
+    elif not _confirmed(printable(f"Delete {description}?")):
         say("Nothing was deleted")
         return
     remove_run(workspace, run)
     say(f"Deleted {run.folder}")
+
+
+def _confirmed(question: str) -> bool:
+    """The answer to `question`. Raises UsageError if there is none, as with an empty standard input."""
+    try:
+        return typer.confirm(question)
+    except typer.Abort as error:
+        typer.echo()
+        remedy = "Use --yes to delete without confirmation"
+        raise UsageError("nothing was deleted, because the question was not answered", remedy=remedy) from error
 
 
 def report(

@@ -1,5 +1,6 @@
 """`mlcl finetune` and `mlcl train-combiner`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -87,9 +88,11 @@ def _train(context: CommandContext, stage: "Stage", resume: bool | None, run: st
         figures = estimate(profile, context.progress, stage)
         context.show(figures.as_json(), lambda: show_result(figures.in_words()))
         return
-    automatic = profile.resume == "auto" and resume is None
-    named = None if run is None else run_named(profile, run, stage.kind)
-    how = Resume(wanted=bool(resume) or automatic, optional=automatic, run=named)
+    how: Resume | Path = Resume.NEWEST if resume else Resume.NONE
+    if run is not None:
+        how = run_named(profile, run, stage.kind)
+    elif profile.resume == "auto" and resume is None:
+        how = Resume.NEWEST_IF_ANY
     context.show(train(profile, context.progress, stage, resume=how).as_json())
 
 

@@ -93,7 +93,8 @@ def _expected(annotation: object, constraints: Sequence[object] = ()) -> str:
     if origin is tuple:
         if names := [*_words(annotation)]:
             return f"a list of {', '.join(names)}, such as [{names[-1]}]"
-        return "a name or a list of names" if parts[0] is str else "a list of positive integers, such as [1, 10]"
+        of_text = str in (parts[0], *get_args(parts[0]))
+        return "a name or a list of names" if of_text else "a list of positive integers, such as [1, 10]"
     if origin is Literal:
         return f"one of {', '.join(parts)}" if len(parts) > 1 else str(parts[0])
     if annotation in PLAIN:
@@ -149,12 +150,24 @@ def _wrong_value(key: KeyPath, detail: ErrorDetails) -> str:
 
 def unknown_key(key: KeyPath) -> str:
     """What is wrong with a key that does not exist: the likeliest keys, or those of its section."""
-    key = _known(key)
+    name, key = key[1:2], _known(key)
+
+    def words(known: KeyPath) -> str:
+        return ".".join((*known[:1], *name, *known[2:]) if ANY_NAME in key[1:2] == known[1:2] else known)
+
     if key in SECTIONS:
-        return f"{'.'.join(key)} is a section; set one of its keys, such as {'.'.join(key)}.{SECTIONS[key][0]}"
+        return f"{words(key)} is a section; set one of its keys, such as {words((*key, SECTIONS[key][0]))}"
     if matches := _likely(key):
-        return f"unknown key; did you mean {' or '.join(repr('.'.join(match)) for match in matches)}?"
+        return f"unknown key; did you mean {' or '.join(repr(words(match)) for match in matches)}?"
     return f"unknown key; valid keys here are {', '.join(SECTIONS.get(key[:-1], SECTIONS[()]))}"
+
+
+def new_name(key: KeyPath, values: Mapping[str, object]) -> str | None:
+    """What is wrong with a key below a name that the user would have chosen in the profile's `values`, but did not."""
+    names = values.get(key[0]) or ()
+    if ANY_NAME not in _known(key)[1:2] or not isinstance(names, dict | tuple) or key[1] in names:
+        return None
+    return f"the profile has no {key[0]}.{key[1]}{did_you_mean(key[1], [*names])}"
 
 
 def _likely(key: KeyPath) -> list[KeyPath]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from mlcl_cli.config.error_messages import is_key, unknown_key, validation_problems
+from mlcl_cli.config.error_messages import is_key, new_name, unknown_key, validation_problems
 from mlcl_cli.config.schema import Profile
 from mlcl_cli.config.strict_yaml import MAX_CHARACTERS, KeyPath, LineError, Value, parse
 from mlcl_cli.config.types import CommandLineText
@@ -22,14 +22,19 @@ DEFAULT = "mlcl.yaml"
 def find_profile(option: Path | None, env: Mapping[str, str], cwd: Path) -> tuple[Path, str]:
     """The profile's path and why it is this one: `--profile`, else `$MLCL_PROFILE`, else `./mlcl.yaml`.
 
-    Raises UsageError if there is none. Whether the file can be read shows when it is loaded.
+    Raises UsageError if there is none, or if the variable names a missing one. Whether the file can be read shows when
+    it is loaded.
     """
     named, why = (option, "--profile") if option is not None else (env.get(VARIABLE), f"${VARIABLE}")
     if named:
         try:
-            return cwd / Path(named).expanduser(), why
+            path = cwd / Path(named).expanduser()
         except RuntimeError as error:
             raise UsageError(f"has no home folder ({error})", where=named) from error
+        if option is None and not path.exists():
+            remedy = "Set the variable to a profile, or unset it"
+            raise UsageError(f"the profile that ${VARIABLE} names does not exist", where=path, remedy=remedy)
+        return path, why
     if (cwd / DEFAULT).exists():
         return cwd / DEFAULT, f"./{DEFAULT}"
     others = ", ".join(sorted(path.name for path in cwd.glob("mlcl.*.yaml")))
@@ -88,6 +93,12 @@ def dump(profile: Profile) -> str:
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
 
 
+def inline(value: str | list[str]) -> str:
+    """Text or a list of texts as YAML on one line."""
+    text = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, width=2**20)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 class _Dumper(yaml.SafeDumper):
     """Lists on one line, as people write them, and `$$` for a dollar sign."""
 
@@ -126,6 +137,8 @@ def _apply_override(values: dict[str, Value], override: str) -> KeyPath:
         raise UsageError("must be KEY=VALUE, such as seed=1")
     if not is_key(key):
         raise UsageError(unknown_key(key))
+    if problem := new_name(key, values):
+        raise UsageError(problem)
     value = parse(text).value
     value = CommandLineText(value) if isinstance(value, str) else value
     section = values

@@ -23,6 +23,7 @@ from mlcl_cli.config.types import (
     BatchSize,
     ClipCheckpoint,
     ClipModel,
+    ColumnName,
     ColumnNames,
     Count,
     Cutoffs,
@@ -63,15 +64,18 @@ class _Section(BaseModel):
 
 
 class ColumnSettings(_Section):
-    """The columns of one's own tables; targets and captions may be in several columns."""
+    """The columns of one's own tables; targets and captions may be in several columns.
 
-    reference: str = "reference"
+    `split`, `category` and `id` are `none` where a column of the default name means something else.
+    """
+
+    reference: ColumnName = "reference"
     target: ColumnNames = ("target",)
     caption: ColumnNames = ("caption",)
-    image: str = "image"
-    split: str = "split"
-    category: str = "category"
-    id: str = "id"
+    image: ColumnName = "image"
+    split: ColumnName = "split"
+    category: ColumnName = "category"
+    id: ColumnName = "id"
 
 
 class OwnProtocol(_Section):
@@ -91,7 +95,7 @@ class OwnData(_Section):
     triplets: FilePath
     gallery: OptionalFile = "none"
     columns: ColumnSettings = ColumnSettings()
-    val_fraction: float = Field(0.1, gt=0, lt=1)
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="a number between 0 and 1")
     protocol: OwnProtocol = OwnProtocol()
 
     def definition(self, name: str) -> DataSet:

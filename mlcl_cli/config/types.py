@@ -86,11 +86,18 @@ def _one_or_several(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _expanded(value: object) -> object:
+    return _expand(value) if isinstance(value, str) else value
+
+
 def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(set(values)))
 
 
-ColumnNames: TypeAlias = Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeValidator(_one_or_several)]
+ColumnName: TypeAlias = Annotated[str, BeforeValidator(_expanded)]
+ColumnNames: TypeAlias = Annotated[
+    tuple[ColumnName, ...], Field(strict=False, min_length=1), BeforeValidator(_one_or_several)
+]
 Count: TypeAlias = Annotated[PositiveInt, Field(le=2**31 - 1)]
 Cutoffs: TypeAlias = Annotated[tuple[Count, ...], Field(strict=False), AfterValidator(_ascending)]
 BatchSize: TypeAlias = Annotated[int, Field(ge=2, le=2**31 - 1)]

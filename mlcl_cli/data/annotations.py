@@ -88,10 +88,13 @@ def read_records(
     model: type[RecordT],
     convert: Callable[[RecordT, str], Made],
     *,
+    key: str | None = None,
     remedy: str = FIX_FILE,
     on_defect: OnDefect = refuse,
 ) -> tuple[Made, ...]:
     """`convert` of every record of a JSON list and the record's place ("FILE, record N").
+
+    With a `key`, the list is that field of a JSON object.
 
     Raises DataError if the file is missing (`remedy` then says what to do), unreadable, not JSON (with line and
     column), or holds NaN, an infinity, a key twice in one object, no list, or an empty one. The DataError of a single
@@ -99,7 +102,7 @@ def read_records(
     """
     adapter = TypeAdapter(model)
     converted = []
-    for number, value in enumerate(_read(path, TypeAdapter(list[object]), "records", remedy), 1):
+    for number, value in enumerate(_read(path, TypeAdapter(list[object]), "records", remedy, key), 1):
         where = f"{path}, record {number}"
         try:
             converted.append(convert(validated(adapter, value, where), where))
@@ -118,7 +121,7 @@ def read_name_paths(path: Path, remedy: str) -> dict[str, str]:
     return _read(path, TypeAdapter(dict[ImageName, ImageName]), "images", remedy)
 
 
-def _read(path: Path, adapter: TypeAdapter[Filled], noun: str, remedy: str) -> Filled:
+def _read(path: Path, adapter: TypeAdapter[Filled], noun: str, remedy: str, key: str | None = None) -> Filled:
     text = read_text(path, remedy)
     try:
         value: object = parse_json(text)
@@ -127,7 +130,13 @@ def _read(path: Path, adapter: TypeAdapter[Filled], noun: str, remedy: str) -> F
         raise DataError(f"is not JSON ({error.msg})", where=place, remedy=FIX_FILE) from error
     except ValueError as error:
         raise DataError(str(error), where=path, remedy=FIX_FILE) from error
-    values = validated(adapter, value, str(path))
+    where = str(path)
+    if key is not None:
+        fields = validated(TypeAdapter(dict[str, object]), value, where)
+        if key not in fields:
+            raise DataError(f"field {key} is missing", where=path, remedy=FIX_FILE)
+        value, where = fields[key], f"{path}, field {key}"
+    values = validated(adapter, value, where)
     if not values:
         raise DataError(f"contains no {noun}", where=path, remedy=FIX_FILE)
     return values

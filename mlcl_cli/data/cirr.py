@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mlcl_cli.data.annotations import FIX_FILE, ImageName, OnDefect, Record, Text, read_name_paths, read_records
-from mlcl_cli.data.definition import DataSet, Folders, Published, Submission
+from mlcl_cli.data.definition import AnswerFile, DataSet, Folders, Published, Submission
 from mlcl_cli.data.layout import find_root, is_folder, keep_listed, make_split
 from mlcl_cli.data.protocols import CIRR_VAL
 from mlcl_cli.data.records import QuerySet, Split, Triplet
@@ -71,5 +71,21 @@ CIRR = DataSet(
     splits=tuple(IMAGE_FOLDERS),
     protocols=(CIRR_VAL,),
     published={"train": Published(28_225), "val": Published(4_181, 2_297), "test1": Published(4_148, 2_315)},
-    submission=Submission(command="submit-cirr", split="test1"),
+    submission=Submission(
+        command="submit-cirr",
+        help="Write the two JSON files that CIRR's test server takes.",
+        split="test1",
+        files=tuple(
+            AnswerFile(
+                name=f"{metric}_submission",
+                title=f"{metric} submission",
+                length=length,
+                head={"version": "rc2", "metric": metric},
+                among_members=among_members,
+            )
+            for metric, length, among_members in (("recall", 50, False), ("recall_subset", 3, True))
+        ),
+        query="pair",
+        max_bytes=5_000_000,
+    ),
 )

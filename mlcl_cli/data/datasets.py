@@ -1,13 +1,15 @@
 """The data sets that mlcl knows. To add one, write its file and list it here."""
 
+from mlcl_cli.data.circo import CIRCO
 from mlcl_cli.data.cirr import CIRR
 from mlcl_cli.data.definition import DataSet, Submission
+from mlcl_cli.data.fashion200k import FASHION200K
 from mlcl_cli.data.fashioniq import FASHIONIQ
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.shoes import SHOES
 from mlcl_cli.errors import UsageError
 
-DATASETS: dict[str, DataSet] = {dataset.name: dataset for dataset in (FASHIONIQ, SHOES, CIRR)}
+DATASETS: dict[str, DataSet] = {dataset.name: dataset for dataset in (FASHIONIQ, SHOES, CIRR, CIRCO, FASHION200K)}
 # Every gallery that some data set is validated with, and every caption rule of those that have several.
 GALLERIES = tuple(dict.fromkeys(gallery for dataset in DATASETS.values() for gallery in dataset.galleries))
 _several = (dataset.caption_rules for dataset in DATASETS.values() if len(dataset.caption_rules) > 1)

@@ -53,11 +53,36 @@ class Preparation:
 
 
 @dataclass(frozen=True)
+class AnswerFile:
+    """One of the files that a server takes: the `length` best images of every query, best first.
+
+    `name` is the start of the file's name, `title` what messages call it. `head` are the fields before the answers.
+    `among_members` ranks only the images of the query's image set.
+    """
+
+    name: str
+    title: str
+    length: int
+    head: Mapping[str, str] = field(default_factory=dict)
+    among_members: bool = False
+
+
+@dataclass(frozen=True)
 class Submission:
-    """The command that answers the queries of a test split for the data set's server."""
+    """The command that answers the queries of a test split for the data set's server, and what the server takes.
+
+    An answer's key is the query's `pair_id`, which messages call `query`. `integers` says that images are given as
+    integers, not strings, `gapless` that the keys must be all numbers from 0 up. A file may have `max_bytes`, if set.
+    """
 
     command: str
+    help: str
     split: str
+    files: tuple[AnswerFile, ...]
+    query: str = "query"
+    integers: bool = False
+    gapless: bool = False
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,11 +103,14 @@ class DataSet:
     folders: Mapping[str, str] = field(default_factory=dict)
     preparation: Preparation | None = None
     submission: Submission | None = None
+    images_remedy: str = "Download them"  # where none of a split's images exists
 
     @property
     def first_command(self) -> str:
         """What to run first on a fresh download."""
-        return self.preparation.command if self.preparation else "finetune --encoder text"
+        if self.preparation:
+            return self.preparation.command
+        return "finetune --encoder text" if TRAIN in self.splits else "check"
 
     @property
     def selectable_bests(self) -> tuple[str, ...]:

@@ -1,17 +1,20 @@
 """Data sets of one's own: a folder of images, and tables of triplets and gallery images (DATASETS.md, Section 6)."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from mlcl_cli.data.annotations import OnDefect
 from mlcl_cli.data.definition import TRAIN, DataSet, Folders
-from mlcl_cli.data.layout import make_split
+from mlcl_cli.data.layout import is_folder, make_split
 from mlcl_cli.data.own_tables import VAL, Gallery, Tables, TripletTable
 from mlcl_cli.data.protocols import CaptionRule, Protocol, averages, recall_mean
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import DataError, some
-from mlcl_cli.formatting import counted
+
+logger = logging.getLogger(__name__)
 
 
 def joined(captions: tuple[str, ...]) -> tuple[str, ...]:
@@ -59,6 +62,7 @@ def own_dataset(tables: Tables, protocol: Protocol) -> DataSet:
         read=partial(read, tables),
         splits=(TRAIN, VAL),
         protocols=(protocol,),
+        images_remedy=f"Set {tables.key('images')} to the folder that the names in the table start at",
     )
 
 
@@ -66,11 +70,14 @@ def read(tables: Tables, _root: Path, split: str, _folders: Folders, on_defect: 
     """One query set, or one for each category; the galleries are empty in train.
 
     A gallery is what the table of gallery images lists for the split, else every image that a triplet names. In train,
-    each further target of a query makes one more triplet. Raises DataError if a table is missing, damaged or
-    contradictory, or if the split would be empty.
+    each further target of a query makes one more triplet. Raises DataError if a table or the folder of images is
+    missing, if a table is damaged or contradictory, or if the split would be empty.
     """
+    if not is_folder(tables.images):
+        what = "is not a folder" if tables.images.exists() else "does not exist"
+        raise DataError(what, where=tables.images, remedy=f"Set {tables.key('images')} to the folder of the images")
     source = TripletTable(tables)
-    split_of = source.splits(warn=split == VAL)
+    split_of = source.splits(on_defect)
     gallery = Gallery.read(tables.gallery, tables) if tables.gallery else None
     named: dict[str, dict[str, None]] = {}
     triplets: dict[str, list[Triplet]] = {}
@@ -85,18 +92,37 @@ def read(tables: Tables, _root: Path, split: str, _folders: Folders, on_defect: 
             continue
         triplets.setdefault(category, []).extend(row.triplets(expand=split == TRAIN))
     if gallery and strays:
-        first = some([f"{name!r} (row {number:,})" for name, number in strays.items()])
-        where = f"in {gallery.path}" + (f" with the split {split}" if gallery.has_splits else "")
-        what = f"triplets in {split} name {counted(len(strays), 'image')} not listed {where}: {first}"
-        on_defect(DataError(what, where=tables.triplets, remedy="Fix one of the tables"))
+        on_defect(_not_listed(strays, gallery, tables, split, source.table.unit))
     if not triplets:
-        remedy = f"Give some rows the split {split}, or set {tables.key('columns.split')}"
+        remedy = f"Give some rows the split {split}" if source.has_splits else "Add a column `split` with train and val"
         raise DataError(f"has no triplets in {split}", where=tables.triplets, remedy=remedy)
+    if split == VAL:
+        _warn_of_odd_validation(tables, split_of.share, named.keys() - triplets.keys())
     sets = [
         QuerySet(category, tuple(found), _gallery_names(gallery, named, category, split))
         for category, found in triplets.items()
     ]
-    return make_split(tables.name, split, sets, lambda name: (tables.images / name,))
+    files = make_split(tables.name, split, sets, lambda name: (tables.images / name,))
+    return replace(files, unit=source.table.unit)
+
+
+def _not_listed(strays: Mapping[str, int], gallery: Gallery, tables: Tables, split: str, unit: str) -> DataError:
+    first = some([f"{name!r} ({unit} {number})" for name, number in strays.items()])
+    conditions = [f"the split {split}"] * gallery.has_splits + ["the triplet's category"] * tables.per_category
+    where = f"listed in {gallery.path}{' with ' * bool(conditions)}{' and '.join(conditions)}"
+    are = "image that is" if len(strays) == 1 else "images that are"
+    what = f"its triplets in {split} name {len(strays):,} {are} not {where}: {first}"
+    return DataError(what, where=tables.triplets, remedy="Fix one of the tables")
+
+
+def _warn_of_odd_validation(tables: Tables, share: float, missing: Collection[str]) -> None:
+    """Say how far the drawn split is from `val_fraction`, and which categories have no queries."""
+    if share and not tables.val_fraction / 2 <= share <= 2 * tables.val_fraction:
+        why = f"{tables.key('val_fraction')} is {tables.val_fraction:g}, but triplets that share images stay together"
+        logger.warning(f"{tables.triplets}: {share:.1%} of the triplets are for validation: {why}")
+    if missing:
+        names = some(sorted(missing))
+        logger.warning(f"{tables.triplets}: no triplets in val, and so no part in the metrics: {names}")
 
 
 def _gallery_names(

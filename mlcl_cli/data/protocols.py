@@ -78,7 +78,8 @@ class Protocol:
     `exclude_reference` removes the reference image from what is ranked. Each metric in `bests` selects a checkpoint.
     `pruned` means that bad images are missing from the gallery or the queries, so that scores do not compare with
     others; `used_images_only`, that the gallery holds the triplets' images alone. `gallery` is the profile's word for
-    the gallery; `gallery_words` and `systems` (which published systems report it) are words for people.
+    the gallery; `gallery_words`, `target_words` (a sentence on what the targets are, where there are several) and
+    `systems` (which published systems report it) are words for people.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Protocol:
     any_target: bool = False
     gallery: str = "original"
     gallery_words: str = "every image of the split, in the order of the split file"
+    target_words: str = ""
     captions: CaptionRule = AS_ANNOTATED
     systems: str = ""
     pruned: bool = False
@@ -186,6 +188,8 @@ def describe(protocol: Protocol, queries: Mapping[str, int], galleries: Mapping[
     """The protocol in sentences that a paper can cite; the counts are by query set, empty if the data is not there."""
     cutoffs = ", ".join(map(str, protocol.recall_at))
     counted = "any of the query's targets is" if protocol.any_target else "the target is"
+    if protocol.map_at and not protocol.any_target:
+        counted = "the query's first target is"
     sentences = [f"Recall@K (K = {cutoffs}) is the percentage of queries for which {counted} among the first K images."]
     if protocol.subset_recall_at:
         cutoffs = ", ".join(map(str, protocol.subset_recall_at))
@@ -194,6 +198,8 @@ def describe(protocol: Protocol, queries: Mapping[str, int], galleries: Mapping[
         cutoffs = ", ".join(map(str, protocol.map_at))
         what = "is the mean over queries of the average precision of all targets among the first K images"
         sentences.append(f"mAP@K (K = {cutoffs}) {what}, divided by the smaller of K and the number of targets.")
+    if (k := protocol.aspect_map_at) is not None:
+        sentences.append(f"mAP@{k} is also given per semantic aspect, over the queries that have it.")
     sizes = "; ".join(f"{name}: {queries[name]:,} queries, {galleries[name]:,} gallery images" for name in queries)
     return [
         f"Protocol {protocol.label}" + (f" ({sizes})." if sizes else "."),
@@ -203,6 +209,7 @@ def describe(protocol: Protocol, queries: Mapping[str, int], galleries: Mapping[
         else "The reference image stays in the gallery.",
         protocol.captions.words,
         CITATION,
+        *([protocol.target_words] if protocol.target_words else []),
         *sentences,
         *(["Metrics are averaged over the query sets."] if protocol.summary is averages else []),
         f"Selects the checkpoint by {', '.join(protocol.bests)}.",

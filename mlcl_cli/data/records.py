@@ -9,11 +9,12 @@ from pathlib import Path
 class Triplet:
     """A reference image, a modifier and the target image, by image name.
 
-    `captions` are the modifiers as annotated: two in FashionIQ, one elsewhere. `target` is None in a test split;
-    `other_targets` are further right answers. `pair_id` and `members` (the distinct names of the image set, reference
-    included) are CIRR's, `aspects` CIRCO's semantic aspects. `texts` are the query texts that follow from the captions,
-    which are the default: training draws one of them, all equally likely. `query_id` names the query in a file of
-    predictions; it is unique in a split.
+    `captions` are the modifiers as annotated: two in FashionIQ, the relative caption and the shared concept in CIRCO,
+    one elsewhere. `target` is None in a test split; `other_targets` are further right answers. `pair_id` is CIRR's and
+    CIRCO's number of the query, `members` (the distinct names of the image set, reference included) are CIRR's,
+    `aspects` CIRCO's semantic aspects. `texts` are the query texts that follow from the captions, which are the
+    default: training draws one of them, all equally likely. `query_id` names the query in a file of predictions; it is
+    unique in a split. `row` is where its table has it, if it is from one.
     """
 
     reference: str
@@ -27,6 +28,7 @@ class Triplet:
     # Out of `==`, too: they follow from the captions and from the place in the split.
     texts: tuple[str, ...] = field(default=(), repr=False, compare=False)
     query_id: str = field(default="", repr=False, compare=False)
+    row: int | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.texts:
@@ -69,7 +71,7 @@ class QuerySet:
 class Split:
     """One split of a data set. `paths` holds the file of every image named in `sets`, whether it exists or not.
 
-    `others` holds further files with the same name; they are not used.
+    `others` holds further files with the same name; they are not used. `unit` is what the triplets' `row` counts.
     """
 
     dataset: str
@@ -77,6 +79,7 @@ class Split:
     sets: tuple[QuerySet, ...]
     paths: Mapping[str, Path]
     others: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    unit: str = "row"
 
     @property
     def triplets(self) -> tuple[Triplet, ...]:
@@ -94,10 +97,12 @@ class Split:
 
     def with_texts(self, texts_of: Callable[[tuple[str, ...]], tuple[str, ...]]) -> "Split":
         """The split with the query texts that `texts_of` makes of each triplet's captions."""
-        return self._with_sets(
-            replace(part, triplets=tuple(replace(t, texts=texts_of(t.captions)) for t in part.triplets))
-            for part in self.sets
-        )
+
+        def with_texts(triplet: Triplet) -> Triplet:
+            texts = texts_of(triplet.captions)
+            return triplet if texts == triplet.texts else replace(triplet, texts=texts)
+
+        return self._with_sets(replace(part, triplets=tuple(map(with_texts, part.triplets))) for part in self.sets)
 
     def with_used_galleries(self) -> "Split":
         """The split with galleries of the triplets' images alone, in their order.

@@ -21,7 +21,7 @@ NAME = "shoes"
 NAME_LISTS = {"train": "train_im_names.txt", "val": "eval_im_names.txt"}
 CAPTIONS = "relative_captions_shoes.json"
 REMEDY = "Set roots.shoes to the folder that contains annotations/, and run mlcl prepare-shoes once"
-RAW_REMEDY = "Set shoes.images and shoes.annotations to where the raw download is"
+RAW_REMEDY = "Set roots.shoes to the folder of the raw download, or shoes.images and shoes.annotations to its parts"
 MAX_DEPTH = 4  # one folder more than any known layout: stops at folders that link to their own parents
 
 

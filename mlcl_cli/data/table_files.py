@@ -1,151 +1,168 @@
 """Tables of text in any of four formats: .csv, .tsv, .jsonl and .parquet, read in bounded memory."""
 
+import ast
 import csv
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from mlcl_cli.errors import DataError
+from mlcl_cli.errors import DataError, some
 from mlcl_cli.safe_reading import open_regular, parse_json
-from mlcl_cli.suggestions import did_you_mean
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from mlcl_cli.suggestions import nearest, shown
 
 FIX_FILE = "Fix the file"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+OTHER_DELIMITERS = ";\t|,"
 SUFFIXES = (*DELIMITERS, ".jsonl", ".parquet")
-ROWS_AT_ONCE = 65_536
-BYTES_AT_ONCE = 8 * 2**20  # of a CSV file, in memory at once
+ROWS_AT_ONCE = 8_192  # of a Parquet file, in memory at once
+MAX_LINE_BYTES = 2**24  # of a text file: a longer line is no row of a table
 SCANNED_RECORDS = 1_000  # of a JSON lines file, to find its fields
 
-Cell: TypeAlias = tuple[str, ...]  # the texts of a cell: none if it is empty, several if it is a list
-Row: TypeAlias = tuple[int, tuple[Cell, ...]]  # its 1-based number, and a cell for each column that was asked for
+Cell: TypeAlias = tuple[str, ...]  # the texts of a cell: none if it is blank, several if it is a list
+Row: TypeAlias = tuple[int, tuple[Cell, ...]]  # its number, and a cell for each column that was asked for
 
 
 @dataclass(frozen=True)
 class TableFile:
     """A table, whose format its name's ending says.
 
-    A cell of a CSV or TSV file is a list if it is a JSON list of strings, such as `["a.jpg", "b.jpg"]`. Numbers,
-    dates and booleans of a Parquet or JSON lines file become text.
+    A cell of a CSV or TSV file is a list if it is a JSON list of strings, such as `["a.jpg", "b.jpg"]`, or the same in
+    Python's notation, as pandas writes it. Numbers, dates and booleans of a Parquet or JSON lines file become text.
+    A row's number is that of its first line; in a Parquet file, it counts from 1.
     """
 
     path: Path
 
+    @property
+    def unit(self) -> str:
+        """What row numbers count."""
+        return "row" if self._suffix == ".parquet" else "line"
+
+    @property
+    def _suffix(self) -> str:
+        return self.path.suffix.lower()
+
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns. Raises DataError if the file is missing, damaged, or in another format."""
-        suffix = self.path.suffix.lower()
-        if suffix not in SUFFIXES:
-            formats = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-            raise DataError(f"expected a table that ends in {formats}", where=self.path, remedy="Convert it")
         with self._defects():
             open_regular(self.path).close()
-            if suffix in DELIMITERS:
-                names = next(csv.reader(self._lines(), delimiter=DELIMITERS[suffix]), [])
-            elif suffix == ".parquet":
+            if self._suffix not in SUFFIXES:
+                formats = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+                raise DataError(f"expected a table that ends in {formats}", where=self.path, remedy="Convert it")
+            if self._suffix in DELIMITERS:
+                names = next((cells for _, cells in self._csv_lines()), [])
+            elif self._suffix == ".parquet":
                 import pyarrow.parquet as pq
 
                 names = pq.read_schema(self.path).names
             else:
-                records = (record for _, record in zip(range(SCANNED_RECORDS), self._records(), strict=False))
-                names = list(dict.fromkeys(name for _, record in records for name in record))
+                records = (record for _, record in islice(self._records(), SCANNED_RECORDS))
+                names = list(dict.fromkeys(name for record in records for name in record))
         if not names:
             raise DataError("is empty", where=self.path, remedy=FIX_FILE)
         if repeated := [name for name in names if names.count(name) > 1]:
             raise DataError(f"has two columns {repeated[0]!r}", where=self.path, remedy="Rename one of them")
+        self._require_delimiter(names)
         return tuple(names)
+
+    def _require_delimiter(self, names: Sequence[str]) -> None:
+        used = [mark for mark in OTHER_DELIMITERS if mark in names[0]] if len(names) == 1 else []
+        if used and self._suffix in DELIMITERS:
+            what = f"has one column, {shown(names[0])}: its cells are separated by {used[0]!r}"
+            remedy = f"Save it with {DELIMITERS[self._suffix]!r} between cells"
+            raise DataError(what, where=self.path, remedy=remedy)
 
     def require(self, column: str, key: str) -> None:
         """Raise DataError if the table has no such column; `key` is where its name was set, for the message."""
         if column not in self.columns:
-            hint = did_you_mean(column, self.columns)
-            what = f"has no column {column!r}{hint}" + ("" if hint else f"; its columns are {', '.join(self.columns)}")
-            raise DataError(what, where=self.path, remedy=f"Set {key} to the column's name")
+            what = f"has no column {column!r}; its columns are {listed(self.columns)}"
+            near = nearest(column, self.columns)
+            remedy = f"Set {key}, probably to {near!r}" if near else f"Set {key} to the column's name"
+            raise DataError(what, where=self.path, remedy=remedy)
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Each row's cells of `columns`, which exist. Raises DataError at the first row that cannot be read."""
-        suffix = self.path.suffix.lower()
         with self._defects():
-            if suffix == ".jsonl":
-                for number, record in self._records():
-                    yield number, tuple(_cell(record.get(name)) for name in columns)
-            elif suffix == ".parquet":
+            if self._suffix in DELIMITERS:
+                yield from self._csv_rows(columns)
+            elif self._suffix == ".parquet":
                 yield from self._parquet_rows(columns)
             else:
-                yield from self._csv_rows(columns)
+                for number, record in self._records():
+                    yield number, self._cells([record.get(name) for name in columns], number, _cell)
 
     def place(self, number: int) -> str:
-        """The file and the place of a row in it: a line where the format has lines."""
-        suffix = self.path.suffix.lower()
-        if suffix == ".jsonl":
-            return f"{self.path}, line {number}"
-        if suffix == ".parquet":
-            return f"{self.path}, row {number}"
-        reader = csv.reader(self._lines(), delimiter=DELIMITERS[suffix])
-        for count, row in enumerate(row for row in reader if row):  # the header counts as row 0
-            if count == number:  # a quoted cell may hold line breaks
-                return f"{self.path}, line {reader.line_num - sum(cell.count(chr(10)) for cell in row)}"
-        return f"{self.path}, row {number}"
+        """The file, and a row in it."""
+        return f"{self.path}, {self.unit} {number}"
+
+    def _cells(self, values: Sequence[object], number: int, cell_of: Callable[[object], Cell]) -> tuple[Cell, ...]:
+        try:
+            return tuple(map(cell_of, values))
+        except TypeError as error:
+            raise DataError(str(error), where=self.place(number), remedy=FIX_FILE) from error
 
     def _lines(self) -> Iterator[str]:
-        with self.path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-            yield from file
+        with open_regular(self.path) as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
+                if len(line) == MAX_LINE_BYTES:
+                    what = f"is longer than {MAX_LINE_BYTES // 2**20} MiB"
+                    raise DataError(what, where=self.place(number), remedy=FIX_FILE)
+                try:
+                    yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    where, remedy = self.place(number), "Save the file as UTF-8"
+                    raise DataError("is not UTF-8 text", where=where, remedy=remedy) from error
 
     def _records(self) -> Iterator[tuple[int, dict[str, object]]]:
-        with open_regular(self.path) as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    if not (text := line.decode("utf-8-sig").strip()):
-                        continue
-                    value = parse_json(text)
-                except UnicodeDecodeError as error:
-                    raise DataError("is not UTF-8 text", where=self.place(number), remedy=FIX_FILE) from error
-                except ValueError as error:
-                    raise DataError(f"is not JSON ({error})", where=self.place(number), remedy=FIX_FILE) from error
-                if not isinstance(value, dict):
-                    raise DataError("expected a JSON object", where=self.place(number), remedy=FIX_FILE)
-                yield number, value
+        for number, line in enumerate(self._lines(), 1):
+            if not line.strip():
+                continue
+            try:
+                value = parse_json(line)
+            except ValueError as error:
+                raise DataError(f"is not JSON ({error})", where=self.place(number), remedy=FIX_FILE) from error
+            if not isinstance(value, dict):
+                raise DataError("expected a JSON object", where=self.place(number), remedy=FIX_FILE)
+            yield number, value
+
+    def _csv_lines(self) -> Iterator[tuple[int, list[str]]]:
+        """The rows that are not blank, the header first, each with the number of its first line."""
+        # Spaces after a delimiter are not part of a cell: people write `a.jpg, b.jpg, "is red"`.
+        reader = csv.reader(self._lines(), delimiter=DELIMITERS[self._suffix], skipinitialspace=True, strict=True)
+        start = 1
+        try:
+            for cells in reader:
+                if cells:
+                    yield start, cells
+                start = reader.line_num + 1
+        except csv.Error as error:
+            what = f"cannot be read as a row ({error})"
+            raise DataError(what, where=self.place(start), remedy="Fix its quotes") from error
 
     def _csv_rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        import pyarrow as pa
-        from pyarrow import csv as arrow_csv
-
-        wrong: list[arrow_csv.InvalidRow] = []
-
-        def refuse(row: arrow_csv.InvalidRow) -> str:
-            wrong.append(row)
-            return "error"
-
-        parse = arrow_csv.ParseOptions(
-            delimiter=DELIMITERS[self.path.suffix.lower()], newlines_in_values=True, invalid_row_handler=refuse
-        )
-        convert = arrow_csv.ConvertOptions(
-            include_columns=[*dict.fromkeys(columns)], column_types=dict.fromkeys(columns, pa.string())
-        )
-        read = arrow_csv.ReadOptions(use_threads=False, block_size=BYTES_AT_ONCE)
-        try:
-            with arrow_csv.open_csv(self.path, read, parse, convert) as reader:
-                yield from _numbered(reader, columns, _text_or_list)
-        except pa.ArrowInvalid:
-            if not wrong:
-                raise
-            row = wrong[0]
-            what = f"expected {row.expected_columns} cells, got {row.actual_columns}"
-            raise DataError(what, where=self.place(row.number - 1), remedy="Fix or quote the row") from None
+        width, indices = len(self.columns), [self.columns.index(name) for name in columns]
+        for number, cells in islice(self._csv_lines(), 1, None):
+            if len(cells) != width:
+                what = f"expected {width} cells, got {len(cells)}"
+                raise DataError(what, where=self.place(number), remedy="Quote cells that contain the delimiter")
+            yield number, tuple([_text_or_list(cells[index]) for index in indices])
 
     def _parquet_rows(self, columns: Sequence[str]) -> Iterator[Row]:
         import pyarrow.parquet as pq
 
+        number = 0
         with pq.ParquetFile(self.path) as file:
-            batches = file.iter_batches(ROWS_AT_ONCE, columns=[*dict.fromkeys(columns)])
-            yield from _numbered(batches, columns, _cell)
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=[*dict.fromkeys(columns)]):
+                for values in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+                    number += 1
+                    yield number, self._cells(values, number, _cell)
 
     @contextmanager
     def _defects(self) -> Iterator[None]:
@@ -156,54 +173,44 @@ class TableFile:
             yield
         except FileNotFoundError as error:
             raise DataError("does not exist", where=self.path, remedy="Correct the path") from error
-        except pa.ArrowException as error:
-            if self.path.suffix.lower() in DELIMITERS and (line := self._undecodable_line()):
-                where = f"{self.path}, line {line}"
-                raise DataError("is not UTF-8 text", where=where, remedy="Save the file as UTF-8") from error
-            what = f"cannot be read ({str(error).splitlines()[0]})"
+        except IsADirectoryError as error:
+            raise DataError("is a folder, not a table", where=self.path, remedy="Name a file in it") from error
+        except (pa.ArrowException, ValueError) as error:
+            what = f"is not a Parquet file that can be read ({str(error).splitlines()[0]})"
             raise DataError(what, where=self.path, remedy=FIX_FILE) from error
-        except (OSError, csv.Error) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise DataError(f"cannot be read ({why})", where=self.path, remedy=FIX_FILE) from error
-
-    def _undecodable_line(self) -> int | None:
-        with open_regular(self.path) as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    line.decode()
-                except UnicodeDecodeError:
-                    return number
-        return None
+        except OSError as error:
+            what = f"cannot be read ({error.strerror or error})"
+            raise DataError(what, where=self.path, remedy=FIX_FILE) from error
 
 
-def _numbered(
-    batches: "Iterator[pa.RecordBatch]", columns: Sequence[str], cell_of: Callable[[object], Cell]
-) -> Iterator[Row]:
-    number = 0
-    for batch in batches:
-        cells = [map(cell_of, batch.column(name).to_pylist()) for name in columns]
-        for row in zip(*cells, strict=True) if cells else repeat((), batch.num_rows):
-            number += 1
-            yield number, row
+def listed(columns: Sequence[str]) -> str:
+    """The names of columns, for a message."""
+    return some([*map(shown, columns)], 20)
 
 
-def _text_or_list(text: object) -> Cell:
+def _text_or_list(text: str) -> Cell:
     """A cell of a CSV file. Text that only looks like a list is text."""
-    if isinstance(text, str) and text.startswith("[") and text.endswith("]"):
-        try:
-            values = json.loads(text)
-        except ValueError:
-            return (text,)
-        if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
-            return tuple(values)
-    return _cell(text)
+    if text[:1] == "[" and text[-1:] == "]":
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                values = parse(text)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
+                return _cell(values)
+    return () if not text or text.isspace() else (text,)
 
 
 def _cell(value: object) -> Cell:
-    if value is None or value == "":
+    """Raises TypeError for bytes and objects, which have no text that is certain to be meant."""
+    if isinstance(value, str):
+        return (value,) if value and not value.isspace() else ()
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ()
     if isinstance(value, list | tuple):
         return tuple(text for part in value for text in _cell(part))
     if isinstance(value, bool):
         return ("true" if value else "false",)
-    return (value if isinstance(value, str) else str(value),)
+    if isinstance(value, bytes | dict):
+        raise TypeError(f"expected text, got {'bytes' if isinstance(value, bytes) else 'an object'}")
+    return (str(value),)

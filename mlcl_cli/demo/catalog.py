@@ -5,6 +5,8 @@ enough (the gallery holds its near-duplicates) nor the caption alone (it fits ma
 nothing without the reference: "has longer sleeves", "swap the colours").
 """
 
+import csv
+import io
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +14,23 @@ from itertools import count, product
 from pathlib import Path
 
 from mlcl_cli.atomic_files import to_json
+from mlcl_cli.demo import ROOTS
 from mlcl_cli.demo.drawings import DRAWINGS, PAINTERS
 from mlcl_cli.demo.vocabulary import KINDS, Item, Pair, make_pairs, make_pool, read_text
 from mlcl_cli.seeding import derive_seed
 
-ROOTS = {"fashioniq": "data/fashionIQ_dataset", "shoes": "data/shoes", "cirr": "data/cirr_dataset"}
 # Images and triplets of each split.
 FASHIONIQ = {"train": (340, 800), "val": (200, 90), "test": (24, 12)}  # of each category
 SHOES = {"train": (500, 2400), "eval": (280, 240)}
 CIRR = {"train": (500, 2400), "val": (280, 240), "test1": (60, 30)}
+# Where the shoes' tables and their profile are; `mlcl make-triplets` makes the profile's table of triplets.
+CATALOG_PROFILE = f"{ROOTS['shoes']}/mlcl.yaml"
+CATALOG_DATA = """\
+datasets:
+  catalog:
+    images: images
+    triplets: triplets.csv    # see the guide, "Triplets from a catalog"
+    gallery: gallery.csv"""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -57,7 +67,11 @@ def write_fashioniq(root: Path, seed: int) -> Iterator[TrainingImage]:
 
 
 def write_shoes(root: Path, seed: int) -> Iterator[TrainingImage]:
-    """Write Shoes as downloaded, for `mlcl prepare-shoes`: lists of names, one caption file, nested image folders."""
+    """Write Shoes as downloaded, for `mlcl prepare-shoes`: lists of names, one caption file, nested image folders.
+
+    Also write what someone has who starts from a catalog: the training images and their attributes, templates of
+    captions, the gallery of validation images, the annotated validation queries, and a profile.
+    """
     records: list[dict[str, str]] = []
     number = count(1)
     for split, (size, triplets) in SHOES.items():
@@ -66,12 +80,22 @@ def write_shoes(root: Path, seed: int) -> Iterator[TrainingImage]:
         names = [f"img_womens_{item['style']}s_{next(number)}.jpg" for item in items]
         folders = [root / f"images/womens_{item['style']}s/{row % 4}" for row, item in enumerate(items)]
         drawn = _draw_images("shoe", items, list(map(Path.joinpath, folders, names)), draw)
-        for pair in make_pairs(KINDS["shoe"], items, triplets, draw):
+        pairs = make_pairs(KINDS["shoe"], items, triplets, draw)
+        for pair in pairs:
             target, reference = names[pair.target], names[pair.reference]
             records.append({"ImageName": target, "ReferenceImageName": reference, "RelativeCaption": pair.sentence})
         _write(root / f"annotations/{split}_im_names.txt", "\n".join(names) + "\n")
+        images = [f"{folder.relative_to(root / 'images')}/{name}" for folder, name in zip(folders, names, strict=True)]
         if split == "train":
+            products = [(image, *item.values()) for image, item in zip(images, items, strict=True)]
+            _write_table(root / "products.csv", ("image", *KINDS["shoe"].attributes), products)
             yield from drawn
+        else:
+            queries = [(images[pair.reference], images[pair.target], pair.sentence, "val") for pair in pairs]
+            _write_table(root / "gallery.csv", ("image",), [(image,) for image in images])
+            _write_table(root / "queries.csv", ("reference", "target", "caption", "split"), queries)
+    _write(root / "captions.yaml", read_text("shoe_captions.yaml"))
+    _write(root / "mlcl.yaml", _profile("catalog", CATALOG_DATA, clip="../../clip.pt"))
     random.Random(derive_seed(seed, "shoes")).shuffle(records)
     _write(root / "annotations/relative_captions_shoes.json", records)
 
@@ -108,7 +132,7 @@ def write_cirr(root: Path, seed: int) -> Iterator[TrainingImage]:
 
 def profile_text(dataset: str) -> str:
     """The profile that `mlcl demo` writes for a data set, relative to the demo's folder."""
-    return read_text("profile.yaml").format(dataset=dataset, root=ROOTS[dataset])
+    return _profile(dataset, f"roots:\n  {dataset}: {ROOTS[dataset]}", clip="clip.pt")
 
 
 WRITERS: Mapping[str, Callable[[Path, int], Iterator[TrainingImage]]] = {
@@ -116,6 +140,10 @@ WRITERS: Mapping[str, Callable[[Path, int], Iterator[TrainingImage]]] = {
     "shoes": write_shoes,
     "cirr": write_cirr,
 }
+
+
+def _profile(dataset: str, data: str, clip: str) -> str:
+    return read_text("profile.yaml").format(dataset=dataset, data=data, clip=clip)
 
 
 def _draw_images(kind: str, items: Sequence[Item], paths: Sequence[Path], draw: random.Random) -> list[TrainingImage]:
@@ -135,6 +163,12 @@ def _look_alikes(pair: Pair, items: Sequence[Item], draw: random.Random) -> list
     draw.shuffle(others)
     others.sort(key=lambda row: (distance(pair.reference, row), distance(pair.target, row)))
     return others[:4]
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([columns, *rows])
+    _write(path, table.getvalue())
 
 
 def _write(path: Path, content: object) -> None:

@@ -132,7 +132,7 @@ class FeatureStore:
             )
             encoded = self._banked(files, recipe)
             if encoded.bad:
-                raise BadImagesError(list(encoded.bad.values()), "Fix them, and run the command again")
+                raise BadImagesError(list(encoded.bad.values()), "Fix each image, and run the command again")
             views.append(encoded.table.of([name for name, _ in files]))
         return torch.stack(views)
 

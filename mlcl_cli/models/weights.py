@@ -33,7 +33,7 @@ FOREIGN_PREFIXES = {
     "vision_model.": "a Hugging Face transformers model",
     "clip.": "a CLIP within another model",
 }
-UNKNOWN_ACTIVATION = "its activation cannot be read from the file: OpenAI's quick GELU is assumed"
+UNKNOWN_ACTIVATION = "does not record its activation function; assuming OpenAI's quick GELU"
 
 
 def fingerprint(state: State, names: Iterable[str] | None = None) -> str:

@@ -90,12 +90,15 @@ def rank_targets(
     targets = targets if targets.ndim == 2 else targets[:, None]
     ranks, subset = [], []
     for part, scores in _score(queries, gallery, max_scores):
-        columns = targets[part].to(device).T[:, None]
-        hidden = excluded[part].to(device)[None] if excluded is not None else torch.full_like(columns[0], PAD_INDEX)
+        columns = targets[part].to(device).T
+        first = columns[:1]
+        hidden = excluded[part].to(device)[None] if excluded is not None else torch.full_like(first, PAD_INDEX)
         _exclude(scores, hidden)
-        ranks.append(torch.stack([_ranks(scores, target, hidden) for target in columns], dim=1).cpu())
+        before = _count_before(scores, first) if len(columns) == 1 else _count_before_several(scores, columns)
+        found = (1 + before).masked_fill(columns == hidden, UNRANKED).masked_fill(columns == PAD_INDEX, PAD_INDEX)
+        ranks.append(found.T.cpu())
         if members is not None:
-            subset.append(_subset_ranks(scores, columns[0], hidden, members[part].to(device).T).cpu())
+            subset.append(_subset_ranks(scores, first, hidden, members[part].to(device).T).cpu())
         advance(scores.shape[1])
     empty = torch.empty(0, dtype=torch.int64)
     every = torch.cat([empty.reshape(0, targets.shape[1]), *ranks])
@@ -173,21 +176,11 @@ def _exclude(scores: Tensor, hidden: Tensor) -> None:
     scores.scatter_(0, row, torch.where(hidden == PAD_INDEX, scores.gather(0, row), -torch.inf))
 
 
-def _ranks(scores: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
-    """The ranks (Q,) of the rows `target` (1, Q) in `scores` (G, Q), in which the `hidden` rows no longer compete."""
-    present = (target != PAD_INDEX).squeeze(0)
-    if not bool(present.all()):  # few queries have many targets
-        numbers = present.nonzero().squeeze(1)
-        ranks = torch.full_like(target.squeeze(0), PAD_INDEX)
-        return ranks.index_copy(0, numbers, _ranks(scores[:, numbers], target[:, numbers], hidden[:, numbers]))
-    before = _count_before(scores, scores.gather(0, target), target)
-    return torch.where((hidden == target).squeeze(0), UNRANKED, 1 + before)
-
-
-def _count_before(scores: Tensor, target_score: Tensor, target: Tensor) -> Tensor:
+def _count_before(scores: Tensor, target: Tensor) -> Tensor:
     """How many of `scores` (G, Q) rank before the target (1, Q): the higher ones, and equal ones in earlier rows."""
+    target_score = scores.gather(0, target)
     rows = max(1, MAX_COMPARED[scores.device.type] // scores.shape[1])
-    above, equal = (torch.zeros(scores.shape[1], dtype=torch.int64, device=scores.device) for _ in range(2))
+    above, equal = (torch.zeros_like(target) for _ in range(2))
     for block in scores.split(rows):
         higher = (block > target_score).sum(dim=0, dtype=torch.int32)
         above += higher
@@ -198,6 +191,33 @@ def _count_before(scores: Tensor, target_score: Tensor, target: Tensor) -> Tenso
     for block, numbers in zip(scores.split(rows), order.split(rows), strict=True):
         above += ((block == target_score) & (numbers < target)).sum(dim=0)
     return above
+
+
+def _count_before_several(scores: Tensor, targets: Tensor) -> Tensor:
+    """The same for each of several targets (T, Q), in one pass over the scores however many there are."""
+    queries = max(1, MAX_COMPARED[scores.device.type] // len(scores))
+    blocks = zip(scores.split(queries, dim=1), targets.split(queries, dim=1), strict=True)
+    return torch.cat([_count_in_rows(block.T.contiguous(), wanted.T).T for block, wanted in blocks], dim=1)
+
+
+def _count_in_rows(scores: Tensor, targets: Tensor) -> Tensor:
+    """How many of `scores` (Q, G) rank before each of the targets (Q, T); of no meaning where that is PAD_INDEX."""
+    count, width = targets.shape
+    own = scores.gather(1, targets.clamp(min=0)).masked_fill(targets == PAD_INDEX, torch.inf)
+    bounds = own.sort(dim=1).values
+    place = torch.searchsorted(bounds, scores)  # how many of the query's targets score lower
+    query = torch.arange(count, device=scores.device)[:, None]
+    histogram = torch.bincount((query * (width + 1) + place).flatten(), minlength=count * (width + 1))
+    above = histogram.view(count, width + 1).flip(1).cumsum(1).flip(1)  # how many have that place or a later one
+    # Rows with the score of a target: the targets themselves, and rows that tie with one, in gallery order.
+    number, row = (scores == bounds.gather(1, place.clamp(max=width - 1))).nonzero(as_tuple=True)
+    group = number * width + place[number, row]
+    order = group.argsort(stable=True)
+    grouped = group[order]
+    position = torch.arange(len(order), device=scores.device) - torch.searchsorted(grouped, grouped)
+    earlier = torch.empty_like(position).scatter_(0, order, position)
+    found = torch.searchsorted(number * scores.shape[1] + row, query * scores.shape[1] + targets.clamp(min=0))
+    return above.gather(1, torch.searchsorted(bounds, own) + 1) + earlier[found.clamp(max=len(earlier) - 1)]
 
 
 def _subset_ranks(scores: Tensor, target: Tensor, hidden: Tensor, members: Tensor) -> Tensor:

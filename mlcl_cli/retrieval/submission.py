@@ -1,69 +1,70 @@
-"""The two files that CIRR's test server takes (METHOD.md, Section 9)."""
+"""The files that a data set's test server takes (METHOD.md, Section 9)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mlcl_cli.atomic_files import to_json, write_files
+from mlcl_cli.data.definition import AnswerFile, Submission
 from mlcl_cli.errors import DataError, some
+from mlcl_cli.formatting import counted
 from mlcl_cli.retrieval.evaluation import ComposedSet
 from mlcl_cli.retrieval.ranking import PAD_INDEX
 
-VERSION = "rc2"
-MAX_BYTES = 5_000_000
-LENGTHS = {"recall": 50, "recall_subset": 3}  # images that each metric's list holds
-Submission = Mapping[str, object]
+Image = str | int
+Answers = Mapping[str, list[Image]]
 
 
-def make_submissions(queries: ComposedSet) -> dict[str, Submission]:
-    """The `recall` and the `recall_subset` submission.
+def make_answers(queries: ComposedSet, submission: Submission) -> list[bytes]:
+    """The content of each of the submission's files.
 
-    Raises DataError where the server's rules cannot be met (a gallery of fewer than 51 images, an image set of fewer
-    than four).
+    Raises DataError where the server's rules cannot be met, such as with a gallery of too few images.
     """
-    names, pairs = queries.part.gallery, [str(triplet.pair_id) for triplet in queries.part.triplets]
-    submissions: dict[str, Submission] = {}
-    for metric, length in LENGTHS.items():
-        top = queries.top(length, among_members=metric == "recall_subset")
+    keys = [str(triplet.pair_id) for triplet in queries.part.triplets]
+    names: list[Image] = [int(name) if submission.integers else name for name in queries.part.gallery]
+    contents = []
+    for file in submission.files:
+        top = queries.top(file.length, among_members=file.among_members)
         answers = {
-            pair: [names[row] for row in rows if row != PAD_INDEX]
-            for pair, rows in zip(pairs, top.rows.tolist(), strict=True)
+            key: [names[row] for row in rows if row != PAD_INDEX]
+            for key, rows in zip(keys, top.rows.tolist(), strict=True)
         }
-        submissions[metric] = {"version": VERSION, "metric": metric, **answers}
-        check(metric, submissions[metric], pairs)
-    return submissions
+        contents.append(checked(answers, file, submission, keys, names))
+    return contents
 
 
-def check(metric: str, submission: Submission, pairs: Sequence[str]) -> bytes:
-    """The file's bytes, if the server would accept them.
+def checked(
+    answers: Answers, file: AnswerFile, submission: Submission, keys: Collection[str], known: Collection[Image]
+) -> bytes:
+    """The file's bytes, if the server would accept them; `keys` are the queries, `known` the images of the gallery.
 
-    Raises DataError for a wrong version or metric, a missing or unknown pair, a list of the wrong length or with
-    duplicates, and more than 5 MB.
+    Raises DataError for a missing or unknown query, keys with a gap where the server takes none, a list of the wrong
+    length or with duplicates, an unknown image, and too many bytes.
     """
-    answers = dict(submission)
-    if (answers.pop("version", None), answers.pop("metric", None)) != (VERSION, metric):
-        raise DataError(f"the {metric} submission has no valid version or metric", remedy="This is a bug; report it")
-    if answers.keys() != set(pairs):
-        difference = some(sorted(answers.keys() ^ set(pairs)))
-        raise DataError(
-            f"the {metric} submission has missing or unknown pairs: {difference}", remedy="Answer every query"
-        )
-    length = LENGTHS[metric]
-    for pair, images in answers.items():
-        if not isinstance(images, list) or len(images) != length or len(set(images)) != length:
-            raise DataError(
-                f"the {metric} submission needs {length} different images for pair {pair}",
-                remedy=f"The server rejects other lists; the gallery must hold more than {length} images",
-            )
-    content = to_json(submission)
-    if len(content) > MAX_BYTES:
-        raise DataError(f"the {metric} submission has {len(content):,} bytes", remedy="The server accepts at most 5 MB")
+    noun = submission.query
+    if difference := sorted(answers.keys() ^ set(keys)):
+        count = counted(len(difference), f"missing or unknown {noun}")
+        raise DataError(f"the {file.title} has {count}: {some(difference)}", remedy="Answer every query")
+    if submission.gapless and (gap := {str(number) for number in range(len(answers))} - answers.keys()):
+        what = f"the {file.title} has no {noun} {min(gap, key=int)}"
+        raise DataError(what, remedy=f"The server takes all numbers from 0 to {len(answers) - 1}")
+    images = set(known)
+    for key, ranked in answers.items():
+        if len(ranked) != file.length or len(set(ranked)) != file.length:
+            what = f"the {file.title} needs {file.length} different images for {noun} {key}"
+            remedy = f"The server rejects other lists; the gallery must hold more than {file.length} images"
+            raise DataError(what, remedy=remedy)
+        if unknown := [image for image in ranked if image not in images]:
+            what = f"the {file.title} has unknown images for {noun} {key}: {some(unknown)}"
+            raise DataError(what, remedy="Answer with images of the gallery")
+    content = to_json({**file.head, **answers})
+    if submission.max_bytes is not None and len(content) > submission.max_bytes:
+        limit = f"{submission.max_bytes / 1_000_000:g} MB"
+        raise DataError(f"the {file.title} has {len(content):,} bytes", remedy=f"The server accepts at most {limit}")
     return content
 
 
-def write_submissions(folder: Path, name: str, submissions: Mapping[str, Submission]) -> list[Path]:
-    """Write both files or neither, and return their paths, `recall` first."""
-    contents = {
-        folder / f"{metric}_submission_{name}.json": to_json(content) for metric, content in submissions.items()
-    }
-    write_files(contents)
-    return list(contents)
+def write_submission(folder: Path, name: str, submission: Submission, contents: list[bytes]) -> list[Path]:
+    """Write all files or none, and return their paths in the submission's order."""
+    paths = [folder / f"{file.name}_{name}.json" for file in submission.files]
+    write_files(dict(zip(paths, contents, strict=True)))
+    return paths

@@ -18,6 +18,7 @@ from mlcl_cli.runs.original_format import read_original
 
 SUFFIX = ".safetensors"
 CHECKPOINT, CHECKPOINT_1 = "mlcl checkpoint 2", "mlcl checkpoint 1"
+TITLES = {Kind.CLIP: "CLIP", Kind.COMBINER: "combiner"}
 STATE, STATE_1 = "mlcl training state 2", "mlcl training state 1"
 
 
@@ -99,9 +100,9 @@ def load_checkpoint(path: Path, kind: Kind | None = None) -> Checkpoint:
     checkpoint = (
         _load_artifact(path) if path.suffix == SUFFIX or head[8:] == b"{" else Checkpoint(path, *read_original(path))
     )
-    if kind not in (None, checkpoint.about.kind):
+    if kind is not None and kind is not checkpoint.about.kind:
         raise DataError(
-            f"is a checkpoint of a {checkpoint.about.kind}, not of a {kind}",
+            f"holds a {TITLES[checkpoint.about.kind]}, expected a {TITLES[kind]}",
             where=path,
             remedy="Set clip.checkpoint to a tuned CLIP, and --checkpoint to a combiner",
         )

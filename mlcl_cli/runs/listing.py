@@ -1,7 +1,7 @@
 """The runs in a workspace: list, find and remove them."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +11,11 @@ from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
 from mlcl_cli.errors import DataError, MachineError, UsageError, some
+from mlcl_cli.formatting import counted
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.run import LOCK, has_state, is_locked
 from mlcl_cli.runs.summary import SUMMARY, RunState, RunSummary
+from mlcl_cli.suggestions import nearest
 
 FOLDERS: Mapping[Kind, str] = {Kind.CLIP: "finetune", Kind.COMBINER: "combiner"}
 
@@ -106,13 +108,25 @@ def list_runs(workspace: Path, kind: Kind | None = None) -> list[StoredRun]:
     return sorted(runs, key=lambda run: (run.created, run.folder))
 
 
-def find_run(workspace: Path, name: str) -> StoredRun:
-    """The only run that `name` matches. Raises UsageError if it matches none or several."""
-    matches = matching_runs(workspace, name)
-    if len(matches) != 1:
-        what = f"{name!r} matches {describe_matches(matches)}"
-        raise UsageError(what, where=workspace, remedy="`mlcl runs` lists them")
-    return matches[0]
+def find_run(workspace: Path, name: str, kind: Kind | None = None, *, or_file: bool = False) -> StoredRun:
+    """The only run, of `kind` if given, that `name` matches.
+
+    Raises UsageError if it matches several, or none: then with the nearest name; `or_file` says that a file would do.
+    """
+    matches = matching_runs(workspace, name if kind is None else f"{FOLDERS[kind]}/{name}")
+    if len(matches) == 1:
+        return matches[0]
+    noun = "run" if kind is None else f"{FOLDERS[kind]} run"
+    if matches:
+        what = f"{name!r} matches {counted(len(matches), noun)}: {some([run.name for run in matches])}"
+        raise UsageError(what, where=workspace, remedy="Use more of the name")
+    stage, _, start = name.rpartition("/")
+    beginnings = {
+        run.folder.name[: len(start)]: run.folder.name for run in list_runs(workspace, kind) if stage in ("", run.stage)
+    }
+    hint = f"; did you mean {beginnings[near]!r}?" if (near := nearest(start, beginnings)) else ""
+    what = f"{name!r} is not a file and matches no {noun}" if or_file else f"{name!r} matches no {noun}"
+    raise UsageError(f"{what}{hint}", where=workspace, remedy="`mlcl runs` lists all runs")
 
 
 def matching_runs(workspace: Path, name: str) -> list[StoredRun]:
@@ -123,11 +137,6 @@ def matching_runs(workspace: Path, name: str) -> list[StoredRun]:
         or [run for run in runs if name and run.folder == Path(name).absolute()]
         or [run for run in runs if (start := name.removeprefix(f"{run.stage}/")) and run.folder.name.startswith(start)]
     )
-
-
-def describe_matches(runs: Sequence[StoredRun]) -> str:
-    """How many runs a name matches, and which."""
-    return f"{len(runs)} runs: {some([run.name for run in runs])}" if runs else "no run"
 
 
 def remove_run(workspace: Path, run: StoredRun) -> None:

@@ -98,10 +98,14 @@ class Selection:
     compared: int
     seed: int | None
 
+    @property
+    def rank(self) -> str:
+        """How many runs it was chosen from, in words."""
+        return "the only candidate" if self.compared == 1 else f"best of {self.compared}"
+
     def describe(self, metric: str) -> str:
         """How many runs it was chosen from, and its score, in words."""
-        count = "the only one that fits" if self.compared == 1 else f"best of {self.compared}"
-        return f"{count}, {metric} {self.chosen.best.score:.2f}"
+        return f"{self.rank}, {metric} {self.chosen.best.score:.2f}"
 
 
 @dataclass(slots=True)
@@ -183,7 +187,7 @@ class Candidates:
         for other in self.fitting:
             differences = other.conditions.differences(wanted)
             if differences and other.conditions != chosen.conditions:
-                self.skipped[other.run] = f"scored under {', '.join(differences)}"
+                self.skipped[other.run] = f"scored with {', '.join(differences)}"
             elif chosen.finished and not other.finished:
                 self.skipped[other.run] = "not finished"
         self._report(context, chosen, chosen.conditions.differences(wanted))

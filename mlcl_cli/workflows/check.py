@@ -1,5 +1,6 @@
 """`mlcl check`: checks everything that a run will need. None of the user's files is changed."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -93,4 +94,9 @@ def _is_missing(split: str, error: DataError) -> bool:
     where = error.where
     if not isinstance(error.__cause__, FileNotFoundError) or not isinstance(where, Path):
         return False
-    return f".{split}." in where.name and not any(where.parent.glob(f"*.{split}.*"))
+    return _is_about(split, where) and not any(_is_about(split, path) for path in where.parent.glob("*"))
+
+
+def _is_about(split: str, file: Path) -> bool:
+    """Whether the file's name has the split's name among its words, such as cap.dress.val.json."""
+    return split in re.split(r"[._]", file.name)

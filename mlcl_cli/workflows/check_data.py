@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+from array import array
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
@@ -23,30 +24,52 @@ from mlcl_cli.workflows.findings import CheckReport
 CONTEXT_LENGTH = 77  # tokens: METHOD.md, Section 6
 MORE_THAN_8_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 MAX_8_BIT = 255
+TEXTS_AT_ONCE = 4_096
 LARGEST_INPUT = 448  # pixels: RN50x64, the largest of OpenAI's
 
 
 def check_captions(report: CheckReport, splits: Sequence[Split]) -> None:
     """Find blank and truncated captions, targets that are their own reference, repeated triplets."""
-    long_texts: dict[str, str] = {}
-    for split in splits:
-        first_places: dict[Hashable, str] = {}
-        for number, triplet in enumerate(split.triplets, 1):
-            where = f"{split.name}, {_label(triplet, number)}"
+    long_texts: dict[str, tuple[int, int]] = {}
+    pooled = [split.triplets for split in splits]
+    for position, (split, triplets) in enumerate(zip(splits, pooled, strict=True)):
+        repeats = _repeats(triplets)
+        for number, triplet in enumerate(triplets):
             if any(not caption.strip(" .") for caption in triplet.captions):
-                report.add("captions", where, "a caption is blank")
-            if triplet.target == triplet.reference:
-                report.add("captions", where, "the target is the reference: a miss if references are excluded")
-            if (first := first_places.setdefault((triplet.pair_id, _content(triplet)), where)) != where:
-                report.add("captions", where, f"repeats {first}")
+                report.add("captions", _place(split, triplets, number), "a caption is blank")
+            if triplet.reference in triplet.targets():
+                what = "the target is the reference: a miss if references are excluded"
+                report.add("captions", _place(split, triplets, number), what)
+            if number in repeats:
+                first = _place(split, triplets, repeats[number])
+                report.add("captions", _place(split, triplets, number), f"repeats {first}")
             # A token is at least one letter, so shorter texts cannot be too long.
-            long_texts |= {text: where for text in triplet.texts if len(text) > CONTEXT_LENGTH}
-    if long_texts:
-        lengths = tokenize([*long_texts], 4 * CONTEXT_LENGTH, torch.device("cpu")).lengths.tolist()
-        for where, length in zip(long_texts.values(), lengths, strict=True):
+            long_texts |= {text: (position, number) for text in triplet.texts if len(text) > CONTEXT_LENGTH}
+    texts = [*long_texts]
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        some_texts = texts[start : start + TEXTS_AT_ONCE]
+        lengths = tokenize(some_texts, 4 * CONTEXT_LENGTH, torch.device("cpu")).lengths.tolist()
+        for (position, number), length in zip(map(long_texts.__getitem__, some_texts), lengths, strict=True):
             if length > CONTEXT_LENGTH:
+                where = _place(splits[position], pooled[position], number)
                 report.add("captions", where, f"is longer than {CONTEXT_LENGTH} tokens and will be truncated")
-    report.looked_at["captions"] = f"{sum(len(t.captions) for split in splits for t in split.triplets):,}"
+    report.looked_at["captions"] = f"{sum(len(t.captions) for triplets in pooled for t in triplets):,}"
+
+
+def _repeats(triplets: Sequence[Triplet]) -> dict[int, int]:
+    """The triplets that repeat an earlier one, and the first of each. Sorted hashes take 24 bytes per triplet."""
+    hashes = array("q", (hash((triplet.pair_id, _content(triplet))) for triplet in triplets))
+    if not hashes:
+        return {}
+    values, order = torch.frombuffer(hashes, dtype=torch.int64).sort(stable=True)
+    repeats: dict[int, int] = {}
+    for place in (values[1:] == values[:-1]).nonzero().flatten().tolist():
+        earlier, number = int(order[place]), int(order[place + 1])
+        first = repeats.get(earlier, earlier)
+        one, other = triplets[first], triplets[number]
+        if (one.pair_id, _content(one)) == (other.pair_id, _content(other)):
+            repeats[number] = first
+    return repeats
 
 
 def check_counts(report: CheckReport, splits: Sequence[Split]) -> None:
@@ -58,7 +81,7 @@ def check_counts(report: CheckReport, splits: Sequence[Split]) -> None:
         for noun, (number, expected) in counts.items():
             if expected and number != expected:
                 report.add("counts", split.name, f"expected {counted(expected, noun)} as published, got {number:,}")
-    report.looked_at["counts"] = ", ".join(split.name for split in splits)
+    report.looked_at["counts"] = ", ".join(split.name for split in splits) or "nothing"
 
 
 def check_leakage(report: CheckReport, splits: Sequence[Split]) -> None:
@@ -66,14 +89,16 @@ def check_leakage(report: CheckReport, splits: Sequence[Split]) -> None:
     by_name = {split.name: split for split in splits}
     if not {"train", "val"} <= by_name.keys():
         return
-    trained = {_content(triplet) for triplet in by_name["train"].triplets}
+    val = by_name["val"]
+    validated = {_content(triplet) for triplet in val.triplets}  # the smaller split
+    trained = {content for triplet in by_name["train"].triplets if (content := _content(triplet)) in validated}
     shared = 0
-    for part in by_name["val"].sets:
-        leaked = [number for number, triplet in enumerate(part.triplets, 1) if _content(triplet) in trained]
+    for part in val.sets:
+        leaked = [number for number, triplet in enumerate(part.triplets) if _content(triplet) in trained]
         shared += len(leaked)
         if not leaked:
             continue
-        where = f"val, {part.name}, {_label(part.triplets[leaked[0] - 1], leaked[0])}"
+        where = f"val, {part.name}, {_label(val, part.triplets, leaked[0])}"
         if is_error := len(leaked) == len(part.triplets):
             what = f"this and every other triplet of {part.name} is also in train: metrics would be meaningless"
         else:
@@ -122,12 +147,13 @@ def check_images(report: CheckReport, splits: Sequence[Split], resolution: int |
             bad |= images
             commands = report.readers(split.name)
             folder = os.path.commonpath([path.parent for path in images])
-            what = f"none of the {len(images):,} images of {split.name} exists"
-            remedy = f"Download them to run {' or '.join(commands)}" if commands else "Download them"
+            first = some([split.paths[name].name for name in split.images()])
+            what = f"none of the {len(images):,} images of {split.name} exists: {first}"
+            remedy = report.dataset.images_remedy + (f" to run {' or '.join(commands)}" if commands else "")
             is_error = bool(commands) and (report.splits_named or split.name == "val")
             report.add("images", folder, what, remedy, commands, is_error=is_error)
     pending = [(str(path), path) for path in users if str(path) not in verified and path not in bad]
-    report.looked_at["images"] = f"{len(users):,}, {len(verified):,} of them verified before"
+    report.looked_at["images"] = f"{len(users):,}" + (f", {len(verified):,} verified before" if verified else "")
     values = read_files(
         pending, lambda path, _: _largest_value(open_image(path), transform), choose_workers(profile.workers)
     )
@@ -138,7 +164,9 @@ def check_images(report: CheckReport, splits: Sequence[Split], resolution: int |
                 bad.add(path)
                 readers = report.readers(*users[path])
                 commands = [command for command in readers if not drop or command == report.submission]
-                remedy = "Replace the image" if drop else "Replace the image, or set bad_images: drop"
+                remedy = "Replace the image, or set bad_images: drop"
+                if drop:
+                    remedy = "It is skipped (bad_images: drop); replace it to use it"
                 report.add("images", path, value.reason, remedy, commands, is_error=bool(commands))
             elif value > MAX_8_BIT:
                 what = f"more than 8 bits: values above {MAX_8_BIT} become white, and the largest is {value:,.0f}"
@@ -223,8 +251,16 @@ def _content(triplet: Triplet) -> Hashable:
     return triplet.reference, triplet.target, triplet.captions
 
 
-def _label(triplet: Triplet, number: int) -> str:
-    return f"triplet {number}" if triplet.pair_id is None else f"pair {triplet.pair_id}"
+def _place(split: Split, triplets: Sequence[Triplet], number: int) -> str:
+    return f"{split.name}, {_label(split, triplets, number)}"
+
+
+def _label(split: Split, triplets: Sequence[Triplet], number: int) -> str:
+    """A triplet as its annotations count it."""
+    triplet = triplets[number]
+    if triplet.row is not None:
+        return f"{split.unit} {triplet.row}"
+    return f"triplet {number + 1}" if triplet.pair_id is None else f"pair {triplet.pair_id}"
 
 
 def _repeated(values: Mapping[str, str]) -> list[list[str]]:

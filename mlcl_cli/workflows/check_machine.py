@@ -11,6 +11,7 @@ from mlcl_cli.atomic_files import nearest_existing_parent
 from mlcl_cli.config import Profile
 from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, MlclError, UsageError
+from mlcl_cli.formatting import counted
 from mlcl_cli.models.weights import UNKNOWN_ACTIVATION, is_official, load_clip, load_tuned, needs_download
 from mlcl_cli.runs.checkpoints import SUFFIX, load_checkpoint, require_probe
 from mlcl_cli.runs.description import Kind
@@ -101,7 +102,7 @@ def check_checkpoints(report: CheckReport) -> None:
     combiners = [run for run in runs if run.kind is Kind.COMBINER and run.problem is None]
     has_combiner = any(run.summary.dataset == profile.dataset for run in combiners)
     needed = "" if has_combiner else "; evaluate needs a trained combiner, or --combining-function sum"
-    report.looked_at["checkpoints"] = f"{len(paths):,}{needed}"
+    report.looked_at["checkpoints"] = f"{counted(len(paths), 'file')} of {counted(len(runs), 'run')}{needed}"
 
 
 def _require_usable(profile: Profile, path: Path) -> None:

@@ -33,8 +33,8 @@ class ClipReason(StrEnum):
     GIVEN = "given by {}"
     DISABLED = "{} is none"
     BOTH_ENCODERS = f"tuning both encoders starts from the untuned CLIP; {START}"
-    BEST = "best of {}"
-    BEST_START = f"best of {{}}; {START}"
+    BEST = "{}"
+    BEST_START = f"{{}}; {START}"
     NONE_WITH_OTHER_ENCODER = f"no CLIP here has only its {{}} encoder tuned; {START}"
     NONE_TUNED = "no tuned CLIP in this workspace yet"
     NONE_FITS = "no tuned CLIP fits"
@@ -114,7 +114,7 @@ def choose_clip(context: RunContext, start: str | Path | None = None, encoder: s
         seed = "" if selection.seed is None else f", seed {selection.seed}"
         score = f"{context.protocol.bests[0]} {selection.chosen.best.score:.2f}"
         reason = ClipReason.BEST if other_towers is None else ClipReason.BEST_START
-        return ClipChoice(model, selection.chosen.checkpoint, reason, f"{selection.compared} {which}{seed}, {score}")
+        return ClipChoice(model, selection.chosen.checkpoint, reason, f"{selection.rank} {which}{seed}, {score}")
     skipped = describe_skipped(candidates.skipped)
     if other_towers is not None:
         if skipped:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from mlcl_cli.atomic_files import write_file
 from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.protocols import chance
-from mlcl_cli.demo.catalog import WRITERS, draw_catalog, profile_text
+from mlcl_cli.demo.catalog import CATALOG_PROFILE, WRITERS, draw_catalog, profile_text
 from mlcl_cli.demo.small_clip import SIZE, train_small_clip
 from mlcl_cli.errors import UsageError
 from mlcl_cli.images.decode import open_image
@@ -34,13 +34,17 @@ class EvaluateOutput(BaseModel):
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Scores in percent by data set, the HTML page that shows them, and the profile of the last data set."""
+    """Scores in percent by data set, the HTML page that shows them, and the profile of the last data set.
+
+    `catalog` is the profile of a product catalog without training triplets, if one was drawn.
+    """
 
     folder: Path
     report: Path
     profile: Path
     scores: Mapping[str, Mapping[str, float]]
     seconds: float
+    catalog: Path | None
 
     def as_json(self) -> dict[str, object]:
         """The result as a JSON object."""
@@ -74,7 +78,8 @@ def run_demo(folder: Path, datasets: Sequence[str], progress: Progress, run: Run
         scores[dataset] = _pipeline(dataset, profile, run)
     report = folder / "report.html"
     run(["report", "--all", "--output", str(report), "--profile", str(profile)])
-    return DemoResult(folder, report, profile, scores, time.monotonic() - start)
+    catalog = folder / CATALOG_PROFILE
+    return DemoResult(folder, report, profile, scores, time.monotonic() - start, catalog if catalog.is_file() else None)
 
 
 def _move_earlier_demo(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""`--dry-run`: one batch through everything, and an estimate of the rest. Writes nothing."""
+"""`--dry-run`: a few steps on one batch, and an estimate of the rest. Writes nothing."""
 
 import logging
 import time

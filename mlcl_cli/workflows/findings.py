@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from mlcl_cli.atomic_files import require_replaceable, to_json, write_file
 from mlcl_cli.config import Profile
 from mlcl_cli.data.definition import DataSet, Preparation
-from mlcl_cli.errors import MlclError
+from mlcl_cli.errors import MlclError, UsageError
 from mlcl_cli.progress import Progress
 
 # The splits that each command reads, on every data set that has them.
@@ -148,7 +148,9 @@ class CheckReport:
 
 
 def require_writable(path: Path) -> None:
-    """Raise UsageError if findings would replace a file that holds something else."""
+    """Raise UsageError if findings would replace a file that holds something else, or its name has another ending."""
+    if path.suffix.lower() not in (".json", ".csv", ""):  # /dev/stdout has no suffix
+        raise UsageError("must end in .json or .csv", where=path, remedy="Choose another --output")
     require_replaceable(path, ",".join(COLUMNS[:4]) if _is_csv(path) else '"command": "check"', "findings")
 
 

@@ -12,6 +12,7 @@ from mlcl_cli.atomic_files import require_replaceable, write_file
 from mlcl_cli.catalog.captions import DEFAULT, DEFAULT_TEMPLATES, Captions, ValueChange, compile_captions
 from mlcl_cli.catalog.pairs import PairCounts, Pairing, Rules
 from mlcl_cli.catalog.products import Products, read_products
+from mlcl_cli.catalog.relative import Relative, read_relative
 from mlcl_cli.config.strict_yaml import LineError, parse
 from mlcl_cli.data.annotations import read_text
 from mlcl_cli.data.table_files import DELIMITERS, TableFile
@@ -24,7 +25,7 @@ from mlcl_cli.suggestions import did_you_mean, shown
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("reference", "target", "caption", "split")
-JOIN = "join"  # a key of a file of templates
+JOIN, RELATIVE = "join", "relative"  # keys of a file of templates that are no attributes
 DEFAULT_JOIN = " and "
 PRODUCTS_AT_ONCE = 1000  # between two updates of the progress bar
 
@@ -58,15 +59,16 @@ class MadeTriplets:
     output: Path
     products: Products
     counts: PairCounts
+    relative: Sequence[Relative]
 
     @property
     def changes(self) -> Mapping[str, int]:
-        """Triplets by the attributes that change."""
+        """Triplets by the attributes and the relative changes."""
         return {self._label(change): count for change, count in self.counts.changes.items()}
 
     @property
     def ambiguous(self) -> Mapping[str, int]:
-        """Pairs of a reference and new values that too many products fit, by the attributes that change."""
+        """Pairs of a reference and new values that too many products fit, by change."""
         return {self._label(change): count for change, count in self.counts.ambiguous.items()}
 
     @property
@@ -76,7 +78,8 @@ class MadeTriplets:
         return {column.name: dict(zip(column.values, counts, strict=True)) for column, counts in pairs}
 
     def _label(self, change: Sequence[int]) -> str:
-        return "+".join(self.products.attributes[number].name for number in change)
+        names = [*(column.name for column in self.products.attributes), *(part.label for part in self.relative)]
+        return "+".join(names[number] for number in change)
 
     def as_json(self) -> dict[str, object]:
         """The object that `--json` prints."""
@@ -113,7 +116,7 @@ def make_triplets(
     captions = read_captions(templates or DEFAULT_TEMPLATES, source.attributes, is_own=templates is not None)
     products = read_products(TableFile(source.table), source.image, source.attributes, source.within)
     captions.require_clear([list(column.values) for column in products.attributes])
-    pairing = Pairing(products, rules)
+    pairing = Pairing(products, rules, captions.relative)
 
     def write(path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
@@ -126,11 +129,11 @@ def make_triplets(
     write_file(output, write)
     if rules.val_fraction and not pairing.counts.splits["val"]:
         logger.warning("val is empty: no two of its products make a pair. Raise --val-fraction, or split by hand")
-    return MadeTriplets(output, products, pairing.counts)
+    return MadeTriplets(output, products, pairing.counts, captions.relative)
 
 
 def read_captions(path: Path, attributes: Sequence[str], *, is_own: bool) -> Captions:
-    """The captions of `attributes` in a YAML file of templates by attribute. Raises DataError, with the line.
+    """The captions of `attributes` and of relative changes, from a YAML file. Raises DataError, with the line.
 
     If the file `is_own`, the user's, a warning names the keys that no attribute uses.
     """
@@ -144,6 +147,8 @@ def read_captions(path: Path, attributes: Sequence[str], *, is_own: bool) -> Cap
         values = dict(document.value)
         if not isinstance(join := values.pop(JOIN, DEFAULT_JOIN), str):
             raise LineError(f"{JOIN}: must be text, not {shown(join)}", document.lines[JOIN,])
+        if not isinstance(entries := values.pop(RELATIVE, {}), dict):
+            raise LineError(f"{RELATIVE}: must be named changes, not {shown(entries)}", document.lines[RELATIVE,])
         templates: dict[str, list[str]] = {}
         for key, value in values.items():
             texts = [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
@@ -157,7 +162,14 @@ def read_captions(path: Path, attributes: Sequence[str], *, is_own: bool) -> Cap
     for key in templates:
         if is_own and key.casefold() not in known:
             logger.warning(f"{places[key]}: {key!r} is not in --attributes{did_you_mean(key, attributes)}")
-    return compile_captions(attributes, templates, join, {**places, "": str(path)})
+    relative = [
+        change
+        for label, entry in entries.items()
+        for change in read_relative(
+            label, entry, attributes, f"{path}, line {document.lines[RELATIVE, label]}", logger.warning
+        )
+    ]
+    return compile_captions(attributes, templates, join, {**places, "": str(path)}, relative)
 
 
 def _rows(
@@ -171,6 +183,9 @@ def _rows(
             for pair in pairs:
                 changes = []
                 for attribute in pair.change:
+                    if attribute >= len(columns):
+                        changes.append(ValueChange(attribute))
+                        continue
                     values, codes = columns[attribute]
                     changes.append(
                         ValueChange(attribute, values[codes[pair.reference]], values[codes[pair.targets[0]]])

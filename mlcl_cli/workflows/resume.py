@@ -1,10 +1,13 @@
 """Which run to resume, and whether its settings and data are still the same."""
 
 import hashlib
+import json
 import logging
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -30,19 +33,12 @@ UNUSED_SECTION = {Kind.CLIP: "combiner", Kind.COMBINER: "finetune"}
 CONTENTS = "images.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Which run to resume: `run` (its folder or one of its state files), else the newest unfinished one if `wanted`.
+class Resume(Enum):
+    """Which run to resume, unless one is named."""
 
-    If there is none, a new run starts if `optional`; otherwise it is an error.
-    """
-
-    wanted: bool = False
-    optional: bool = False
-    run: Path | None = None
-
-
-NO_RESUME = Resume()
+    NONE = auto()
+    NEWEST = auto()  # the newest unfinished one; an error if there is none
+    NEWEST_IF_ANY = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +49,29 @@ class ResumableRun:
     state: Path | None = None
 
 
-def find_resumable(profile: Profile, kind: Kind, resume: Resume, encoder: str | None = None) -> ResumableRun | None:
+def find_resumable(
+    profile: Profile, kind: Kind, resume: Resume | Path, encoder: str | None = None
+) -> ResumableRun | None:
     """The run of `kind` (and of `encoder`, if given) to resume, or None to start a new one.
 
-    Damaged runs are skipped with a warning. Raises DataError where a named run is damaged or not resumable, or where
-    there are only damaged ones, UsageError where there is none to resume.
+    A path is a run's folder or one of its state files. Damaged runs are skipped with a warning. Raises DataError where
+    a named run is damaged or not resumable, or where there are only damaged ones, UsageError where there is none to
+    resume.
     """
-    if resume.run is not None:
-        return _run_at(resume.run, kind)
-    if not resume.wanted:
+    if isinstance(resume, Path):
+        return _run_at(resume, kind)
+    if resume is Resume.NONE:
         return None
+    optional = resume is Resume.NEWEST_IF_ANY
     runs = list_runs(profile.workspace, kind)
     damaged = [run.problem for run in runs if run.problem is not None]
     unfinished = [run for run in runs if run.resumable]
-    for problem in damaged if unfinished or resume.optional else []:
+    for problem in damaged if unfinished or optional else []:
         logger.warning(f"Skipped a damaged run: {problem}")
     for run in reversed(unfinished):
         if run.summary.dataset == profile.dataset and encoder in (None, run.summary.encoder):
             return ResumableRun(run)
-    if resume.optional:
+    if optional:
         return None
     if damaged and not unfinished:
         raise damaged[0]
@@ -104,6 +104,7 @@ def require_same(
     Changed images are named. A run that recorded no contents is compared by its files' sizes alone.
     """
     then = stored.summary.identity or {}
+    remedy = "Restore them, or start a new run with --no-resume"
     before, after = _flattened(then), _flattened({key: now[key] for key in now if key != "images" or key in then})
     pairs = {key: (before.get(key, "nothing"), after.get(key, "nothing")) for key in before | after}
     pairs["protocol"] = stored.summary.protocol, protocol
@@ -118,8 +119,16 @@ def require_same(
         what = f"{counted(len(changed), 'image')} changed or disappeared since the run began: {some(changed)}"
     else:
         what = f"settings or data differ from when the run began: {'; '.join(changes.values())}"
-    remedy = "Restore them, or start a new run with --no-resume"
+        settings = _flattened(then.get("profile") or {})
+        if changes.keys() <= settings.keys():
+            old = " ".join(f"--set {shlex.quote(f'{key}={_as_override(settings[key])}')}" for key in changes)
+            remedy = f"Pass {old}, or start a new run with --no-resume"
     raise UsageError(f"cannot resume: {what}", where=stored.folder, remedy=remedy)
+
+
+def _as_override(value: object) -> str:
+    """A setting as `--set` takes it."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _run_at(path: Path, kind: Kind) -> ResumableRun:

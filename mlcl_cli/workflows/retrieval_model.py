@@ -1,4 +1,4 @@
-"""What `evaluate`, `submit-cirr` and `report` share: the model that queries, and a split prepared for it."""
+"""What `evaluate`, the submissions and `report` share: the model that queries, and a split prepared for it."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager

@@ -143,7 +143,7 @@ class RunContext:
         Raises BadImagesError, which lists them all, if it does not, and DataError if nothing is left of a query set.
         """
         if bad and self.profile.bad_images == "stop":
-            raise BadImagesError(list(bad), "Fix them, or set bad_images: drop to skip them")
+            raise BadImagesError(list(bad), "Fix each image, or set bad_images: drop to skip it")
         names = {image.name for image in bad}
         pruned = split.without(names)
         if pruned == split:

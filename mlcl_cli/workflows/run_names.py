@@ -5,7 +5,7 @@ from pathlib import Path
 from mlcl_cli.config import Profile
 from mlcl_cli.errors import UsageError
 from mlcl_cli.runs.description import Kind
-from mlcl_cli.runs.listing import FOLDERS, describe_matches, find_run, matching_runs
+from mlcl_cli.runs.listing import FOLDERS, find_run
 from mlcl_cli.runs.summary import SUMMARY, RunSummary
 
 
@@ -44,11 +44,5 @@ def _folder(profile: Profile, text: str, kind: Kind | None) -> Path:
     folder = _path(text)
     if (folder / SUMMARY).is_file():  # a run's folder, in any workspace or outside of one
         return folder
-    if kind is None or text.startswith(tuple(f"{name}/" for name in FOLDERS.values())):
-        return find_run(profile.workspace, text).folder
-    matches = matching_runs(profile.workspace, f"{FOLDERS[kind]}/{text}")
-    if len(matches) != 1:
-        what = f"{text!r} is not a file, and matches {describe_matches(matches)} of {FOLDERS[kind]}"
-        remedy = "Pass a file, or more of a run's name; `mlcl runs` lists them"
-        raise UsageError(what, where=profile.workspace, remedy=remedy)
-    return matches[0].folder
+    names_stage = text.startswith(tuple(f"{name}/" for name in FOLDERS.values()))
+    return find_run(profile.workspace, text, None if names_stage else kind, or_file=True).folder

@@ -17,7 +17,6 @@ from mlcl_cli.training.loop import fit
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice
 from mlcl_cli.workflows.provenance import Circumstances, data_digest, versions
 from mlcl_cli.workflows.resume import (
-    NO_RESUME,
     ResumableRun,
     Resume,
     find_resumable,
@@ -60,7 +59,7 @@ class TrainingResult:
         }
 
 
-def train(profile: Profile, progress: Progress, stage: Stage, *, resume: Resume = NO_RESUME) -> TrainingResult:
+def train(profile: Profile, progress: Progress, stage: Stage, *, resume: Resume | Path = Resume.NONE) -> TrainingResult:
     """Train a stage, in a new run or in an unfinished one."""
     context = RunContext.open(profile, progress)
     unfinished = find_resumable(profile, stage.kind, resume, stage.encoder)

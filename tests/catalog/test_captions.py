@@ -99,3 +99,51 @@ def test_attributes_with_different_values_may_share_templates(tmp_path: Path) ->
     captions_of(tmp_path, "default: ['is {{ new }}']", "color", "size").require_clear(
         [["red", "blue"], ["small", "big"]]
     )
+
+
+HEEL = "heel: ['with a {{ new }} heel']\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("relative: higher", ["line 2", "relative: must be named changes, not 'higher'"]),
+        ("relative:\n  up: 3", ["line 3", "up:", "Write step, values, more and less, or take and captions"]),
+        (
+            "relative:\n  up: {step: heel, values: [low, high], more: [is higher]}",
+            ["line 3", "up.less: field required"],
+        ),
+        ("relative:\n  up: {step: heel, values: [low, low], more: [a], less: [b]}", ["line 3", "value is repeated"]),
+        ("relative:\n  up: {take: {heel: heel}, captions: [a]}", ["line 3", "takes its own value"]),
+        ("relative:\n  up: {take: {heel: size}, captions: ['is {{ new }}']}", ["line 3, up", "uses a variable"]),
+        ("relative:\n  up: {take: {heel: size}, captions: ['is {{']}", ["line 3, up", "not a valid template"]),
+    ],
+)
+def test_wrong_relative_change_is_refused_with_its_place(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(DataError) as refused:
+        captions_of(tmp_path, f"{HEEL}{text}\ndefault: ['{{{{ new }}}}']", "heel", "size")
+    assert all(word in str(refused.value) for word in words), str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("more", ["with a low heel", "is lower"])
+def test_relative_caption_that_means_something_else_is_refused(tmp_path: Path, more: str) -> None:
+    text = f"{HEEL}relative:\n  height: {{step: heel, values: [low, high], more: [{more}], less: [is lower]}}\n"
+    with pytest.raises(DataError, match=r"line 3.* is ambiguous: .* could mean "):
+        captions_of(tmp_path, text, "heel").require_clear([["low", "high"]])
+
+
+def test_relative_change_of_other_attributes_is_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"{HEEL}relative:\n  like: {{take: {{heel: colour}}, captions: [the same]}}\n"
+    assert captions_of(tmp_path, text, "heel").relative == []
+    assert "line 3, like: 'colour' is not in --attributes" in capsys.readouterr().err
+
+
+def test_relative_changes_may_use_numbers(tmp_path: Path) -> None:
+    text = (
+        "size: ['size {{ new }}']\nrelative:\n  size: {step: size, values: [36, 37], more: [larger], less: [smaller]}\n"
+    )
+    more, less = captions_of(tmp_path, text, "size").relative
+    assert (more.moves[0].following, less.moves[0].following) == ({"36": "37"}, {"37": "36"})

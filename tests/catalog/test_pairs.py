@@ -1,5 +1,6 @@
 """Pairs of products, compared with a naive search over all pairs."""
 
+import itertools
 import json
 import tempfile
 from collections import Counter
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 
 from mlcl_cli.catalog.pairs import MIN_CANDIDATES, Pair, Pairing, Rules
 from mlcl_cli.catalog.products import Products, read_products
+from mlcl_cli.catalog.relative import Move, Relative
 from mlcl_cli.data.table_files import TableFile
 from mlcl_cli.errors import DataError
 from mlcl_cli.seeding import derive_seed
 
 Row = Mapping[str, str]
-Option = tuple[tuple[int, ...], tuple[str, ...]]  # the attributes that change, and their new values
+Option = tuple[tuple[int, ...], tuple[str, ...]]  # what changes, and all values afterwards
+Catalog = tuple[Products, Rules, list[Relative]]
 NAMES = ("color", "sleeve", "material")
 
 
@@ -29,7 +32,7 @@ def products_of(rows: Sequence[Row], attributes: Sequence[str], within: str | No
 
 
 @st.composite
-def catalogs(draw: st.DrawFn) -> tuple[Products, Rules]:
+def catalogs(draw: st.DrawFn) -> Catalog:
     attributes = NAMES[: draw(st.integers(1, 3))]
     value = st.sampled_from(["a", "b", "b", "c", ""])
     row = st.fixed_dictionaries({**dict.fromkeys(attributes, value), "kind": st.sampled_from(["x", "x", "y"])})
@@ -42,15 +45,57 @@ def catalogs(draw: st.DrawFn) -> tuple[Products, Rules]:
         seed=draw(st.integers(0, 5)),
     )
     varied = [dict.fromkeys(attributes, "a") | {"kind": "x"}, dict.fromkeys(attributes, "b") | {"kind": "x"}]
-    return products_of([*varied, *rows], attributes, draw(st.sampled_from([None, "kind"]))), rules
+    products = products_of([*varied, *rows], attributes, draw(st.sampled_from([None, "kind"])))
+    return products, rules, draw(st.lists(relative_changes(len(attributes)), max_size=3))
+
+
+@st.composite
+def relative_changes(draw: st.DrawFn, attributes: int) -> Relative:
+    number = draw(st.integers(0, attributes - 1))
+    step = Move(number, number, draw(st.sampled_from([{"a": "b", "b": "c"}, {"c": "a"}, {"b": "unknown"}])))
+    others = [other for other in range(attributes) if other != number]
+    if not others or draw(st.booleans()):
+        return Relative("step", [step], ["more"], "")
+    other = draw(st.sampled_from(others))
+    take = [Move(number, other), *([Move(other, number)] if draw(st.booleans()) else [])]
+    return Relative("take", take, ["like the other"], "")
 
 
 def values_of(products: Products, product: int) -> tuple[str, ...]:
     return tuple(list(column.values)[column.codes[product]] for column in products.attributes)
 
 
-def all_options(products: Products, rules: Rules, splits: Sequence[str], reference: int) -> dict[Option, set[int]]:
+def all_changes(attributes: int, rules: Rules, relative: Sequence[Relative]) -> Iterator[tuple[int, ...]]:
+    concerned = [{number} for number in range(attributes)]
+    concerned += [{number for move in part.moves for number in (move.attribute, move.source)} for part in relative]
+    for size in range(1, rules.changes + 1):
+        for change in itertools.combinations(range(len(concerned)), size):
+            if all(not concerned[one] & concerned[other] for one, other in itertools.combinations(change, 2)):
+                yield change
+
+
+def changed_attributes(change: tuple[int, ...], attributes: int, relative: Sequence[Relative]) -> list[int]:
+    numbers = [[part] for part in change if part < attributes]
+    numbers += [[move.attribute for move in relative[part - attributes].moves] for part in change if part >= attributes]
+    return [number for part in numbers for number in part]
+
+
+def leads_to(old: Sequence[str], new: Sequence[str], change: tuple[int, ...], relative: Sequence[Relative]) -> bool:
+    expected = list(old)
+    for part in change:
+        if part < len(old):
+            expected[part] = new[part] if new[part] != old[part] else ""
+        else:
+            for move in relative[part - len(old)].moves:
+                source = old[move.source]
+                value = source if move.following is None else move.following.get(source, "")
+                expected[move.attribute] = value if value != old[move.attribute] else ""
+    return expected == list(new)
+
+
+def all_options(catalog: Catalog, splits: Sequence[str], reference: int) -> dict[Option, set[int]]:
     """By change and new values, every product that is equally right; compares `reference` with all others."""
+    products, rules, relative = catalog
     options: dict[Option, set[int]] = {}
     old = values_of(products, reference)
     for other in range(len(products.images)):
@@ -59,15 +104,14 @@ def all_options(products: Products, rules: Rules, splits: Sequence[str], referen
         if products.within and products.within.codes[other] != products.within.codes[reference]:
             continue
         new = values_of(products, other)
-        change = tuple(number for number in range(len(old)) if old[number] != new[number])
-        if 1 <= len(change) <= rules.changes:
-            options.setdefault((change, tuple(new[number] for number in change)), set()).add(other)
+        for change in all_changes(len(old), rules, relative):
+            if leads_to(old, new, change, relative):
+                options.setdefault((change, new), set()).add(other)
     return options
 
 
 def option_of(products: Products, pair: Pair) -> Option:
-    values = values_of(products, pair.targets[0])
-    return pair.change, tuple(values[number] for number in pair.change)
+    return pair.change, values_of(products, pair.targets[0])
 
 
 def splits_of(products: Products, rules: Rules) -> list[str]:
@@ -76,14 +120,14 @@ def splits_of(products: Products, rules: Rules) -> list[str]:
 
 
 @given(catalogs())
-def test_pairs_equal_those_of_a_naive_search(catalog: tuple[Products, Rules]) -> None:
-    products, rules = catalog
+def test_pairs_equal_those_of_a_naive_search(catalog: Catalog) -> None:
+    products, rules, relative = catalog
     splits = splits_of(products, rules)
-    pairing = Pairing(products, rules)
+    pairing = Pairing(products, rules, relative)
     made = [pair for pairs in pairing.pairs() for pair in pairs]
     ambiguous, without = Counter[tuple[int, ...]](), 0
     for reference in range(len(products.images)):
-        options = all_options(products, rules, splits, reference)
+        options = all_options(catalog, splits, reference)
         usable = {option: targets for option, targets in options.items() if len(targets) <= rules.max_targets}
         ambiguous.update(change for change, values in options.keys() - usable.keys())
         without += not usable
@@ -100,18 +144,22 @@ def test_pairs_equal_those_of_a_naive_search(catalog: tuple[Products, Rules]) ->
 
 
 @given(catalogs())
-def test_least_used_change_and_value_come_first(catalog: tuple[Products, Rules]) -> None:
-    products, rules = catalog
+def test_least_used_change_and_value_come_first(catalog: Catalog) -> None:
+    products, rules, relative = catalog
     splits = splits_of(products, rules)
     changes, values = Counter[tuple[int, ...]](), Counter[tuple[int, str]]()
 
     def used(option: Option) -> int:
-        return sum(values[key] for key in zip(*option, strict=True))
+        return sum(values[key] for key in new_values(option))
 
-    for pairs in Pairing(products, rules).pairs():
+    def new_values(option: Option) -> list[tuple[int, str]]:
+        numbers = changed_attributes(option[0], len(products.attributes), relative)
+        return [(number, option[1][number]) for number in numbers]
+
+    for pairs in Pairing(products, rules, relative).pairs():
         left = {
             option
-            for option, targets in (all_options(products, rules, splits, pairs[0].reference) if pairs else {}).items()
+            for option, targets in (all_options(catalog, splits, pairs[0].reference) if pairs else {}).items()
             if len(targets) <= rules.max_targets
         }
         for pair in pairs:
@@ -120,7 +168,7 @@ def test_least_used_change_and_value_come_first(catalog: tuple[Products, Rules])
             assert used(option) == min(used(other) for other in left if other[0] == pair.change)
             left.remove(option)
             changes[pair.change] += 1
-            values.update(zip(*option, strict=True))
+            values.update(new_values(option))
 
 
 def made(rows: Sequence[Row], attributes: Sequence[str], rules: Rules) -> Iterator[Pair]:
@@ -146,6 +194,16 @@ def test_values_are_balanced_although_one_is_common() -> None:
     pairing = Pairing(products_of(rows, ["color"]), Rules(per_product=1, max_targets=100, val_fraction=0))
     assert sum(map(len, pairing.pairs())) == 100
     assert min(pairing.counts.values[0]) >= 5  # the common value is new for ten products only
+
+
+def test_ambiguous_pairs_of_a_relative_change_differ_in_the_other_attribute_too() -> None:
+    rows = [{"heel": heel, "color": "red"} for heel in ("low", "high", "high")] + [{"heel": "high", "color": "blue"}]
+    higher = Relative("higher", [Move(0, 0, {"low": "high"})], ["is higher"], "")
+    pairing = Pairing(products_of(rows, ["heel", "color"]), Rules(changes=2, max_targets=1, val_fraction=0), [higher])
+    pairs = [(pair.reference, pair.targets, pair.change) for found in pairing.pairs() for pair in found]
+    assert (0, [3], (1, 2)) in pairs
+    assert pairing.counts.ambiguous[2,] == 1
+    assert pairing.counts.ambiguous[1, 2] == 0
 
 
 def test_seed_changes_pairs() -> None:

@@ -157,7 +157,7 @@ def test_verified_images_are_skipped_until_they_change(mlcl: Mlcl, tmp_path: Pat
     mlcl("prepare-shoes")
     (tmp_path / "work").mkdir()
     first, second = (mlcl("check", "--json").json["looked_at"]["images"].split(" ")[:2] for _ in range(2))
-    assert first[1] == "0"
+    assert len(first) == 1
     assert second[0] == f"{second[1]},"
     listed = json.loads((tmp_path / "data/annotations/split.val.json").read_text())
     picture = tmp_path / "data/images" / listed[0]

@@ -86,7 +86,7 @@ def test_from_option_takes_a_run_name(mlcl: Mlcl, trained: Path) -> None:
     outcome = mlcl("finetune", "--encoder", "text", "--from", first.name, "--epochs", "1", "--json")
     assert started_from(outcome) == first.name
     refused = mlcl("finetune", "--from", "nothing")
-    assert (refused.code, "matches no run" in refused.err) == (2, True)
+    assert (refused.code, "matches no finetune run" in refused.err) == (2, True)
 
 
 # --- The CLIP that a combiner is trained on
@@ -140,10 +140,10 @@ def test_clip_tuned_from_another_base_is_skipped_and_named(mlcl: Mlcl, trained: 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"protocol": "cirr-val (pruned gallery)"}, "scored under a pruned gallery"),
-        ({"data": {"train": "0" * 16, "val": "1" * 16}}, "scored under different validation data"),
-        ({"protocol": "cirr-half"}, "scored under protocol cirr-half"),
-        ({"image": {"transform": "clip", "target_ratio": 1.25}}, "scored under transform clip"),
+        ({"protocol": "cirr-val (pruned gallery)"}, "scored with a pruned gallery"),
+        ({"data": {"train": "0" * 16, "val": "1" * 16}}, "scored with different validation data"),
+        ({"protocol": "cirr-half"}, "scored with protocol cirr-half"),
+        ({"image": {"transform": "clip", "target_ratio": 1.25}}, "scored with transform clip"),
         ({"state": "interrupted"}, "not finished"),
     ],
 )
@@ -261,8 +261,8 @@ def test_run_names_stand_for_their_best_checkpoints(mlcl: Mlcl, trained: Path) -
 
 def test_unknown_names_and_runs_of_another_stage_are_refused(mlcl: Mlcl, trained: Path) -> None:
     (clip,) = runs_of(trained, "finetune")
-    assert "matches no run" in mlcl("evaluate", "--checkpoint", "nothing").err
-    assert "not of a combiner" in mlcl("evaluate", "--checkpoint", f"finetune/{clip.name}").err
+    assert "is not a file and matches no combiner run. " in mlcl("evaluate", "--checkpoint", "nothing").err
+    assert "holds a CLIP, expected a combiner" in mlcl("evaluate", "--checkpoint", f"finetune/{clip.name}").err
     assert "does not exist" in mlcl("evaluate", "--checkpoint", "nowhere.pt").err
 
 

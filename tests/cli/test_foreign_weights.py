@@ -104,7 +104,7 @@ def test_check_notes_that_the_activation_is_assumed(mlcl: Mlcl, tmp_path: Path) 
     world(tmp_path, "cirr")
     (note,) = mlcl("check", "--json").findings("clip")
     assert note["severity"] == "note"
-    assert "quick GELU is assumed" in note["what"]
+    assert "assuming OpenAI's quick GELU" in note["what"]
 
 
 def test_check_recomputes_the_probe_of_a_tuned_clip(

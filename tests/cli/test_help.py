@@ -14,12 +14,12 @@ from world import write_json
 from mlcl_cli import __version__
 from mlcl_cli.cli.app import app
 from mlcl_cli.cli.command_classes import MEANT
+from mlcl_cli.data.datasets import DATASETS
 
 COMMON = {"--profile", "--set", "--quiet", "--json", "--debug", "--help"}
 TRAINING = COMMON | {"--epochs", "--batch-size", "--learning-rate", "--resume", "--run", "--dry-run"}
 OPTIONS = {
-    "init": {"--dataset", "--output", "--force", "--debug", "--help"},
-    "prepare-shoes": COMMON,
+    "init": {"--dataset", "--from", "--output", "--force", "--debug", "--help"},
     "make-triplets": {
         "--attributes", "--within", "--image", "--changes", "--per-product", "--max-targets", "--templates",
         "--val-fraction", "--seed", "--output", "--quiet", "--json", "--debug", "--help",
@@ -32,12 +32,15 @@ OPTIONS = {
     | {"--intervals"},
     "score": COMMON | {"--protocol", "--intervals"},
     "compare": COMMON | {"--protocol"},
-    "submit-cirr": COMMON | {"--name", "--checkpoint", "--combining-function"},
     "report": COMMON | {"--all", "--output", "--queries"},
     "export": {"--force", "--profile", "--set", "--json", "--debug", "--help"},
     "bench": {"--only", "--repeats", "--device", "--smallest", "--quiet", "--json", "--debug", "--help"},
     "demo": {"--output", "--dataset", "--quiet", "--json", "--debug", "--help"},
 }  # fmt: skip
+PREPARATIONS = [dataset.preparation.command for dataset in DATASETS.values() if dataset.preparation]
+SUBMISSIONS = [dataset.submission.command for dataset in DATASETS.values() if dataset.submission]
+OPTIONS |= dict.fromkeys(PREPARATIONS, COMMON)
+OPTIONS |= dict.fromkeys(SUBMISSIONS, COMMON | {"--name", "--checkpoint", "--combining-function"})
 
 
 def test_every_command_is_listed_here() -> None:
@@ -101,6 +104,7 @@ def test_bug_is_one_line_with_exit_code_1() -> None:
         (["report", "cirr-2"], ["cirr-20260101-000000", "cirr-20260102-000000"]),
         (["runs", "show", "cirr-20260102"], ["cirr-20260102-000000"]),
         (["runs", "show", "shoes"], []),
+        (["demo", "--dataset", ""], ["fashioniq", "shoes", "cirr"]),
         (["evaluate", "--set", "combiner.ep"], ["combiner.epochs="]),
         (["evaluate", "--set", "checkpoints.e"], ["checkpoints.every_epochs=", "checkpoints.every_minutes="]),
         (["evaluate", "--set", "seed=1", "--set", "combiner.batch"], ["combiner.batch_size="]),
@@ -134,12 +138,13 @@ def test_fish_completes_values_of_keys(tmp_path: Path) -> None:
     [
         ("train", "Did you mean 'finetune' or 'train-combiner'?"),
         ("eval", "Did you mean 'evaluate'?"),
+        ("submit", "Did you mean 'submit-cirr' or 'submit-circo'?"),
         ("train_combiner", "Did you mean 'train-combiner'?"),
         ("runs list", "Did you mean 'mlcl runs'?"),
         ("runs remove", "Did you mean 'rm'?"),
         ("runs sho", "Did you mean 'show'?"),
         ("runs zzz", "The commands are show, rm."),
-        ("zzz", "The commands are init, prepare-shoes, check, finetune,"),
+        ("zzz", f"The commands are init, {', '.join(PREPARATIONS)}, check, finetune,"),
     ],
 )
 def test_unknown_command_suggests_known_ones(mlcl: Mlcl, command: str, hint: str) -> None:
@@ -175,8 +180,9 @@ def test_without_a_profile_no_run_is_completed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "hint"),
     [
-        ("init --dataset shoe", "'shoe' is not one of 'fashioniq', 'shoes', 'cirr'. Did you mean 'shoes'?"),
+        ("init --dataset shoe", f"'shoe' is not one of {', '.join(map(repr, DATASETS))}. Did you mean 'shoes'?"),
         ("evaluate --combining-function summ", "Did you mean 'sum'?"),
+        ("demo --dataset imagenet", "'imagenet' is not one of 'fashioniq', 'shoes', 'cirr'."),
         ("finetune --encoder q", "'q' is not one of 'text', 'image', 'both'."),
     ],
 )

@@ -145,6 +145,21 @@ def test_templates_of_ones_own_are_used_and_unused_ones_named(mlcl: Mlcl, tmp_pa
     assert all(" : " in caption for _, _, caption, _ in triplets(tmp_path / "triplets.csv"))
 
 
+def test_relative_changes_are_made_and_counted(mlcl: Mlcl, tmp_path: Path) -> None:
+    catalog(tmp_path)
+    (tmp_path / "templates.yaml").write_text(
+        "default: ['{{ attribute }} {{ new }}']\n"
+        "relative:\n  length: {step: sleeve, values: [sleeveless, short, long], more: [longer], less: [shorter]}\n"
+    )
+    outcome = mlcl(*COMMAND, "--max-targets", "20", "--templates", "templates.yaml", "--json")
+    changes, values = outcome.json["changes"], outcome.json["values"]
+    assert [*changes] == ["color", "sleeve", "material", "length, more", "length, less"]
+    captions = Counter(caption for _, _, caption, _ in triplets(tmp_path / "triplets.csv"))
+    assert (changes["length, more"], changes["length, less"]) == (captions["longer"], captions["shorter"])
+    assert min(changes.values()) > 50
+    assert sum(values["sleeve"].values()) == sum(changes[part] for part in ("sleeve", "length, more", "length, less"))
+
+
 def test_empty_validation_split_is_a_warning(mlcl: Mlcl, tmp_path: Path) -> None:
     catalog(tmp_path, size=12)
     outcome = mlcl(*COMMAND, "--val-fraction", "0.05")

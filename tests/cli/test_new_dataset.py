@@ -11,6 +11,7 @@ import pytest
 from command_line import Outcome
 from world import PROFILE, picture, tiny_clip, write_json
 
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.errors import UsageError
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.workflows.demo import run_demo
@@ -20,9 +21,11 @@ import json
 
 from mlcl_cli.data.annotations import ImageName, Record, Text, read_records
 from mlcl_cli.data.definition import DataSet, Preparation, Prepared
-from mlcl_cli.data.layout import make_split
+from mlcl_cli.data.layout import find_root, make_split
 from mlcl_cli.data.protocols import SHOES
 from mlcl_cli.data.records import QuerySet, Triplet
+
+REMEDY = "Set roots.hats to the folder that contains annotations/, and run mlcl prepare-hats once"
 
 
 class Hat(Record):
@@ -36,13 +39,15 @@ def triplet(record, _where):
 
 
 def read(root, split, folders, on_defect):
-    triplets = read_records(root / f"{split}.json", Hat, triplet, on_defect=on_defect)
+    annotations = find_root(root, "hats", ("annotations",), REMEDY) / "annotations"
+    triplets = read_records(annotations / f"{split}.json", Hat, triplet, remedy=REMEDY, on_defect=on_defect)
     gallery = () if split == "train" else tuple(dict.fromkeys(name for t in triplets for name in t.images()))
     return make_split("hats", split, [QuerySet("hats", triplets, gallery)], lambda name: (folders["photos"] / name,))
 
 
 def prepare(root, folders, _progress):
-    contents = {root / f"{split}.json": (folders["photos"] / f"{split}.txt").read_bytes() for split in ("train", "val")}
+    raw = {split: folders["photos"] / f"{split}.txt" for split in ("train", "val")}
+    contents = {root / "annotations" / f"{split}.json": file.read_bytes() for split, file in raw.items()}
     counts = {path.stem: len(json.loads(content)) for path, content in contents.items()}
     return Prepared(counts, counts, 0, contents)
 
@@ -54,7 +59,12 @@ DATASET = DataSet(
     splits=("train", "val"),
     protocols=(SHOES,),
     folders={"photos": "photos"},
-    preparation=Preparation("prepare-hats", "Turn the raw hats into triplets.", ("train.json", "val.json"), prepare),
+    preparation=Preparation(
+        command="prepare-hats",
+        help="Turn the raw hats into triplets.",
+        files=("annotations/train.json", "annotations/val.json"),
+        prepare=prepare,
+    ),
 )
 """
 
@@ -144,12 +154,13 @@ def test_profile_and_messages_know_a_new_dataset(run: Run, hats: Path) -> None:
         "evaluate --set combiner.select_by=harmonic",
         "submit-cirr",
     )
-    assert "run `mlcl prepare-hats`" in init.out
+    assert "Set roots.hats in it, then run `mlcl check` and `mlcl prepare-hats`." in init.out
     text = (hats / "new.yaml").read_text()
-    assert "# fashioniq | shoes | cirr | hats\n" in text
+    known = dict.fromkeys([*DATASETS, "hats"])
+    assert f"# {' | '.join(known)}\n" in text
     assert "\n  hats: data/hats\n" in text
     assert "\n#   photos: data/hats/photos\n" in text
-    assert "one of fashioniq, shoes, cirr, hats" in unknown.err
+    assert f"one of {', '.join(known)}" in unknown.err
     assert "the data set is hats" in selected.err
     assert "submit-cirr is for cirr, but this profile's data set is hats" in submitted.err
     assert {unknown.code, selected.code, submitted.code} == {2}

@@ -54,7 +54,7 @@ def test_image_tuning_starts_from_the_tuned_text_encoder(mlcl: Mlcl, tmp_path: P
     mlcl("prepare-shoes")
     first = mlcl("finetune", "--encoder", "text", "--json").json
     second = mlcl("finetune", "--encoder", "image")
-    assert "best of 1 with only its text encoder tuned" in second.err
+    assert "the only candidate with only its text encoder tuned" in second.err
     assert Path(first["run"]).name in second.err
     third = mlcl("finetune", "--encoder", "text", "--from", "none")
     assert "--from is none" in third.err

@@ -42,6 +42,9 @@ class Elements(HTMLParser):
         return [attributes for _, attributes in self.found if name in attributes]
 
 
+CAPTIONS = "data/cirr/captions/cap.rc2.val.json"
+
+
 @pytest.fixture
 def trained(mlcl: Mlcl, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A tuned CLIP and a combiner, of CIRR unless the test names another data set."""
@@ -278,7 +281,8 @@ def test_captions_and_names_are_escaped(mlcl: Mlcl, trained: Path) -> None:
             "thesis.html: already exists and is not a table of ranks written by mlcl",
         ),
         (["evaluate", "--ranks", "data"], "data: is a folder"),
-        (["check", "--output", "thesis.html"], "thesis.html: already exists and is not findings written by mlcl"),
+        (["check", "--output", CAPTIONS], f"{CAPTIONS}: already exists and is not findings written by mlcl"),
+        (["check", "--output", "thesis.html"], "thesis.html: must end in .json or .csv"),
         (["evaluate", "--ranks", "ranks.txt"], "ranks.txt: must end in .csv"),
         (["report", "--output", "data"], "data: must end in .html"),
     ],

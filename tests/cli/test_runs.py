@@ -119,3 +119,30 @@ def test_run_in_a_linked_stage_folder_can_be_removed(mlcl: Mlcl, run: Path, tmp_
     run.parent.symlink_to(tmp_path / "disk")
     assert mlcl("runs", "rm", run.name, "--yes").code == 0
     assert not list((tmp_path / "disk").iterdir())
+
+
+def test_typo_in_a_name_suggests_the_nearest_run(mlcl: Mlcl, run: Path) -> None:
+    assert f"'ciir' matches no run; did you mean '{run.name}'?" in mlcl("runs", "show", "ciir").err
+    typo = mlcl("evaluate", "--checkpoint", "ciir")
+    assert f"'ciir' is not a file and matches no combiner run; did you mean '{run.name}'?" in typo.err
+
+
+def test_name_that_matches_several_runs_asks_for_more_of_it(mlcl: Mlcl, run: Path) -> None:
+    shutil.copytree(run, run.with_name("cirr-other"))
+    outcome = mlcl("runs", "show", "cirr")
+    assert outcome.code == 2
+    assert "'cirr' matches 2 runs: " in outcome.err
+    assert outcome.err.rstrip().endswith(". Use more of the name")
+
+
+def test_unanswered_confirmation_deletes_nothing_and_names_the_option(mlcl: Mlcl, run: Path) -> None:
+    outcome = mlcl("runs", "rm", run.name)
+    assert outcome.code == 2
+    assert outcome.err.rstrip().endswith("not answered. Use --yes to delete without confirmation")
+    assert run.exists()
+
+
+def test_size_has_a_unit_for_people_and_is_bytes_in_json(mlcl: Mlcl, run: Path) -> None:
+    assert "\nsize: " in mlcl("runs", "show", run.name).out
+    assert "bytes: " not in mlcl("runs", "show", run.name).out
+    assert mlcl("runs", "show", run.name, "--json").json["bytes"] > 0

@@ -74,7 +74,7 @@ def test_scores_with_other_inference_weights_do_not_compare(mlcl: Mlcl, trained:
     second = another(first, "second", change)
     outcome = mlcl("evaluate", "--json")
     assert outcome.json["checkpoint"] == str(first / "best.safetensors")
-    assert "combiner/second (scored under inference_weights matched)" in outcome.err
+    assert "combiner/second (scored with inference_weights matched)" in outcome.err
     matched = mlcl("evaluate", "--json", "--set", "combiner.inference_weights=matched")
     assert matched.json["checkpoint"] == str(second / "best.safetensors")
 

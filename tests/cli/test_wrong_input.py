@@ -184,9 +184,9 @@ def test_a_missing_or_invalid_clip_file_is_named(mlcl: Mlcl, tmp_path: Path) -> 
 def test_a_checkpoint_of_the_wrong_kind_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr")
     tuned = mlcl("finetune", "--encoder", "text", "--json").json["best"]["checkpoint"]
-    refused(mlcl("evaluate", "--checkpoint", tuned), 3, "of a clip, not of a combiner")
+    refused(mlcl("evaluate", "--checkpoint", tuned), 3, "holds a CLIP, expected a combiner")
     combiner = mlcl("train-combiner", "--json").json["best"]["checkpoint"]
-    refused(mlcl(*EVALUATE, "--set", f"clip.checkpoint={combiner}"), 3, "of a combiner, not of a clip")
+    refused(mlcl(*EVALUATE, "--set", f"clip.checkpoint={combiner}"), 3, "holds a combiner, expected a CLIP")
 
 
 def test_a_tuned_clip_of_another_size_is_refused(mlcl: Mlcl, tmp_path: Path) -> None:
@@ -289,3 +289,47 @@ def test_an_export_never_overwrites(mlcl: Mlcl, tmp_path: Path) -> None:
     refused(mlcl("export", "none.safetensors", "there.pt"), 2, "--force")
     refused(mlcl("export", "none.safetensors", "new.pt"), 3, "does not exist")
     assert files(tmp_path) == {tmp_path / "there.pt"}
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train-combiner --epochs abc", ("--epochs", "'abc'", "integer")),
+        ("train-combiner --learning-rate fast", ("--learning-rate", "'fast'")),
+        ("report --queries x", ("--queries", "'x'", "integer")),
+    ],
+)
+def test_an_option_that_is_not_a_number_shows_its_value(mlcl: Mlcl, command: str, words: tuple[str, ...]) -> None:
+    outcome = mlcl(*command.split())
+    assert outcome.code == 2
+    assert all(word in outcome.err for word in words)
+    assert "unable to parse" not in outcome.err
+
+
+def test_a_missing_profile_of_the_environment_names_the_variable(
+    mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLCL_PROFILE", "nowhere.yaml")
+    refused(mlcl("evaluate"), 2, f"{tmp_path}/nowhere.yaml: the profile that $MLCL_PROFILE names does not exist")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_init_does_not_write_a_file_for_a_folder(mlcl: Mlcl, tmp_path: Path, exists: bool) -> None:
+    if exists:
+        (tmp_path / "d").mkdir()
+    refused(mlcl("init", "--output", "d/"), 2, "d/: is a folder. Name a file in it: d/mlcl.yaml")
+    assert (tmp_path / "d").exists() is exists
+
+
+def test_findings_go_to_a_file_whose_ending_says_what_it_is(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr", triplets=8)
+    refused(mlcl("check", "--output", "a.txt"), 2, "a.txt: must end in .json or .csv")
+    assert "Findings: a.csv" in mlcl("check", "--output", "a.csv").err
+    assert (tmp_path / "a.csv").read_text().startswith("check,severity,")
+
+
+def test_a_path_that_cannot_exist_is_not_about_space(mlcl: Mlcl, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    outcome = mlcl("init", "--output", "file/x.yaml")
+    assert outcome.code == 4
+    assert outcome.err.rstrip().endswith("Choose another path; existing files are unchanged")

@@ -12,19 +12,23 @@ from pydantic import ValidationError
 
 from mlcl_cli.config import Profile, dump, load_profile, template
 from mlcl_cli.config.error_messages import KEYS
+from mlcl_cli.config.schema import FOLDER_SECTIONS
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.errors import UsageError
 
 Load = Callable[..., Profile]
 CONFIGS = Path(__file__).parents[2] / "configs"
-DATASETS = ("fashioniq", "shoes", "cirr")
+RECIPES = ("fashioniq", "shoes", "cirr")
 
-# The published names and defaults: scripts rely on every one.
+# The published names and defaults: scripts rely on every one. Data sets may be added.
 DEFAULTS = """
 dataset: fashioniq
 roots:
   fashioniq: data/fashionIQ_dataset
   shoes: data/shoes
   cirr: data/cirr_dataset
+  circo: data/circo
+  fashion200k: data/fashion200k
 shoes:
   images: data/shoes/images
   annotations: data/shoes/annotations
@@ -82,8 +86,11 @@ def test_the_defaults_are_the_published_ones(folder: Path, load: Load) -> None:
     profile = load("dataset: fashioniq\n")
     expected = yaml.safe_load(DEFAULTS)
     values = profile.model_dump(mode="json")
-    for section, keys in (("roots", ("fashioniq", "shoes", "cirr")), ("shoes", ("images", "annotations"))):
-        expected[section] = {key: str(folder / expected[section][key]) for key in keys}
+    for name in DATASETS.keys() - expected["roots"]:
+        assert values["roots"].pop(name) == str(folder / DATASETS[name].root)
+        values.pop(name, None)
+    for section in ("roots", "shoes"):
+        expected[section] = {key: str(folder / path) for key, path in expected[section].items()}
     expected["workspace"] = str(folder / "runs")
     assert values.pop("datasets") == {}
     assert values == expected
@@ -115,7 +122,9 @@ def test_a_profile_can_be_made_in_code(monkeypatch: pytest.MonkeyPatch, folder: 
 def test_the_template_is_the_default_profile_with_every_key(load: Load, dataset: str) -> None:
     text = template(dataset)
     assert load(text) == load(f"dataset: {dataset}\n")
-    shown = yaml.safe_load(text.replace("# shoes:", "shoes:").replace("#   ", "  "))
+    for section in FOLDER_SECTIONS:
+        text = text.replace(f"# {section}:", f"{section}:")
+    shown = yaml.safe_load(text.replace("#   ", "  "))
     assert leaves(shown) == set(KEYS)
     assert f"Set roots.{dataset};" in text
     assert max(map(len, text.splitlines())) <= 120
@@ -139,7 +148,7 @@ def test_every_shipped_config_loads(path: Path) -> None:
     assert profile == load_profile(path, [f"dataset={profile.dataset}"])
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", RECIPES)
 def test_the_recipes_are_the_defaults(folder: Path, load: Load, dataset: str) -> None:
     recipe = load_profile(CONFIGS / f"{dataset}.yaml")
     default = load(f"dataset: {dataset}\n")

@@ -16,8 +16,9 @@ def test_the_option_wins_over_the_variable_over_the_working_folder(folder: Path)
         find_profile(None, {"MLCL_PROFILE": ""}, folder)
     (folder / "mlcl.yaml").touch()
     assert find_profile(None, {}, folder) == (folder / "mlcl.yaml", "./mlcl.yaml")
-    env = {"MLCL_PROFILE": "/a/b.yaml"}
-    assert find_profile(None, env, folder) == (Path("/a/b.yaml"), "$MLCL_PROFILE")
+    (folder / "b.yaml").touch()
+    env = {"MLCL_PROFILE": str(folder / "b.yaml")}
+    assert find_profile(None, env, folder) == (folder / "b.yaml", "$MLCL_PROFILE")
     assert find_profile(Path("c.yaml"), env, folder) == (folder / "c.yaml", "--profile")
     assert find_profile(Path("~/c.yaml"), env, folder) == (Path.home() / "c.yaml", "--profile")
     with pytest.raises(UsageError, match="home"):

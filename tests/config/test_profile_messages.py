@@ -6,17 +6,20 @@ import pytest
 
 from mlcl_cli.config import Profile
 from mlcl_cli.config.error_messages import KEYS, SYNONYMS
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.streams import printable
 
 Load = Callable[..., Profile]
 Complaint = Callable[..., str]
 Complaints = Callable[..., list[str]]
+KNOWN = ", ".join(DATASETS)
+ROOTS = " or ".join(f"'roots.{name}'" for name in DATASETS)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("dataset", "fashionq", "must be one of fashioniq, shoes, cirr, not 'fashionq'; did you mean 'fashioniq'?"),
+        ("dataset", "fashionq", f"must be one of {KNOWN}, not 'fashionq'; did you mean 'fashioniq'?"),
         ("seed", "-1", "must be an integer of at least 0, not -1"),
         ("seed", "1.0", "must be an integer of at least 0, not 1.0"),
         ("seed", "true", "must be an integer of at least 0, not true"),
@@ -61,8 +64,8 @@ def test_a_wrong_value_names_what_its_key_takes(complaint: Complaint, key: str, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "mlcl.yaml: dataset: is required: one of fashioniq, shoes, cirr"),
-        ("# nothing\n", "mlcl.yaml: dataset: is required: one of fashioniq, shoes, cirr"),
+        ("", f"mlcl.yaml: dataset: is required: one of {KNOWN}"),
+        ("# nothing\n", f"mlcl.yaml: dataset: is required: one of {KNOWN}"),
         ("dataset: cirr\nsed: 1\n", "mlcl.yaml:2: sed: unknown key; did you mean 'seed'?"),
         (
             "dataset: cirr\ncombiner:\n  epohcs: 1\n",
@@ -115,7 +118,7 @@ def test_a_wrong_file_names_the_line(complaint: Complaint, text: str, message: s
         ("clip.name=RN50", "unknown key; did you mean 'clip.model'?"),
         ("output_dir=x", "unknown key; did you mean 'workspace'?"),
         ("fp16=true", "unknown key; did you mean 'precision'?"),
-        ("data_root=x", "unknown key; did you mean 'roots.fashioniq' or 'roots.shoes' or 'roots.cirr'?"),
+        ("data_root=x", f"unknown key; did you mean {ROOTS}?"),
         ("combiner.galery=val", "unknown key; did you mean 'evaluate.gallery'?"),
         ("combiner=3", "combiner is a section; set one of its keys, such as combiner.projection_dim"),
         ("seed", "must be KEY=VALUE, such as seed=1"),
@@ -179,7 +182,7 @@ def test_levels_are_put_in_order(load: Load) -> None:
 def test_every_problem_is_reported_at_once(complaints: Complaints) -> None:
     text = "dataset: ciir\nsed: 1\nfinetune:\n  epochs: 0\n  epochs: 0\ncombiner:\n  levels: [sum]\n  sscl: []\n"
     assert complaints(text, "device=gpu", "wrkspace=x") == [
-        "mlcl.yaml:1: dataset: must be one of fashioniq, shoes, cirr, not 'ciir'; did you mean 'cirr'?",
+        f"mlcl.yaml:1: dataset: must be one of {KNOWN}, not 'ciir'; did you mean 'cirr'?",
         "mlcl.yaml:2: sed: unknown key; did you mean 'seed'?",
         "mlcl.yaml:5: finetune.epochs: duplicate key, first defined on line 4",
         "mlcl.yaml:5: finetune.epochs: must be a positive integer, not 0",

@@ -1,4 +1,4 @@
-"""The three data sets in small, as the public downloads lay them out."""
+"""Data sets in small, as the public downloads lay them out."""
 
 import json
 from collections.abc import Callable
@@ -97,6 +97,57 @@ def cirr(tmp_path: Path, write: Write) -> Path:
 
 
 @pytest.fixture
-def roots(fashioniq: Path, shoes: Path, cirr: Path) -> dict[str, Path]:
-    """All three, by name."""
-    return {"fashioniq": fashioniq, "shoes": shoes, "cirr": cirr}
+def circo(tmp_path: Path, write: Write) -> Path:
+    """Four images, two queries a split; the first has two targets."""
+    root = tmp_path / "CIRCO"
+    images = [{"license": 3, "file_name": f"{number:012}.jpg", "id": number} for number in (42, 7, 355099, 9)]
+    write(root / "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json", {"images": images, "licenses": []})
+    for split in ("val", "test"):
+        records = [
+            {
+                "reference_img_id": 7,
+                "target_img_id": 355099,
+                "relative_caption": "shows two people",
+                "shared_concept": "a girl with an umbrella",
+                "gt_img_ids": [355099, 42],
+                "id": 0,
+                "semantic_aspects": ["cardinality", "addition"],
+            },
+            {
+                "reference_img_id": 42,
+                "target_img_id": 9,
+                "relative_caption": "is empty",
+                "shared_concept": "a plate",
+                "gt_img_ids": [9],
+                "id": 1,
+                "semantic_aspects": [],
+            },
+        ]
+        if split == "test":
+            for record in records:
+                del record["target_img_id"], record["gt_img_ids"], record["semantic_aspects"]
+        write(root / "annotations" / f"{split}.json", records)
+    return root
+
+
+@pytest.fixture
+def fashion200k(tmp_path: Path, write: Write) -> Path:
+    """Three dresses of which two share a caption, and one image in each other category."""
+    root = tmp_path / "fashion200k"
+    for split in ("train", "test"):
+        for category in ("dress", "jacket", "pants", "skirt", "top"):
+            lines = [f"women/{category}s/{split}/1_0.jpeg\t0.99\t black {category} \n"]
+            if category == "dress":
+                lines += [f"women/dresses/{split}/{end}.jpeg\t0.5\tred dress no. 1\n" for end in ("2_0", "2_1")]
+            write(root / "labels" / f"{category}_{split}_detect_all.txt", "".join(lines).encode())
+    queries = (
+        "women/dresss/test/1_0.jpeg women/dresses/test/2_0.jpeg\nwomen/tops/test/1_0.jpeg women/skirts/test/1_0.jpeg\n"
+    )
+    write(root / "test_queries.txt", queries.encode())
+    return root
+
+
+@pytest.fixture
+def roots(fashioniq: Path, shoes: Path, cirr: Path, circo: Path, fashion200k: Path) -> dict[str, Path]:
+    """All of them, by name."""
+    return {"fashioniq": fashioniq, "shoes": shoes, "cirr": cirr, "circo": circo, "fashion200k": fashion200k}

@@ -203,7 +203,7 @@ def test_a_split_without_triplets_is_refused(annotations: Path, write: Write) ->
 
 
 def test_a_missing_image_folder_is_named(annotations: Path) -> None:
-    with pytest.raises(DataError, match=r"images: does not exist\. Set shoes\.images"):
+    with pytest.raises(DataError, match=r"images: does not exist\. Set roots\.shoes"):
         prepare(annotations)
 
 

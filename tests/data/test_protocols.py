@@ -100,6 +100,7 @@ def test_every_best_is_a_metric() -> None:
         for protocol in known.protocols:
             recalls = {f"recall@{k}": 1.0 for k in protocol.recall_at}
             recalls |= {f"recall_subset@{k}": 1.0 for k in protocol.subset_recall_at}
+            recalls |= {f"map@{k}": 1.0 for k in protocol.map_at}
             assert set(protocol.bests) <= summarize(protocol, {"set": recalls}).keys()
 
 
@@ -113,6 +114,19 @@ def test_each_data_set_has_its_protocol() -> None:
     assert not fashioniq.protocol().exclude_reference
     assert shoes.protocol().exclude_reference
     assert cirr.protocol().exclude_reference
+    assert DATASETS["circo"].protocol().name == "circo-val"
+    assert DATASETS["circo"].protocol(captions="relative+concept").name == "circo-val-concept"
+    assert cirr.protocol(captions="relative+concept") == cirr.protocol()
+    assert DATASETS["fashion200k"].protocol().name == "fashion200k"
+
+
+def test_circo_metrics_are_recalls_then_map_then_map_by_aspect() -> None:
+    values = {f"{kind}@{k}": 1.0 * k for kind in ("map", "recall") for k in (50, 25, 10, 5)}
+    values |= {"map@10/addition": 3.0, "map@10/viewpoint": 4.0, "map@5/addition": 5.0}
+    assert [*summarize(DATASETS["circo"].protocol(), {"circo": values})] == [
+        *("recall@5", "recall@10", "recall@25", "recall@50", "map@5", "map@10", "map@25", "map@50"),
+        *("map@10/addition", "map@10/viewpoint"),
+    ]
 
 
 def test_the_reference_can_be_removed_or_kept_under_another_name() -> None:
@@ -136,7 +150,14 @@ def test_an_unknown_gallery_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("cirr-val", "cirr"), ("fashioniq-val-noref", "fashioniq"), ("shoes-withref", "shoes")],
+    [
+        ("cirr-val", "cirr"),
+        ("fashioniq-val-noref", "fashioniq"),
+        ("shoes-withref", "shoes"),
+        ("circo-val-concept", "circo"),
+        ("circo-val-concept-noref", "circo"),
+        ("fashion200k", "fashion200k"),
+    ],
 )
 def test_a_protocol_is_found_by_its_name(name: str, expected: str) -> None:
     dataset, protocol = named_protocol(name, DATASETS["shoes"])
@@ -157,5 +178,7 @@ def test_a_protocol_is_described_in_words(dataset: DataSet) -> None:
         assert ("is removed" in words) == protocol.exclude_reference
         assert ("stays" in words) != protocol.exclude_reference
         assert protocol.captions.words in words
+        assert protocol.target_words in words
+        assert ("per semantic aspect" in words) == (protocol.aspect_map_at is not None)
         assert "equal scores rank in gallery order" in words
         assert all(f"{k}" in words for k in protocol.recall_at)

@@ -14,6 +14,7 @@ ANNOTATIONS = {
     "fashioniq": ("captions/cap.dress.val.json", "image_splits/split.dress.val.json"),
     "shoes": ("annotations/triplet.val.json", "annotations/split.val.json"),
     "cirr": ("cirr/captions/cap.rc2.val.json", "cirr/image_splits/split.rc2.val.json"),
+    "circo": ("annotations/val.json", "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json"),
 }
 FILES = [(dataset, file) for dataset, files in ANNOTATIONS.items() for file in files]
 ESCAPING = ["../x", "a/../../x", "..", "/etc/passwd", "a\\b", "..\\x", "C:x", "c:/x", "a\0b", "", ".", "./"]
@@ -39,7 +40,10 @@ def test_a_wrong_root_is_refused(dataset: str, tmp_path: Path) -> None:
         DATASETS[dataset].load(tmp_path / "file", "val")
 
 
-@pytest.mark.parametrize(("dataset", "split"), [("shoes", "test"), ("cirr", "test"), ("fashioniq", "dev")])
+@pytest.mark.parametrize(
+    ("dataset", "split"),
+    [("shoes", "test"), ("cirr", "test"), ("fashioniq", "dev"), ("circo", "test1"), ("fashion200k", "test")],
+)
 def test_an_unknown_split_is_refused(dataset: str, split: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no split"):
         DATASETS[dataset].load(tmp_path, split)
@@ -58,7 +62,7 @@ def test_an_unknown_split_is_refused(dataset: str, split: str, tmp_path: Path) -
         (b"[" * 100_000, "nested too deeply"),
         (b"[1" + b"0" * 5000 + b"]", "Exceeds the limit"),
         (b"[]", "contains no|expected an object, got a list"),
-        (b"{}", "contains no|expected a list, got an object"),
+        (b"{}", "contains no|expected a list, got an object|field images is missing"),
         (b"null", r"expected an? \w+, got null"),
         (b"7", r"expected an? \w+, got an integer"),
         (b"[true]", r"expected a string, got a boolean|expected an object, got (a list|a boolean)"),
@@ -98,6 +102,13 @@ FIELDS = [
     ("cirr", "target_hard"),
     ("cirr", "caption"),
     ("cirr", "img_set"),
+    ("circo", "id"),
+    ("circo", "reference_img_id"),
+    ("circo", "target_img_id"),
+    ("circo", "relative_caption"),
+    ("circo", "shared_concept"),
+    ("circo", "gt_img_ids"),
+    ("circo", "semantic_aspects"),
 ]
 
 
@@ -195,6 +206,7 @@ def test_a_repeated_cirr_pair_id_is_refused(cirr: Path) -> None:
         ("cirr", 0, lambda records, name: records[0]["img_set"]["members"].append(name)),
         ("cirr", 1, lambda paths, name: paths.update({"new": name})),
         ("cirr", 1, lambda paths, name: paths.update({name: "dev/x.png"})),
+        ("circo", 1, lambda listing, name: listing["images"][0].update(file_name=name)),
     ],
 )
 def test_names_that_leave_the_root_are_refused(

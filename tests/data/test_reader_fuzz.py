@@ -15,6 +15,7 @@ ANNOTATIONS = {
     "fashioniq": ("captions/cap.dress.val.json", "image_splits/split.dress.val.json"),
     "shoes": ("annotations/triplet.val.json", "annotations/split.val.json"),
     "cirr": ("cirr/captions/cap.rc2.val.json", "cirr/image_splits/split.rc2.val.json"),
+    "circo": ("annotations/val.json", "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json"),
 }
 FILES = [(dataset, file) for dataset, files in ANNOTATIONS.items() for file in files]
 

@@ -11,7 +11,8 @@ from mlcl_cli.atomic_files import write_files
 from mlcl_cli.config import load_profile
 from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.shoes import prepare_shoes
-from mlcl_cli.demo.catalog import ROOTS, TrainingImage, draw_catalog, profile_text
+from mlcl_cli.demo import ROOTS
+from mlcl_cli.demo.catalog import TrainingImage, draw_catalog, profile_text
 from mlcl_cli.demo.drawings import PAINTERS
 from mlcl_cli.demo.vocabulary import KINDS
 from mlcl_cli.images.image_cache import ImageCache

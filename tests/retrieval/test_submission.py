@@ -1,4 +1,4 @@
-"""CIRR's submission files: golden lists, and the server's rules."""
+"""The submission files of CIRR and CIRCO: golden lists, a naive sort, and the servers' rules."""
 
 import json
 from collections.abc import Sequence
@@ -9,18 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlcl_cli.data.protocols import CIRR_VAL
+from mlcl_cli.data.datasets import DATASETS
 from mlcl_cli.data.records import QuerySet, Split, Triplet
 from mlcl_cli.errors import DataError
 from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.retrieval.evaluation import ComposedSet, Evaluation, text_query
-from mlcl_cli.retrieval.submission import check, make_submissions
+from mlcl_cli.retrieval.submission import checked, make_answers
+
+CIRR, CIRCO = DATASETS["cirr"].submission, DATASETS["circo"].submission
+assert CIRR
+assert CIRCO
 
 
-def composed(triplets: Sequence[Triplet], names: Sequence[str], queries: Tensor, gallery: Tensor) -> ComposedSet:
+def composed(
+    triplets: Sequence[Triplet], names: Sequence[str], queries: Tensor, gallery: Tensor, dataset: str = "cirr"
+) -> ComposedSet:
     """Given queries (Q, d) as a model's: the caption of each triplet is its pair, the query its text feature."""
-    split = Split("cirr", "test1", (QuerySet("test1", tuple(triplets), tuple(names)),), {})
-    evaluation = Evaluation(split, CIRR_VAL)
+    split = Split(dataset, "test", (QuerySet("test", tuple(triplets), tuple(names)),), {})
+    evaluation = Evaluation(split, DATASETS[dataset].protocol())
     images = FeatureTable({name: row for row, name in enumerate(names)}, gallery)
     texts = FeatureTable({str(triplet.pair_id): row for row, triplet in enumerate(triplets)}, queries)
     (own,) = evaluation.compose(images, texts, text_query)
@@ -36,30 +42,64 @@ def test_submission_equals_the_golden_one(golden: Path) -> None:
         for reference, pair, group in zip(case["reference_names"], expected["pair_ids"], case["groups"], strict=True)
     ]
     queries, gallery = torch.from_numpy(arrays["queries"]), torch.from_numpy(arrays["gallery"])
-    submissions = make_submissions(composed(triplets, case["index_names"], queries, gallery))
-    assert submissions["recall"] == expected["submission_recall"]
-    assert submissions["recall_subset"] == expected["submission_recall_subset"]
+    recall, recall_subset = make_answers(composed(triplets, case["index_names"], queries, gallery), CIRR)
+    assert json.loads(recall) == expected["submission_recall"]
+    assert json.loads(recall_subset) == expected["submission_recall_subset"]
+
+
+def test_circo_answers_with_integers_and_keeps_the_reference() -> None:
+    generator = torch.Generator().manual_seed(0)
+    gallery = torch.randint(-2, 3, (70, 3), generator=generator).float()  # many equal scores
+    gallery[:, 0] = 1
+    names = [str(3 * number + 1) for number in range(70)]
+    triplets = [Triplet(names[number], None, (str(number),), number) for number in range(8)]
+    queries = torch.nn.functional.normalize(torch.randn(8, 3, generator=generator), dim=-1)
+    (content,) = make_answers(composed(triplets, names, queries, gallery, "circo"), CIRCO)
+    scores = queries @ torch.nn.functional.normalize(gallery, dim=-1).T
+    expected = {
+        str(number): [3 * row + 1 for row in sorted(range(70), key=lambda row: (-float(own[row]), row))[:50]]
+        for number, own in enumerate(scores)
+    }
+    assert json.loads(content) == expected
+    assert any(triplet.reference in map(str, expected[str(triplet.pair_id)]) for triplet in triplets)
 
 
 def test_invalid_submissions_are_refused() -> None:
-    valid = {"version": "rc2", "metric": "recall_subset", "1": ["a", "b", "c"]}
-    assert check("recall_subset", valid, ["1"]).endswith(b"\n")
-    for invalid in (
-        valid | {"version": "rc1"},
-        valid | {"metric": "recall"},
-        valid | {"1": ["a", "b"]},
-        valid | {"1": ["a", "b", "b"]},
-        valid | {"2": ["a", "b", "c"]},
-        {"version": "rc2", "metric": "recall_subset"},
+    _, subset = CIRR.files
+    known = ["a", "b", "c", "d"]
+    assert json.loads(checked({"1": ["a", "b", "c"]}, subset, CIRR, ["1"], known)) == {
+        "version": "rc2",
+        "metric": "recall_subset",
+        "1": ["a", "b", "c"],
+    }
+    for answers, message in (
+        ({"1": ["a", "b"]}, "the recall_subset submission needs 3 different images for pair 1"),
+        ({"1": ["a", "b", "b"]}, "the recall_subset submission needs 3 different images for pair 1"),
+        ({"1": ["a", "b", "x"]}, "the recall_subset submission has unknown images for pair 1: x"),
+        ({"1": ["a", "b", "c"], "2": ["a", "b", "c"]}, "has 1 missing or unknown pair: 2"),
+        ({}, "has 1 missing or unknown pair: 1"),
     ):
-        with pytest.raises(DataError):
-            check("recall_subset", invalid, ["1"])
+        with pytest.raises(DataError, match=message):
+            checked(answers, subset, CIRR, ["1"], known)  # type: ignore[arg-type]
+
+
+def test_circo_takes_no_gap_between_its_queries() -> None:
+    (file,) = CIRCO.files
+    answer: list[str | int] = [*range(50)]
+    assert checked({"0": answer, "1": answer}, file, CIRCO, ["1", "0"], answer)
+    for keys, message in (
+        (["0", "2"], "has no query 1. The server takes all numbers from 0 to 1"),
+        (["1"], "no query 0"),
+    ):
+        with pytest.raises(DataError, match=message):
+            checked(dict.fromkeys(keys, answer), file, CIRCO, keys, answer)
 
 
 def test_submissions_over_the_server_limit_are_refused() -> None:
-    submission = {"version": "rc2", "metric": "recall_subset", "1": ["a" * 5_000_000, "b", "c"]}
-    with pytest.raises(DataError, match=r"has 5,000,\d\d\d bytes"):
-        check("recall_subset", submission, ["1"])
+    _, subset = CIRR.files
+    long = "a" * 5_000_000
+    with pytest.raises(DataError, match=r"has 5,000,\d\d\d bytes\. The server accepts at most 5 MB"):
+        checked({"1": [long, "b", "c"]}, subset, CIRR, ["1"], [long, "b", "c"])
 
 
 @pytest.mark.parametrize(("images", "metric"), [(60, "3 different"), (50, "50 different")])
@@ -68,4 +108,4 @@ def test_too_few_images_for_the_server_are_an_error(images: int, metric: str) ->
     names = [str(number) for number in range(images)]
     triplet = Triplet("0", None, ("1",), 1, ("0", "1", "2"))
     with pytest.raises(DataError, match=f"needs {metric} images for pair 1"):
-        make_submissions(composed([triplet], names, features[:1], features))
+        make_answers(composed([triplet], names, features[:1], features), CIRR)

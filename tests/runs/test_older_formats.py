@@ -107,7 +107,7 @@ def test_run_with_a_state_of_format_1_resumes(tmp_path: Path, monkeypatch: pytes
     assert again.plain == state.plain
     assert all(torch.equal(again.optimizer[name], tensor) for name, tensor in state.optimizer.items())
     (run / PREVIOUS).unlink(missing_ok=True)
-    resumed = train(profiles[1], NoProgress(), COMBINER, resume=Resume(wanted=True))
+    resumed = train(profiles[1], NoProgress(), COMBINER, resume=Resume.NEWEST)
     assert resumed.run == run
     assert resumed.best == whole.best
     assert (run / "metrics.jsonl").read_text() == (whole.run / "metrics.jsonl").read_text()

@@ -24,12 +24,12 @@ from mlcl_cli.runs.summary import RunState
 from mlcl_cli.signals import Interrupted, interruptible
 from mlcl_cli.training import loop
 from mlcl_cli.training.loop import Trainer
-from mlcl_cli.workflows.resume import NO_RESUME, Resume
+from mlcl_cli.workflows.resume import Resume
 from mlcl_cli.workflows.stages import COMBINER, fine_tuning
 from mlcl_cli.workflows.train import TrainingResult, train
 
 SAME = ("metrics.jsonl", "metrics.csv", "best.safetensors", "last.safetensors")
-RESUME = Resume(wanted=True)
+RESUME = Resume.NEWEST
 Start = Callable[[Profile, Resume], TrainingResult]
 
 STAGES: dict[str, tuple[Start, list[str]]] = {
@@ -84,9 +84,9 @@ def test_run_interrupted_twice_equals_an_uninterrupted_one(
     tmp_path: Path, stage: str, cut_at: Callable[[int], None]
 ) -> None:
     start, overrides = STAGES[stage]
-    whole = start(profile_of(tmp_path, *overrides, "workspace=whole"), NO_RESUME)
+    whole = start(profile_of(tmp_path, *overrides, "workspace=whole"), Resume.NONE)
     profile = profile_of(tmp_path, *overrides, "workspace=cut")
-    for steps, again in ((2, NO_RESUME), (5, RESUME)):
+    for steps, again in ((2, Resume.NONE), (5, RESUME)):
         cut_at(steps)
         with pytest.raises(Interrupted, match="--resume"), interruptible():
             start(profile, again)
@@ -163,17 +163,19 @@ def test_resume_without_an_intact_state_is_an_error(stopped: tuple[Profile, Path
 def test_resume_takes_the_named_state_or_raises(stopped: tuple[Profile, Path]) -> None:
     profile, folder = stopped
     with pytest.raises(DataError, match="no unfinished run"):
-        train(profile, NoProgress(), COMBINER, resume=Resume(run=folder / "step-7.safetensors"))
+        train(profile, NoProgress(), COMBINER, resume=folder / "step-7.safetensors")
     with pytest.raises(DataError, match="no unfinished run"):
-        train(profile, NoProgress(), COMBINER, resume=Resume(run=folder.with_name("none")))
-    result = train(profile, NoProgress(), COMBINER, resume=Resume(run=folder / PREVIOUS))
+        train(profile, NoProgress(), COMBINER, resume=folder.with_name("none"))
+    result = train(profile, NoProgress(), COMBINER, resume=folder / PREVIOUS)
     assert result.run == folder
 
 
 def test_resume_names_changed_settings_and_data(stopped: tuple[Profile, Path], tmp_path: Path) -> None:
     changed = profile_of(tmp_path, "workspace=cut", "checkpoints.every_epochs=1", "combiner.batch_size=9", "seed=3")
-    with pytest.raises(UsageError, match=r"seed was 0, is 3; combiner\.batch_size was 8, is 9"):
+    with pytest.raises(UsageError, match=r"seed was 0, is 3; combiner\.batch_size was 8, is 9") as error:
         train(changed, NoProgress(), COMBINER, resume=RESUME)
+    remedy = "Pass --set seed=0 --set combiner.batch_size=8, or start a new run with --no-resume"
+    assert str(error.value).endswith(remedy)
     profile, _ = stopped
     captions = tmp_path / "data/cirr/captions/cap.rc2.train.json"
     captions.write_text(captions.read_text().replace("bottles", "dogs", 1))
@@ -188,7 +190,7 @@ def test_resume_refuses_a_run_that_another_process_trains(stopped: tuple[Profile
 
 
 def test_automatic_resume_starts_a_run_where_there_is_none(tmp_path: Path, cut_at: Callable[[int], None]) -> None:
-    automatic = Resume(wanted=True, optional=True)
+    automatic = Resume.NEWEST_IF_ANY
     profile = profile_of(tmp_path, "workspace=auto")
     cut_at(3)
     with pytest.raises(Interrupted), interruptible():

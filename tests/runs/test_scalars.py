@@ -61,7 +61,7 @@ def test_resumed_run_has_each_epoch_once(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises((SystemExit, Interrupted)):
         train(profile, NoProgress(), COMBINER)
     monkeypatch.setattr(Trainer, "run_epoch", real)
-    require_scalars_of_the_logs(train(profile, NoProgress(), COMBINER, resume=Resume(wanted=True)).run)
+    require_scalars_of_the_logs(train(profile, NoProgress(), COMBINER, resume=Resume.NEWEST).run)
 
 
 @pytest.mark.parametrize("how", ["not installed", "turned off"])

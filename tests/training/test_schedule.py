@@ -73,5 +73,5 @@ def test_resume_within_an_epoch_keeps_the_rates(
         with pytest.raises(Interrupted), interruptible():
             train(profile, NoProgress(), COMBINER)
     assert len(rates) == 6
-    train(profile, NoProgress(), COMBINER, resume=Resume(wanted=True))
+    train(profile, NoProgress(), COMBINER, resume=Resume.NEWEST)
     assert rates == expected_rates(4)
