@@ -198,8 +198,9 @@ def _rows(
 
 
 def _cell(texts: Sequence[str]) -> str:
-    """A cell that TableFile reads as `texts`: a JSON list, unless it is one text that looks like no list."""
-    if len(texts) == 1 and texts[0].isprintable() and not texts[0].startswith("["):
+    """A cell that TableFile reads as `texts`: a JSON list, unless it is one text that is read unchanged."""
+    plain = texts[0].isprintable() and texts[0] == texts[0].strip() and not texts[0].startswith("[")
+    if len(texts) == 1 and plain:
         return texts[0]
     return json.dumps(texts, ensure_ascii=False)
 

@@ -95,11 +95,12 @@ def test_a_seed_decides_everything_on_the_cpu(mlcl: Mlcl, tmp_path: Path, encode
 @pytest.mark.parametrize("encoder", ["text", "image"])
 def test_only_the_chosen_encoder_is_trained(mlcl: Mlcl, tmp_path: Path, encoder: str) -> None:
     from mlcl_cli.runs.checkpoints import load_checkpoint
+    from mlcl_cli.runs.description import Kind
 
     world(tmp_path, "cirr")
     result = mlcl("finetune", "--encoder", encoder, "--json").json
     before = torch.load(tmp_path / "clip.pt", weights_only=True)
-    after = load_checkpoint(Path(result["run"]) / "last.safetensors", "clip").state
+    after = load_checkpoint(Path(result["run"]) / "last.safetensors", Kind.CLIP).state
     moved = {name.startswith("visual.") for name in before if not torch.equal(before[name], after[name])}
     assert moved == {encoder == "image"}
 

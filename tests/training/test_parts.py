@@ -94,7 +94,7 @@ def test_checkpoints_are_read_back_and_exported(tmp_path: Path) -> None:
     old.with_suffix(".json").unlink()
     about = load_checkpoint(old, Kind.COMBINER).about
     assert (about.epoch, about.fingerprint, about.seed) == (7, checkpoint.about.fingerprint, None)
-    with pytest.raises(DataError, match="of a combiner, not of a clip"):
+    with pytest.raises(DataError, match="holds a combiner, expected a CLIP"):
         load_checkpoint(path, Kind.CLIP)
 
 
