@@ -16,15 +16,16 @@ from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError, some
 from mlcl_cli.formatting import counted
 from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.differences import flattened
 from mlcl_cli.runs.listing import FOLDERS, StoredRun, list_runs
-from mlcl_cli.runs.summary import SUMMARY
+from mlcl_cli.runs.summary import SUMMARY, RunSummary
 from mlcl_cli.workflows.content_digests import combined_digest, read_note
 
 logger = logging.getLogger(__name__)
 
 # The keys of a profile that may change when a run is resumed: where files are, and how the machine is used. What `clip`
 # and `evaluate` select is compared by the CLIP's fingerprint and the data's digest.
-MAY_CHANGE = {"workspace", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate"}
+MAY_CHANGE = {"workspace", "workers", "device", "resume", "checkpoints", "tensorboard", "loggers", "clip", "evaluate"}
 # The section of a profile that training this kind does not read.
 UNUSED_SECTION = {Kind.CLIP: "combiner", Kind.COMBINER: "finetune"}
 CONTENTS = "images.json"
@@ -53,8 +54,10 @@ class ResumableRun:
     state: Path | None = None
 
 
-def find_resumable(profile: Profile, kind: Kind, resume: Resume, encoder: str | None = None) -> ResumableRun | None:
-    """The run of `kind` (and of `encoder`, if given) to resume, or None to start a new one.
+def find_resumable(
+    profile: Profile, kind: Kind, resume: Resume, encoder: str | None = None, name: str | None = None
+) -> ResumableRun | None:
+    """The run of `kind` (of `encoder` and with that `name`, if given) to resume, or None to start a new one.
 
     Damaged runs are skipped with a warning. Raises DataError where a named run is damaged or not resumable, or where
     there are only damaged ones, UsageError where there is none to resume.
@@ -69,13 +72,14 @@ def find_resumable(profile: Profile, kind: Kind, resume: Resume, encoder: str | 
     for problem in damaged if unfinished or resume.optional else []:
         logger.warning(f"Skipped a damaged run: {problem}")
     for run in reversed(unfinished):
-        if run.summary.dataset == profile.dataset and encoder in (None, run.summary.encoder):
+        named = name in (None, run.folder.name)
+        if named and run.summary.dataset == profile.dataset and encoder in (None, run.summary.encoder):
             return ResumableRun(run)
     if resume.optional:
         return None
     if damaged and not unfinished:
         raise damaged[0]
-    what = f"no unfinished run to resume ({', '.join(filter(None, (profile.dataset, encoder)))})"
+    what = f"no unfinished run to resume ({', '.join(filter(None, (profile.dataset, encoder, name)))})"
     raise UsageError(what, where=profile.workspace / FOLDERS[kind], remedy="Leave out --resume to start a new run")
 
 
@@ -103,11 +107,7 @@ def require_same(
 
     Changed images are named. A run that recorded no contents is compared by its files' sizes alone.
     """
-    then = stored.summary.identity or {}
-    before, after = _flattened(then), _flattened({key: now[key] for key in now if key != "images" or key in then})
-    pairs = {key: (before.get(key, "nothing"), after.get(key, "nothing")) for key in before | after}
-    pairs["protocol"] = stored.summary.protocol, protocol
-    changes = {key: f"{key} was {old}, is {new}" for key, (old, new) in pairs.items() if old != new}
+    changes = _changes(stored.summary, protocol, now)
     if not changes:
         return
     recorded = read_note(stored.folder / CONTENTS, dict[str, str]) or image_digests
@@ -120,6 +120,26 @@ def require_same(
         what = f"settings or data differ from when the run began: {'; '.join(changes.values())}"
     remedy = "Restore them, or start a new run with --no-resume"
     raise UsageError(f"cannot resume: {what}", where=stored.folder, remedy=remedy)
+
+
+def runs_of(
+    workspace: Path, kind: Kind, encoder: str | None, protocol: str, now: Mapping[str, JsonValue]
+) -> list[StoredRun]:
+    """The runs of `kind` (and `encoder`) in the workspace with the identity `now`, oldest first."""
+    return [
+        run
+        for run in list_runs(workspace, kind)
+        if run.problem is None and run.summary.encoder == encoder and not _changes(run.summary, protocol, now)
+    ]
+
+
+def _changes(then: RunSummary, protocol: str, now: Mapping[str, JsonValue]) -> dict[str, str]:
+    """What differs from a stored run, by key, in words."""
+    stored = then.identity or {}
+    before, after = flattened(stored), flattened({key: now[key] for key in now if key != "images" or key in stored})
+    pairs = {key: (before.get(key, "nothing"), after.get(key, "nothing")) for key in before | after}
+    pairs["protocol"] = then.protocol, protocol
+    return {key: f"{key} was {old}, is {new}" for key, (old, new) in pairs.items() if old != new}
 
 
 def _run_at(path: Path, kind: Kind) -> ResumableRun:
@@ -143,10 +163,3 @@ def _digest(split: Split) -> str:
         path = split.paths[name]
         digest.update(f"{name}:{path.stat().st_size if path.is_file() else 'missing'}".encode())
     return digest.hexdigest()[:16]
-
-
-def _flattened(value: JsonValue | Mapping[str, JsonValue], name: str = "") -> dict[str, object]:
-    if not isinstance(value, Mapping):
-        return {name: value}
-    prefix = f"{name}." if name and name != "profile" else ""
-    return {path: leaf for key, part in value.items() for path, leaf in _flattened(part, f"{prefix}{key}").items()}
