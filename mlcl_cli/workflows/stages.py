@@ -148,6 +148,10 @@ class Stage:
         images = encoded.table if encoded else None
         return Frozen(clip, store, data, images, texts, cache, PaddedImageCache(store.transform))
 
+    def own(self, context: RunContext, frozen: Frozen) -> Frozen:
+        """What one of several runs may change: the same with a copy of the CLIP, if it trains."""
+        return frozen.copied(context) if self.towers else frozen
+
     def set_up(self, context: RunContext, frozen: Frozen) -> TrainingSetup:
         """Put what trains on the device. Tuning changes the CLIP of `frozen`."""
         return self.build(self, context, frozen)
@@ -302,3 +306,14 @@ STAGES = (FINETUNE, COMBINER)
 def fine_tuning(encoder: str, start: str | Path | None = None) -> Stage:
     """The fine-tuning of `encoder` from `start`."""
     return replace(FINETUNE, encoder=encoder, start=start)
+
+
+def stage_of_sweep(command: str, profile: Profile) -> Stage:
+    """The stage that `command` trains, as one of several runs.
+
+    Runs that fine-tune start from the CLIP that the profile names, by default the untuned one: which tuned CLIP is best
+    would change while they train.
+    """
+    if command == COMBINER.command:
+        return COMBINER
+    return fine_tuning(profile.finetune.encoder, "none" if profile.clip.checkpoint == "auto" else None)
