@@ -109,7 +109,7 @@ class WeightsAndBiases:
 
     def add(self, epoch: int, scalars: Mapping[str, float]) -> None:
         assert self._run is not None
-        self._run.log(dict(scalars), step=epoch)
+        self._run.log(dict(scalars), step=epoch, commit=True)  # by default, with the next step
 
     def close(self, *, finished: bool) -> None:
         if self._run is not None:
