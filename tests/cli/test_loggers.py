@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,21 @@ def wandb_records(file: Path) -> list[bytes]:
     return records
 
 
+def wait_until_written(file: Path) -> None:
+    """Until W&B's service, another process, has written the file's end, which is after the run has ended here."""
+    from wandb.proto import wandb_internal_pb2
+
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        for content in wandb_records(file):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(content)
+            if record.HasField("exit"):
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"{file} has no end")
+
+
 def wandb_run(run: Path) -> tuple[Curves, dict[str, object], set[str]]:
     """The curves, the settings and the ids in what W&B wrote to a run's folder."""
     from wandb.proto import wandb_internal_pb2
@@ -65,6 +81,7 @@ def wandb_run(run: Path) -> tuple[Curves, dict[str, object], set[str]]:
     config: dict[str, object] = {}
     ids = set()
     for file in sorted((run / "wandb").glob("offline-run-*/run-*.wandb")):
+        wait_until_written(file)
         for content in wandb_records(file):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(content)
@@ -118,10 +135,6 @@ def cut_and_resume(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Path:
         train(profile, NoProgress(), COMBINER)
     monkeypatch.undo()
     monkeypatch.setenv("WANDB_MODE", "offline")
-    if "wandb" in profile.loggers:  # its service loses a run that ends twice, which only a second process may do
-        import wandb
-
-        wandb.teardown()
     return train(profile, NoProgress(), COMBINER, resume=Resume(wanted=True)).run
 
 
