@@ -20,6 +20,11 @@ else:
     GalleryName = Literal[GALLERIES]
 
 FIRST_DATASET = next(iter(DATASETS))
+NameOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The name of the run's folder. Default: the data set and the time."),
+]
+NoteOption = Annotated[str | None, typer.Option(metavar="TEXT", help="A note that `mlcl runs show` prints.")]
 ResumeOption = Annotated[
     bool | None,
     typer.Option("--resume/--no-resume", help="Resume the newest unfinished run. Default: the profile's value."),

@@ -22,7 +22,6 @@ from mlcl_cli.formatting import counted, duration, size
 from mlcl_cli.streams import printable, printable_json
 
 if TYPE_CHECKING:  # they import torch
-    from mlcl_cli.runs.listing import StoredRun
     from mlcl_cli.workflows.bench import BenchResult
     from mlcl_cli.workflows.compare import Comparison
     from mlcl_cli.workflows.demo import DemoResult
@@ -32,7 +31,6 @@ if TYPE_CHECKING:  # they import torch
 NOISY = 1.5
 SHOWN_FINDINGS = 10
 SHOWN_VALUES = 20
-WIDE = 110
 SHOWN_ABOVE = ("command", "dataset", "protocol", "metrics", "intervals", "versions")
 COMPUTED = ("device", "precision", "inference_weights", "image", "data")  # one line for all of them
 VERDICTS = {
@@ -103,7 +101,7 @@ def show_result(result: Mapping[str, object]) -> None:
             [safe(name), f"{value:.2f}", *([f"{bounds[name][0]:.2f} to {bounds[name][1]:.2f}"] if bounds else [])]
             for name, value in metrics.items()
         ]
-        _show_table(
+        show_table(
             rows,
             left=["metric"],
             right=["%", *(["95% interval"] if bounds else [])],
@@ -124,7 +122,7 @@ def show_comparison(result: Mapping[str, object]) -> None:
     metrics = next(iter(protocols.values()))["metrics"]
     rows = [[safe(name), *(f"{values['metrics'][name]:.2f}" for values in protocols.values())] for name in metrics]
     short = [safe(name.removeprefix(f"{result['dataset']}-")) for name in protocols]
-    _show_table(rows, left=["metric"], right=short, title=f"{result['dataset']}, in percent", whole=True)
+    show_table(rows, left=["metric"], right=short, title=f"{result['dataset']}, in percent", whole=True)
     for name, values in protocols.items():
         queries, gallery = _in_words(values["queries"]), _in_words(values["gallery"])
         systems = f"; {values['systems']}" if values["systems"] else ""
@@ -149,7 +147,7 @@ def show_differences(result: "Comparison") -> None:
     right = ["first", "second", "difference", "95% interval", "p", "p (Holm)"]
     queries = counted(len(evaluation.split.triplets), "query")
     title = f"{evaluation.split.dataset}, protocol {evaluation.protocol.label}, {queries}, in percent"
-    _show_table(rows, left=["metric"], right=right, title=title)
+    show_table(rows, left=["metric"], right=right, title=title)
     say(f"first: {result.first.source}")
     say(f"second: {result.second.source}")
 
@@ -174,7 +172,7 @@ def show_check(result: "CheckReport") -> None:
         counts = [sum(finding.severity == severity for finding in findings) for severity in ("error", "note")]
         rows.append([check, safe(looked), *(f"{count:,}" if count else "" for count in counts)])
     title = f"{result.dataset.name}: what a run needs"
-    _show_table(rows, left=["check", "checked"], right=["errors", "notes"], title=title)
+    show_table(rows, left=["check", "checked"], right=["errors", "notes"], title=title)
     console = new_console()
     for check in sorted(by_check, key=lambda check: all(finding.severity == "note" for finding in by_check[check])):
         shown = by_check[check][:SHOWN_FINDINGS]
@@ -193,26 +191,6 @@ def show_check(result: "CheckReport") -> None:
         say("No errors")
 
 
-def show_runs(runs: Sequence["StoredRun"]) -> None:
-    """Print a line for each run, oldest first; a narrow terminal has no room for what the run's name says, too."""
-    if not runs:
-        say("There are no runs in this workspace yet")
-        return
-    wide = new_console().width >= WIDE
-    rows = []
-    for run in runs:
-        row = [run.folder.name, run.stage, run.state]
-        summary = None if run.problem else run.summary
-        if wide:
-            created = run.created[:16].replace("T", " ")
-            row += [summary.dataset if summary else "", created and f"{created} UTC"]
-        best = summary.best if summary else None
-        row += [f"{summary.epoch:,} of {summary.epochs:,}" if summary else "", f"{best.score:.2f}" if best else ""]
-        rows.append([safe(cell) for cell in (*row, size(run.size))])
-    left = ["run", "stage", "state", *(("data set", "when") if wide else ())]
-    _show_table(rows, left=left, right=["epochs", "best", "size"], whole=True)
-
-
 def show_demo(result: "DemoResult") -> None:
     """Print the scores, the best of each data set in bold, and where everything is."""
     columns = list(dict.fromkeys(column for row in result.scores.values() for column in row))
@@ -221,7 +199,7 @@ def show_demo(result: "DemoResult") -> None:
         best = max(scores.values())
         cells = (f"[bold]{score:.1f}[/bold]" if score == best else f"{score:.1f}" for score in map(scores.get, columns))
         rows.append([safe(name), *cells])
-    _show_table(rows, left=["data set"], right=columns, title="Recall in percent, mean of the protocol's recalls")
+    show_table(rows, left=["data set"], right=columns, title="Recall in percent, mean of the protocol's recalls")
     say(f"Everything was written to {result.folder} in {duration(result.seconds)}")
     say(f"Open the report in a browser: {result.report}")
     program = ["mlcl"] if shutil.which("mlcl") else [sys.executable, "-m", "mlcl_cli"]  # after `make demo`
@@ -232,7 +210,7 @@ def show_demo(result: "DemoResult") -> None:
 
 def show_made_triplets(result: "MadeTriplets") -> None:
     """Print how many triplets make each change and name each value, and what was not used."""
-    _show_table(
+    show_table(
         [[safe(name), f"{count:,}"] for name, count in result.changes.items()], left=["change"], right=["triplets"]
     )
     rows = []
@@ -241,7 +219,7 @@ def show_made_triplets(result: "MadeTriplets") -> None:
         rows += [[safe(attribute), safe(value), f"{by_value[value]:,}"] for value in values[:SHOWN_VALUES]]
         if rest := values[SHOWN_VALUES:]:
             rows.append([safe(attribute), f"{len(rest):,} more", f"{sum(map(by_value.__getitem__, rest)):,}"])
-    _show_table(rows, left=["attribute", "new value"], right=["triplets"])
+    show_table(rows, left=["attribute", "new value"], right=["triplets"])
     products, counts = result.products, result.counts
     unused = [f"{counted(count, 'product')} without a value for {name}" for name, count in products.empty.items()]
     unused += [
@@ -278,12 +256,12 @@ def show_bench(result: "BenchResult") -> None:
     where = f"{result.device}, {counted(result.threads, 'thread')}, {speed}"
     title = f"Medians of {counted(result.repeats, 'run')}; {where}"
     columns = ["ours", "baseline", "ratio", "memory of both", "floor"]
-    _show_table(rows, left=[""], right=columns, title=title, whole=True)
+    show_table(rows, left=[""], right=columns, title=title, whole=True)
     for note in notes:
         say(note)
 
 
-def _show_table(
+def show_table(
     rows: Sequence[Sequence[str]], *, left: Sequence[str], right: Sequence[str], title: str = "", whole: bool = False
 ) -> None:
     """Print columns aligned to the `left` and then to the `right`; `whole` keeps each row on one line."""

@@ -30,11 +30,15 @@ def runs(context: CommandContext, typer_context: typer.Context) -> None:
     """List the workspace's runs; show or delete one."""
     if typer_context.invoked_subcommand is not None:
         return
-    from mlcl_cli.cli.render import show_runs
-    from mlcl_cli.runs.listing import list_runs
+    from mlcl_cli.cli.render_runs import show_runs
+    from mlcl_cli.runs.differences import in_words
+    from mlcl_cli.runs.listing import differing, list_runs
 
     stored = list_runs(context.profile.workspace)
-    context.show({"command": "runs", "runs": [run.as_json() for run in stored]}, lambda: show_runs(stored))
+    settings = differing(stored)
+    words = {run: in_words(settings[run]) for run in settings}
+    rows = [{**run.as_json(), "differs_in": dict(settings.get(run, {}))} for run in stored]
+    context.show({"command": "runs", "runs": rows}, lambda: show_runs(stored, words))
 
 
 app.callback(epilog="Example:  mlcl runs")(with_context(runs, SHARED, {}))

@@ -7,7 +7,7 @@ import typer
 
 from mlcl_cli.cli.command import CommandContext, command
 from mlcl_cli.cli.completion import runs_or_files
-from mlcl_cli.cli.options import DryRunOption, ResumeOption, RunOption
+from mlcl_cli.cli.options import DryRunOption, NameOption, NoteOption, ResumeOption, RunOption
 from mlcl_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def finetune(
             autocompletion=runs_or_files("finetune"),
         ),
     ] = None,
+    name: NameOption = None,
+    note: NoteOption = None,
     resume: ResumeOption = None,
     run: RunOption = None,
     dry_run: DryRunOption = False,
@@ -62,25 +64,40 @@ def finetune(
     from mlcl_cli.workflows.stages import fine_tuning
 
     checkpoint = start if start is None or start == "none" else checkpoint_named(profile, start, Kind.CLIP)
-    _train(context, fine_tuning(encoder or profile.finetune.encoder, checkpoint), resume, run, dry_run=dry_run)
+    stage = fine_tuning(encoder or profile.finetune.encoder, checkpoint)
+    _train(context, stage, resume, run, dry_run=dry_run, name=name, note=note)
 
 
 def train_combiner(
-    context: CommandContext, resume: ResumeOption = None, run: RunOption = None, dry_run: DryRunOption = False
+    context: CommandContext,
+    name: NameOption = None,
+    note: NoteOption = None,
+    resume: ResumeOption = None,
+    run: RunOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Stage 2: train the multi-level combiner on the best tuned CLIP."""
     assert context.profile  # before torch is imported
     from mlcl_cli.workflows.stages import COMBINER
 
-    _train(context, COMBINER, resume, run, dry_run=dry_run)
+    _train(context, COMBINER, resume, run, dry_run=dry_run, name=name, note=note)
 
 
-def _train(context: CommandContext, stage: "Stage", resume: bool | None, run: str | None, *, dry_run: bool) -> None:
+def _train(
+    context: CommandContext,
+    stage: "Stage",
+    resume: bool | None,
+    run: str | None,
+    *,
+    dry_run: bool,
+    name: str | None,
+    note: str | None,
+) -> None:
     from mlcl_cli.cli.render import show_result
     from mlcl_cli.workflows.dry_run import estimate
     from mlcl_cli.workflows.resume import Resume
     from mlcl_cli.workflows.run_names import run_named
-    from mlcl_cli.workflows.train import train
+    from mlcl_cli.workflows.train import Label, train
 
     profile = context.profile
     if dry_run:
@@ -88,12 +105,14 @@ def _train(context: CommandContext, stage: "Stage", resume: bool | None, run: st
         figures = estimate(profile, context.progress, stage)
         context.show(figures.as_json(), lambda: show_result(figures.in_words()))
         return
+    if name is not None and run is not None:
+        raise UsageError("cannot be combined with --run", where="--name", remedy="A run that is resumed keeps its name")
     how: Resume | Path = Resume.NEWEST if resume else Resume.NONE
     if run is not None:
         how = run_named(profile, run, stage.kind)
     elif profile.resume == "auto" and resume is None:
         how = Resume.NEWEST_IF_ANY
-    context.show(train(profile, context.progress, stage, resume=how).as_json())
+    context.show(train(profile, context.progress, stage, resume=how, label=Label(name, note)).as_json())
 
 
 def _reject_resume(option: str, resume: bool | None, run: str | None) -> None:

@@ -29,6 +29,7 @@ from mlcl_cli.config.types import (
     Cutoffs,
     FilePath,
     Levels,
+    Loggers,
     OptionalFile,
     SsclTerms,
 )
@@ -227,6 +228,7 @@ class Profile(_DataKeys):
     resume: Literal["none", "auto"] = "none"
     checkpoints: Checkpoints = Checkpoints()
     tensorboard: Literal["auto", "none"] = "auto"
+    loggers: Loggers = ()
     clip: Clip = Clip()
     image: Image = Image()
     finetune: Finetune = Finetune()

@@ -79,6 +79,8 @@ def _in_order(*names: str) -> AfterValidator:
 Level: TypeAlias = Literal["sum", "cat", "hybrid"]
 SsclTerm: TypeAlias = Literal["mid", "high"]
 Levels: TypeAlias = Annotated[tuple[Level, ...], Field(strict=False), _in_order(*get_args(Level))]
+Logger: TypeAlias = Literal["wandb", "mlflow"]
+Loggers: TypeAlias = Annotated[tuple[Logger, ...], Field(strict=False), _in_order(*get_args(Logger))]
 SsclTerms: TypeAlias = Annotated[tuple[SsclTerm, ...], Field(strict=False), _in_order(*get_args(SsclTerm))]
 
 

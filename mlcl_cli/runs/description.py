@@ -92,6 +92,7 @@ class TrainingDescription(Described):
     versions: dict[str, str] | None = None
     identity: dict[str, JsonValue] | None = None
     profile: dict[str, JsonValue] | None = None
+    note: str | None = None
 
 
 class CheckpointDescription(TrainingDescription):

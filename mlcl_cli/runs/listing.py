@@ -1,7 +1,7 @@
 """The runs in a workspace: list, find and remove them."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from mlcl_cli.errors import DataError, MachineError, UsageError, some
 from mlcl_cli.formatting import counted
 from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.differences import differences
 from mlcl_cli.runs.run import LOCK, has_state, is_locked
 from mlcl_cli.runs.summary import SUMMARY, RunState, RunSummary
 from mlcl_cli.suggestions import nearest
@@ -106,6 +107,19 @@ def list_runs(workspace: Path, kind: Kind | None = None) -> list[StoredRun]:
     kinds = Kind if kind is None else (kind,)
     runs = [StoredRun(path.parent, kind) for kind in kinds for path in (workspace / FOLDERS[kind]).glob(f"*/{SUMMARY}")]
     return sorted(runs, key=lambda run: (run.created, run.folder))
+
+
+def differing(runs: Sequence[StoredRun]) -> dict[StoredRun, dict[str, str]]:
+    """What differs between the runs of each stage and data set, in words; damaged runs are left out."""
+    groups: dict[tuple[Kind, str], list[StoredRun]] = {}
+    for run in runs:
+        if run.problem is None:
+            groups.setdefault((run.kind, run.summary.dataset), []).append(run)
+    return {
+        run: settings
+        for group in groups.values()
+        for run, settings in zip(group, differences([run.summary for run in group]), strict=True)
+    }
 
 
 def find_run(workspace: Path, name: str, kind: Kind | None = None, *, or_file: bool = False) -> StoredRun:

@@ -1,21 +1,17 @@
-"""A run's logs: the figures and seconds of each epoch as JSON lines, a table of the figures, TensorBoard scalars."""
+"""A run's logs: the figures and seconds of each epoch as JSON lines, and a table of the figures."""
 
 import contextlib
 import csv
-import importlib.util
 import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import ConfigDict, FiniteFloat, TypeAdapter
 
 from mlcl_cli.atomic_files import to_json, write_file
 from mlcl_cli.errors import DataError, MachineError
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 LogName = Literal["metrics.jsonl", "metrics.csv", "times.jsonl"]
 NAMES: tuple[LogName, ...] = get_args(LogName)
@@ -118,30 +114,3 @@ def read_log(folder: Path, name: str = LINES) -> list[dict[str, float]]:
                     "is not a log written by mlcl", where=f"{path}, line {number}", remedy="Fix or delete that line"
                 ) from error
     return rows
-
-
-class Scalars:
-    """The figures of each epoch as TensorBoard scalars, from `open` on."""
-
-    _writer: "SummaryWriter | None" = None
-
-    def open(self, folder: Path, epoch: int) -> None:
-        """Write from `epoch` on, without later scalars of an interrupted run; nothing if TensorBoard is missing."""
-        if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder), purge_step=epoch, flush_secs=10)
-
-    def add(self, epoch: int, figures: Mapping[str, float], metrics: Mapping[str, float], seconds: float) -> None:
-        """Add `train/…`, `val/…` and `time/epoch_seconds` of an epoch."""
-        if self._writer is not None:
-            scalars = {f"train/{name}": value for name, value in figures.items()}
-            scalars |= {f"val/{name}": value for name, value in metrics.items()} | {"time/epoch_seconds": seconds}
-            with contextlib.suppress(OSError):  # a full disk is reported by the other logs
-                for tag, value in scalars.items():
-                    self._writer.add_scalar(tag, value, epoch)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            with contextlib.suppress(OSError):
-                self._writer.close()

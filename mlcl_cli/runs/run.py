@@ -1,7 +1,10 @@
 """A run in training: its folder holds the resolved profile, logs, checkpoints, training states, and a summary."""
 
 import logging
+import os
+import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -16,18 +19,21 @@ from filelock import FileLock, Timeout
 
 from mlcl_cli.artifacts import Description, Tensors
 from mlcl_cli.atomic_files import exclusive_lock, nearest_existing_parent, write_file
-from mlcl_cli.errors import DataError, MachineError, some
+from mlcl_cli.errors import DataError, MachineError, UsageError, some
 from mlcl_cli.formatting import size
 from mlcl_cli.runs.checkpoints import SUFFIX, TrainingState, load_state, save_checkpoint, save_state
 from mlcl_cli.runs.description import Kind, TrainingDescription
-from mlcl_cli.runs.logs import Logs, Scalars
+from mlcl_cli.runs.logs import Logs
+from mlcl_cli.runs.scalars import LoggedRun, LoggerName, Scalars
 from mlcl_cli.runs.summary import SUMMARY, BestCheckpoint, RunState, RunSummary, StateProgress
 from mlcl_cli.signals import defer_signals
+from mlcl_cli.suggestions import shown
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_SAVES = 30.0
 LOCK = ".lock"
+NAME = re.compile(r"[^\W_][\w-]{0,99}")  # no dot: a name with a suffix would be taken for a path
 # The state that is being saved, the last one, and the one before it: one of them is intact at any moment.
 NEXT, LAST, PREVIOUS = STATES = tuple(f"{name}{SUFFIX}" for name in ("next", "last", "previous"))
 
@@ -38,7 +44,8 @@ class RunSettings:
 
     `command` started it, `description` is part of its summary and of every checkpoint. Each of `metrics` keeps a best
     checkpoint of its own; the first one decides. The state is saved every `minutes_between_states`, and every
-    `epochs_between_states` if given; the weights of every `keep_every`th epoch stay.
+    `epochs_between_states` if given; the weights of every `keep_every`th epoch stay; each of
+    `loggers` gets the figures.
     """
 
     kind: Kind
@@ -49,7 +56,7 @@ class RunSettings:
     epochs_between_states: int | None = None
     minutes_between_states: float = 5.0
     keep_every: int | None = None
-    tensorboard: bool = False
+    loggers: tuple[LoggerName, ...] = ()
 
 
 class Run:
@@ -65,7 +72,7 @@ class Run:
         self._unsaved: dict[str, Callable[[], None]] = {}
         self._created = created or datetime.now(UTC).isoformat(timespec="microseconds")
         self._epoch = 0
-        self._logs, self._scalars = Logs(folder), Scalars()
+        self._logs, self._scalars = Logs(folder), Scalars(settings.loggers)
         self._written = self._saved = time.monotonic()
 
         def refuse() -> NoReturn:
@@ -75,17 +82,21 @@ class Run:
         self._lock.enter_context(exclusive_lock(folder / LOCK, refuse))
 
     @classmethod
-    def create(cls, parent: Path, name: str, profile: str, settings: RunSettings) -> Self:
-        """Make a folder under `parent`, named after `name` and the time, with the resolved profile.
+    def create(
+        cls, parent: Path, dataset: str, profile: str, settings: RunSettings, *, name: str | None = None
+    ) -> Self:
+        """Make a folder under `parent`, called `name`, by default after the data set and the time, with the profile.
 
-        Raises MachineError where that fails.
+        Raises MachineError where that fails, UsageError where the name is taken.
         """
-        folder = path = parent / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = path = parent / (name or f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}")
         for number in count(1):
             try:
                 folder.mkdir(parents=True)
                 break
-            except FileExistsError:
+            except FileExistsError as error:
+                if name is not None:
+                    raise _taken(folder) from error
                 folder = path.with_name(f"{path.name}-{number}")
             except OSError as error:
                 remedy = "Choose another workspace in the profile"
@@ -117,8 +128,11 @@ class Run:
 
     def __enter__(self) -> Self:
         self._write_summary(RunState.RUNNING)
-        if self.settings.tensorboard:
-            self._scalars.open(self.folder, self._epoch + 1)
+        try:
+            self._scalars.open(self._about(), self._epoch + 1)
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -130,7 +144,7 @@ class Run:
                 with suppress(*suppressed), defer_signals():
                     step()
         finally:
-            self._scalars.close()
+            self._scalars.close(finished=state is RunState.FINISHED)
             self._lock.close()
 
     @property
@@ -180,6 +194,10 @@ class Run:
         next_.replace(last)
         self._write_progress()
         self._saved = time.monotonic()
+
+    def _about(self) -> LoggedRun:
+        profile = self.settings.description.profile or {}
+        return LoggedRun(self.folder, key=f"{self.folder.name}-{self._created}", settings=profile)
 
     def _update_bests(self, epoch: int, metrics: Mapping[str, float], weights: Callable[[], Tensors]) -> None:
         bests, (first, *_) = self.bests, self.settings.metrics
@@ -239,6 +257,20 @@ class Run:
             if path.is_symlink():
                 remedy = "Replace it with the file itself, then use --resume"
                 raise DataError("is a symbolic link", where=path, remedy=remedy)
+
+
+def require_new_name(parent: Path, name: str) -> None:
+    """Raise UsageError where `name` cannot be the name of a run's folder, or is taken under `parent`."""
+    if not NAME.fullmatch(name):
+        remedy = "Use up to 100 letters, digits, - and _, the first one a letter or a digit"
+        raise UsageError(f"cannot be a run's name, {shown(name)}", where="--name", remedy=remedy)
+    if os.path.lexists(parent / name):
+        raise _taken(parent / name)
+
+
+def _taken(folder: Path) -> UsageError:
+    remedy = "Choose another --name; to continue an unfinished run of that name, add --resume"
+    return UsageError("already exists", where=folder, remedy=remedy)
 
 
 def has_state(folder: Path) -> bool:

@@ -92,9 +92,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The best of `compared` candidates; `seed` is set if only runs with the profile's seed were compared."""
+    """The best of `compared` candidates, and the newest; `seed` is set if only those with that seed were compared."""
 
     chosen: Candidate
+    newest: Candidate
     compared: int
     seed: int | None
 
@@ -191,7 +192,7 @@ class Candidates:
             elif chosen.finished and not other.finished:
                 self.skipped[other.run] = "not finished"
         self._report(context, chosen, chosen.conditions.differences(wanted))
-        return Selection(chosen, len(pool), seed if seeded else None)
+        return Selection(chosen, pool[-1], len(pool), seed if seeded else None)
 
     def _report(self, context: RunContext, chosen: Candidate, differences: Sequence[str]) -> None:
         if damaged := {run: why for run, why in self.skipped.items() if run.problem}:

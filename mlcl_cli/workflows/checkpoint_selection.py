@@ -214,6 +214,10 @@ def choose_combiner(context: RunContext, requested: Path | None, clip: LoadedCli
         raise DataError(what, where=context.profile.workspace, remedy=remedy)
     checkpoint = load_checkpoint(selection.chosen.checkpoint, Kind.COMBINER)
     logger.log(NOTICE, f"Combiner: {selection.chosen.run.name}, {selection.describe(context.protocol.bests[0])}")
+    newest = selection.newest
+    if newest.best.score < selection.chosen.best.score:
+        what = f"This is not the newest combiner: {newest.run.name} scored only {newest.best.score:.2f}"
+        logger.log(NOTICE, f"{what}; --checkpoint {newest.run.name} takes that one")
     return checkpoint
 
 

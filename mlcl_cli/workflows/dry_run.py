@@ -65,7 +65,7 @@ def estimate(profile: Profile, progress: Progress, stage: Stage) -> DryRun:
     steps = plan.steps(len(train.triplets)) * plan.epochs
     val_portion = _portion(val, QUERIES)
     with _phase("loading CLIP and encoding one batch"):
-        setup = stage.set_up(context, _portion(train, plan.batch_size), val_portion)
+        setup = stage.set_up(context, stage.freeze(context, _portion(train, plan.batch_size), val_portion))
     files, store = training_files(train, val), setup.store
     timed = dict(files[:IMAGES])
     with _phase(f"timing {counted(len(timed), 'image')}"):

@@ -19,15 +19,16 @@ from mlcl_cli.data.records import Split
 from mlcl_cli.errors import DataError, UsageError, some
 from mlcl_cli.formatting import counted
 from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.differences import flattened
 from mlcl_cli.runs.listing import FOLDERS, StoredRun, list_runs
-from mlcl_cli.runs.summary import SUMMARY
+from mlcl_cli.runs.summary import SUMMARY, RunSummary
 from mlcl_cli.workflows.content_digests import combined_digest, read_note
 
 logger = logging.getLogger(__name__)
 
 # The keys of a profile that may change when a run is resumed: where files are, and how the machine is used. What `clip`
 # and `evaluate` select is compared by the CLIP's fingerprint and the data's digest.
-MAY_CHANGE = {"workspace", "workers", "device", "resume", "checkpoints", "tensorboard", "clip", "evaluate"}
+MAY_CHANGE = {"workspace", "workers", "device", "resume", "checkpoints", "tensorboard", "loggers", "clip", "evaluate"}
 # The section of a profile that training this kind does not read.
 UNUSED_SECTION = {Kind.CLIP: "combiner", Kind.COMBINER: "finetune"}
 CONTENTS = "images.json"
@@ -50,9 +51,9 @@ class ResumableRun:
 
 
 def find_resumable(
-    profile: Profile, kind: Kind, resume: Resume | Path, encoder: str | None = None
+    profile: Profile, kind: Kind, resume: Resume | Path, encoder: str | None = None, name: str | None = None
 ) -> ResumableRun | None:
-    """The run of `kind` (and of `encoder`, if given) to resume, or None to start a new one.
+    """The run of `kind` (of `encoder` and with that `name`, if given) to resume, or None to start a new one.
 
     A path is a run's folder or one of its state files. Damaged runs are skipped with a warning. Raises DataError where
     a named run is damaged or not resumable, or where there are only damaged ones, UsageError where there is none to
@@ -69,13 +70,14 @@ def find_resumable(
     for problem in damaged if unfinished or optional else []:
         logger.warning(f"Skipped a damaged run: {problem}")
     for run in reversed(unfinished):
-        if run.summary.dataset == profile.dataset and encoder in (None, run.summary.encoder):
+        named = name in (None, run.folder.name)
+        if named and run.summary.dataset == profile.dataset and encoder in (None, run.summary.encoder):
             return ResumableRun(run)
     if optional:
         return None
     if damaged and not unfinished:
         raise damaged[0]
-    what = f"no unfinished run to resume ({', '.join(filter(None, (profile.dataset, encoder)))})"
+    what = f"no unfinished run to resume ({', '.join(filter(None, (profile.dataset, encoder, name)))})"
     raise UsageError(what, where=profile.workspace / FOLDERS[kind], remedy="Leave out --resume to start a new run")
 
 
@@ -103,14 +105,10 @@ def require_same(
 
     Changed images are named. A run that recorded no contents is compared by its files' sizes alone.
     """
-    then = stored.summary.identity or {}
-    remedy = "Restore them, or start a new run with --no-resume"
-    before, after = _flattened(then), _flattened({key: now[key] for key in now if key != "images" or key in then})
-    pairs = {key: (before.get(key, "nothing"), after.get(key, "nothing")) for key in before | after}
-    pairs["protocol"] = stored.summary.protocol, protocol
-    changes = {key: f"{key} was {old}, is {new}" for key, (old, new) in pairs.items() if old != new}
+    changes = _changes(stored.summary, protocol, now)
     if not changes:
         return
+    remedy = "Restore them, or start a new run with --no-resume"
     recorded = read_note(stored.folder / CONTENTS, dict[str, str]) or image_digests
     changed = [
         name for name in dict.fromkeys([*recorded, *image_digests]) if recorded.get(name) != image_digests.get(name)
@@ -118,10 +116,10 @@ def require_same(
     if "images" in changes and changed:
         what = f"{counted(len(changed), 'image')} changed or disappeared since the run began: {some(changed)}"
     else:
-        what = f"settings or data differ from when the run began: {'; '.join(changes.values())}"
-        settings = _flattened(then.get("profile") or {})
-        if changes.keys() <= settings.keys():
-            old = " ".join(f"--set {shlex.quote(f'{key}={_as_override(settings[key])}')}" for key in changes)
+        what = "settings or data differ from when the run began: "
+        what += "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in changes.items())
+        if changes.keys() <= flattened((stored.summary.identity or {}).get("profile") or {}).keys():
+            old = " ".join(f"--set {shlex.quote(f'{key}={_as_override(was)}')}" for key, (was, _) in changes.items())
             remedy = f"Pass {old}, or start a new run with --no-resume"
     raise UsageError(f"cannot resume: {what}", where=stored.folder, remedy=remedy)
 
@@ -129,6 +127,26 @@ def require_same(
 def _as_override(value: object) -> str:
     """A setting as `--set` takes it."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def runs_of(
+    workspace: Path, kind: Kind, encoder: str | None, protocol: str, now: Mapping[str, JsonValue]
+) -> list[StoredRun]:
+    """The runs of `kind` (and `encoder`) in the workspace with the identity `now`, oldest first."""
+    return [
+        run
+        for run in list_runs(workspace, kind)
+        if run.problem is None and run.summary.encoder == encoder and not _changes(run.summary, protocol, now)
+    ]
+
+
+def _changes(then: RunSummary, protocol: str, now: Mapping[str, JsonValue]) -> dict[str, tuple[object, object]]:
+    """What differs from a stored run, by key: what it was, and what it is."""
+    stored = then.identity or {}
+    before, after = flattened(stored), flattened({key: now[key] for key in now if key != "images" or key in stored})
+    pairs = {key: (before.get(key, "nothing"), after.get(key, "nothing")) for key in before | after}
+    pairs["protocol"] = then.protocol, protocol
+    return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
 
 
 def _run_at(path: Path, kind: Kind) -> ResumableRun:
@@ -152,10 +170,3 @@ def _digest(split: Split) -> str:
         path = split.paths[name]
         digest.update(f"{name}:{path.stat().st_size if path.is_file() else 'missing'}".encode())
     return digest.hexdigest()[:16]
-
-
-def _flattened(value: JsonValue | Mapping[str, JsonValue], name: str = "") -> dict[str, object]:
-    if not isinstance(value, Mapping):
-        return {name: value}
-    prefix = f"{name}." if name and name != "profile" else ""
-    return {path: leaf for key, part in value.items() for path, leaf in _flattened(part, f"{prefix}{key}").items()}

@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -62,6 +62,10 @@ class RunContext:
             require_writable(profile.workspace)
         logger.info(f"Device: {compute}. Workspace: {profile.workspace}")
         return cls(profile, progress, compute, choose_workers(profile.workers), writes)
+
+    def for_run(self, profile: Profile) -> "RunContext":
+        """The same device and data for another run, whose profile differs in what it trains and how."""
+        return replace(self, profile=profile)
 
     @property
     def protocol(self) -> Protocol:

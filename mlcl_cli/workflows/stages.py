@@ -1,6 +1,7 @@
 """The two stages of training: what each is called, and how it is put together before its first step."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -12,6 +13,7 @@ from mlcl_cli.config.schema import Combiner as CombinerSettings
 from mlcl_cli.config.schema import Finetune as FinetuneSettings
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
+from mlcl_cli.features.bank import FeatureTable
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.formatting import counted
 from mlcl_cli.images.augment import Augmentation
@@ -19,7 +21,9 @@ from mlcl_cli.images.decode import BadImage
 from mlcl_cli.images.image_cache import ImageCache, PaddedImageCache
 from mlcl_cli.models.combiner import Architecture, Combiner, InferenceWeights
 from mlcl_cli.models.encoder import TOWERS, Towers
+from mlcl_cli.models.weights import State
 from mlcl_cli.retrieval.evaluation import Evaluation, combiner_query, sum_query
+from mlcl_cli.retrieval.ranking import Ranks
 from mlcl_cli.runs.description import ArchitectureRecord, Kind
 from mlcl_cli.seeding import derive_seed
 from mlcl_cli.training.feature_sources import CachedFeatures, ImageEncoderSource, TextEncoderSource
@@ -62,6 +66,28 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
+class Frozen:
+    """What no training changes, built once for all runs on the same data and CLIP.
+
+    `images` and `texts` are features by name; None if that tower trains. The caches hold decoded images: as the encoder
+    sees them, and in full size for augmented views.
+    """
+
+    clip: LoadedClip
+    store: FeatureStore
+    data: TrainingData
+    images: FeatureTable | None
+    texts: FeatureTable | None
+    image_cache: ImageCache
+    padded_cache: PaddedImageCache
+
+    def copied(self, context: RunContext) -> Self:
+        """The same with a copy of the CLIP, which a run may train."""
+        encoder = deepcopy(self.clip.encoder)
+        return replace(self, clip=replace(self.clip, encoder=encoder), store=context.store(encoder))
+
+
+@dataclass(frozen=True)
 class TrainingSetup:
     """All that a run needs before its first step.
 
@@ -91,7 +117,8 @@ class Stage:
     command: str
     kind: Kind
     settings: Callable[[Profile], FinetuneSettings | CombinerSettings]
-    build: Callable[["Stage", RunContext, LoadedClip, Split, Split], TrainingSetup]
+    build: Callable[["Stage", RunContext, Frozen], TrainingSetup]
+    judge: Callable[["Stage", RunContext, Frozen, State], dict[str, Ranks]]
     encoder: str | None = None
     start: str | Path | None = None
 
@@ -110,10 +137,31 @@ class Stage:
         settings = self.settings(profile)
         return TrainingPlan(settings.epochs, settings.batch_size, settings.validate_every, profile.seed)
 
-    def set_up(self, context: RunContext, train: Split, val: Split, choice: ClipChoice | None = None) -> TrainingSetup:
-        """Encode what is frozen, and put what trains on the device. `choice` defaults to the CLIP of a new run."""
+    def freeze(self, context: RunContext, train: Split, val: Split, choice: ClipChoice | None = None) -> Frozen:
+        """Load the CLIP and encode what is frozen. `choice` defaults to the CLIP of a new run."""
         clip = load_encoder(context, choice or choose_clip(context, self.start, self.encoder))
-        return self.build(self, context, clip, train, val)
+        store, files = context.store(clip.encoder), training_files(train, val)
+        cache = ImageCache(files, store.transform, context.workers)
+        encoded = None if "image" in self.towers else store.images(files)
+        data = TrainingData.of(context, train, val, encoded.bad if encoded else _find_bad(cache, context))
+        texts = None if "text" in self.towers else store.texts([*data.rows.captions, *data.val_captions()])
+        images = encoded.table if encoded else None
+        return Frozen(clip, store, data, images, texts, cache, PaddedImageCache(store.transform))
+
+    def own(self, context: RunContext, frozen: Frozen) -> Frozen:
+        """What one of several runs may change: the same with a copy of the CLIP, if it trains."""
+        return frozen.copied(context) if self.towers else frozen
+
+    def set_up(self, context: RunContext, frozen: Frozen) -> TrainingSetup:
+        """Put what trains on the device. Tuning changes the CLIP of `frozen`."""
+        return self.build(self, context, frozen)
+
+    def ranks(self, context: RunContext, frozen: Frozen, weights: State) -> dict[str, Ranks]:
+        """The validation targets' ranks by query set, with the weights of a checkpoint.
+
+        Raises NotFiniteError where a score would not be finite. A checkpoint of a CLIP replaces that of `frozen`.
+        """
+        return self.judge(self, context, frozen, weights)
 
 
 def training_files(train: Split, val: Split) -> Files:
@@ -121,22 +169,16 @@ def training_files(train: Split, val: Split) -> Files:
     return files_of([train, val], [*train.triplet_images(), *val.images()])
 
 
-def _build_finetuning(stage: Stage, context: RunContext, clip: LoadedClip, train: Split, val: Split) -> TrainingSetup:
+def _build_finetuning(stage: Stage, context: RunContext, frozen: Frozen) -> TrainingSetup:
     settings = context.profile.finetune
     chunk_size = settings.chunk_size if isinstance(settings.chunk_size, int) else None
-    store = context.store(clip.encoder)
-    files = training_files(train, val)
-    cache = ImageCache(files, store.transform, context.workers)
-    encoded = None if "image" in stage.towers else store.images(files)
-    data = TrainingData.of(context, train, val, encoded.bad if encoded else _find_bad(cache, context))
-    images, captions = data.val.images(), data.val_captions()
-    frozen = None if "text" in stage.towers else store.texts([*data.rows.captions, *captions])
+    clip, store, data = frozen.clip, frozen.store, frozen.data
     sources = (
-        CachedFeatures(encoded.table.of(data.rows.images))
-        if encoded
-        else ImageEncoderSource(clip.encoder, cache, data.rows.images, chunk_size),
-        CachedFeatures(frozen.of(data.rows.captions))
-        if frozen
+        CachedFeatures(frozen.images.of(data.rows.images))
+        if frozen.images
+        else ImageEncoderSource(clip.encoder, frozen.image_cache, data.rows.images, chunk_size),
+        CachedFeatures(frozen.texts.of(data.rows.captions))
+        if frozen.texts
         else TextEncoderSource(clip.encoder, store.tokens(data.rows.captions), chunk_size),
     )
     objective = FinetuneObjective(clip.encoder, data.rows, *sources)
@@ -145,14 +187,29 @@ def _build_finetuning(stage: Stage, context: RunContext, clip: LoadedClip, train
     optimizer = finetune_optimizer(clip.encoder, stage.towers, settings.learning_rate)
     trainer = Trainer(objective, optimizer, stage.plan(context.profile), context.compute)
     evaluation = Evaluation(data.val, data.protocol)
-
-    def validate() -> Mapping[str, float]:
-        image_table = encoded.table if encoded else store.encode_images_now(cache, images)
-        text_table = frozen or store.texts(captions, banked=False)
-        return evaluation(image_table, text_table, sum_query).metrics
-
     about = {"encoder": stage.encoder}
-    return TrainingSetup(trainer, validate, data, store, clip, about, validation_work=lambda split: len(split.images()))
+    return TrainingSetup(
+        trainer,
+        validate=lambda: evaluation.figures(_rank_by_sum(frozen, evaluation)).metrics,
+        data=data,
+        store=store,
+        clip=clip,
+        about=about,
+        validation_work=lambda split: len(split.images()),
+    )
+
+
+def _judge_clip(stage: Stage, context: RunContext, frozen: Frozen, weights: State) -> dict[str, Ranks]:  # noqa: ARG001
+    frozen.clip.encoder.clip.load_state_dict(dict(weights))
+    return _rank_by_sum(frozen, Evaluation(frozen.data.val, frozen.data.protocol))
+
+
+def _rank_by_sum(frozen: Frozen, evaluation: Evaluation) -> dict[str, Ranks]:
+    """The ranks by CLIP as it is now."""
+    data, store = frozen.data, frozen.store
+    images = frozen.images or store.encode_images_now(frozen.image_cache, data.val.images())
+    texts = frozen.texts or store.texts(data.val_captions(), banked=False)
+    return evaluation.ranks(images, texts, sum_query)
 
 
 def _find_bad(cache: ImageCache, context: RunContext) -> Mapping[str, BadImage]:
@@ -160,16 +217,11 @@ def _find_bad(cache: ImageCache, context: RunContext) -> Mapping[str, BadImage]:
         return {image.name: image for image in cache.find_bad(advance)}
 
 
-def _build_combiner_training(
-    stage: Stage, context: RunContext, clip: LoadedClip, train: Split, val: Split
-) -> TrainingSetup:
+def _build_combiner_training(stage: Stage, context: RunContext, frozen: Frozen) -> TrainingSetup:
     profile, settings = context.profile, context.profile.combiner
-    store = context.store(clip.encoder)
-    encoded = store.images(training_files(train, val))
-    data, images = TrainingData.of(context, train, val, encoded.bad), encoded.table
-    texts = store.texts([*data.rows.captions, *data.val_captions()])
+    data, images, texts = frozen.data, *_both(frozen)
     architecture = Architecture(
-        feature_dim=clip.encoder.feature_dim,
+        feature_dim=frozen.clip.encoder.feature_dim,
         projection_dim=settings.projection_dim,
         hidden_dim=settings.hidden_dim,
         levels=settings.levels,
@@ -178,33 +230,56 @@ def _build_combiner_training(
     )
     torch.manual_seed(derive_seed(profile.seed, "combiner"))
     combiner = Combiner(architecture).to(context.compute.device)
-    views = _views(context, store, data) if settings.sscl else None
+    views = _views(context, frozen) if settings.sscl else None
     sources = CachedFeatures(images.of(data.rows.images)), CachedFeatures(texts.of(data.rows.captions))
     objective = CombinerObjective(combiner, data.rows, *sources, views, settings.sscl)
     optimizer = combiner_optimizer(combiner, settings.learning_rate)
     scheduler = cosine_restarts(optimizer) if settings.schedule == "cosine_restarts" else None
     trainer = Trainer(objective, optimizer, stage.plan(profile), context.compute, scheduler)
     evaluation = Evaluation(data.val, data.protocol)
-    compose = combiner_query(combiner, InferenceWeights(settings.inference_weights))
-
-    def validate() -> Mapping[str, float]:
-        combiner.eval()
-        return evaluation(images, texts, compose).metrics
-
     about = {
         "architecture": ArchitectureRecord.model_validate(architecture.describe()),
         "inference_weights": settings.inference_weights,
     }
     rows_per_image = 1 + (settings.augmented_views if isinstance(settings.augmented_views, int) else 0)
-    return TrainingSetup(trainer, validate, data, store, clip, about, lambda split: len(split.triplets), rows_per_image)
+    return TrainingSetup(
+        trainer,
+        validate=lambda: evaluation.figures(_rank_by_combiner(context, frozen, evaluation, combiner)).metrics,
+        data=data,
+        store=frozen.store,
+        clip=frozen.clip,
+        about=about,
+        validation_work=lambda split: len(split.triplets),
+        features_per_image=rows_per_image,
+    )
 
 
-def _views(context: RunContext, store: FeatureStore, data: TrainingData) -> Views:
+def _judge_combiner(stage: Stage, context: RunContext, frozen: Frozen, weights: State) -> dict[str, Ranks]:  # noqa: ARG001
+    combiner = Combiner.from_state(weights, levels=context.profile.combiner.levels).to(context.compute.device)
+    return _rank_by_combiner(context, frozen, Evaluation(frozen.data.val, frozen.data.protocol), combiner)
+
+
+def _rank_by_combiner(
+    context: RunContext, frozen: Frozen, evaluation: Evaluation, combiner: Combiner
+) -> dict[str, Ranks]:
+    compose = combiner_query(combiner.eval(), InferenceWeights(context.profile.combiner.inference_weights))
+    return evaluation.ranks(*_both(frozen), compose)
+
+
+def _both(frozen: Frozen) -> tuple[FeatureTable, FeatureTable]:
+    """The features of images and texts, neither of which trains."""
+    assert frozen.images is not None
+    assert frozen.texts is not None
+    return frozen.images, frozen.texts
+
+
+def _views(context: RunContext, frozen: Frozen) -> Views:
+    data, store = frozen.data, frozen.store
     rows, seed, count = data.rows, context.profile.seed, context.profile.combiner.augmented_views
     files = files_of([data.train, data.val], rows.images)
     if isinstance(count, int):
         return BankedViews(store.views(files, count, seed), rows.references, seed)
-    cache = PaddedImageCache(store.transform)
+    cache = frozen.padded_cache
     return FreshViews(store.encoder, cache, files, rows.references, context.workers, seed, Augmentation())
 
 
@@ -214,6 +289,7 @@ FINETUNE = Stage(
     kind=Kind.CLIP,
     settings=lambda profile: profile.finetune,
     build=_build_finetuning,
+    judge=_judge_clip,
     encoder="both",
 )
 COMBINER = Stage(
@@ -222,6 +298,7 @@ COMBINER = Stage(
     kind=Kind.COMBINER,
     settings=lambda profile: profile.combiner,
     build=_build_combiner_training,
+    judge=_judge_combiner,
 )
 STAGES = (FINETUNE, COMBINER)
 
@@ -229,3 +306,14 @@ STAGES = (FINETUNE, COMBINER)
 def fine_tuning(encoder: str, start: str | Path | None = None) -> Stage:
     """The fine-tuning of `encoder` from `start`."""
     return replace(FINETUNE, encoder=encoder, start=start)
+
+
+def stage_of_sweep(command: str, profile: Profile) -> Stage:
+    """The stage that `command` trains, as one of several runs.
+
+    Runs that fine-tune start from the CLIP that the profile names, by default the untuned one: which tuned CLIP is best
+    would change while they train.
+    """
+    if command == COMBINER.command:
+        return COMBINER
+    return fine_tuning(profile.finetune.encoder, "none" if profile.clip.checkpoint == "auto" else None)

@@ -17,7 +17,16 @@ from mlcl_cli.cli.command_classes import MEANT
 from mlcl_cli.data.datasets import DATASETS
 
 COMMON = {"--profile", "--set", "--quiet", "--json", "--debug", "--help"}
-TRAINING = COMMON | {"--epochs", "--batch-size", "--learning-rate", "--resume", "--run", "--dry-run"}
+TRAINING = COMMON | {
+    "--epochs",
+    "--batch-size",
+    "--learning-rate",
+    "--resume",
+    "--run",
+    "--dry-run",
+    "--name",
+    "--note",
+}
 OPTIONS = {
     "init": {"--dataset", "--from", "--output", "--force", "--debug", "--help"},
     "make-triplets": {
@@ -27,6 +36,7 @@ OPTIONS = {
     "check": COMMON | {"--split", "--content", "--output"},
     "finetune": TRAINING | {"--encoder", "--from"},
     "train-combiner": TRAINING,
+    "sweep": COMMON | {"--seeds", "--stage", "--markdown", "--latex", "--csv"},
     "evaluate": COMMON
     | {"--checkpoint", "--combining-function", "--gallery", "--ranks", "--predictions", "--protocol", "--describe"}
     | {"--intervals"},

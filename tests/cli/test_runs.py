@@ -1,5 +1,6 @@
 """`mlcl runs` lists, shows and removes runs."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -146,3 +147,77 @@ def test_size_has_a_unit_for_people_and_is_bytes_in_json(mlcl: Mlcl, run: Path) 
     assert "\nsize: " in mlcl("runs", "show", run.name).out
     assert "bytes: " not in mlcl("runs", "show", run.name).out
     assert mlcl("runs", "show", run.name, "--json").json["bytes"] > 0
+
+
+def test_name_and_note_are_kept_and_shown(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr")
+    note = "hybrid alone; [red]see[/red] the ablation"
+    settings = ("--set", "combiner.sscl=[]", "--set", "checkpoints.every_epochs=1")
+    assert mlcl("train-combiner", *settings, "--name", "hybrid_1", "--note", note).code == 0
+    folder = tmp_path / "work/combiner/hybrid_1"
+    assert f"note: {note}" in mlcl("runs", "show", "hybrid_1").out
+    assert mlcl("runs", "show", "hybrid_1", "--json").json["note"] == note
+    taken = mlcl("train-combiner", *settings, "--name", "hybrid_1")
+    assert taken.code == 2
+    assert f"{folder}: already exists. Choose another --name" in taken.err
+    assert "Data:" not in taken.err  # refused before anything is read
+    assert mlcl("finetune", "--epochs", "1", "--name", "hybrid_1").code == 0  # of the other stage
+
+    summary = folder / "run.json"  # a run that was cut after its first epoch
+    summary.write_text(summary.read_text().replace('"state": "finished"', '"state": "running"'))
+    (folder / "last.safetensors").unlink()
+    other = mlcl("train-combiner", *settings, "--name", "hybrid_2", "--resume")
+    assert other.code == 2
+    assert "no unfinished run to resume (cirr, hybrid_2)" in other.err
+    resumed = mlcl("train-combiner", *settings, "--name", "hybrid_1", "--resume")
+    assert resumed.code == 0
+    assert "resuming at epoch 2" in resumed.err
+    assert mlcl("runs", "show", "combiner/hybrid_1", "--json").json["note"] == note
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp/a", "a.b", "-a", " a", "a\nb", "a" * 101, "nul\0"])
+def test_name_that_is_no_plain_file_name_is_refused(mlcl: Mlcl, tmp_path: Path, name: str) -> None:
+    world(tmp_path, "cirr")
+    outcome = mlcl("train-combiner", f"--name={name}")
+    assert outcome.code == 2
+    assert "--name: cannot be a run's name" in outcome.err
+    assert not (tmp_path / "work").exists()
+
+
+def test_list_shows_what_differs_at_any_width(mlcl: Mlcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world(tmp_path, "cirr")
+    plain = ("--set", "combiner.sscl=[]")
+    mlcl("finetune", "--encoder", "text", "--epochs", "1", "--name", "text")
+    mlcl("train-combiner", *plain, "--name", "first", "--set", "clip.checkpoint=none")
+    (alone,) = [run for run in mlcl("runs", "--json").json["runs"] if run["name"] == "first"]
+    assert alone["differs_in"] == {}
+    mlcl("train-combiner", *plain, "--name", "second", "--set", "seed=7", "--set", "combiner.levels=[sum,cat]")
+    differing = {run["name"]: run["differs_in"] for run in mlcl("runs", "--json").json["runs"]}
+    assert differing == {
+        "text": {},
+        "first": {"seed": "0", "levels": "[sum, cat, hybrid]", "clip": "untuned"},
+        "second": {"seed": "7", "levels": "[sum, cat]", "clip": "text"},
+    }
+    for width in ("200", "80", "40"):
+        monkeypatch.setenv("COLUMNS", width)
+        shown = mlcl("runs").out
+        assert "seed 7, levels [sum, cat], clip text" in shown
+        assert all(name in shown for name in ("first", "second", "text"))
+
+
+def test_evaluate_says_that_the_newest_combiner_is_not_the_best(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr")
+    plain = ("--set", "combiner.sscl=[]", "--epochs", "1")
+    for name in ("one", "two"):
+        mlcl("train-combiner", *plain, "--name", name)
+    summary = tmp_path / "work/combiner/one/run.json"
+    stored = json.loads(summary.read_text())
+    hint = "This is not the newest combiner"
+    for gain, expected in ((0, False), (5, True), (-5, False)):
+        best = stored["bests"]["arithmetic_mean"]
+        changed = {**stored["bests"], "arithmetic_mean": {**best, "score": best["score"] + gain}}
+        summary.write_text(json.dumps({**stored, "bests": changed}))
+        err = mlcl("evaluate", "--quiet").err
+        assert (hint in err) == expected
+        assert ("Combiner: combiner/one, best of 2" in err) == expected
+    summary.write_text(json.dumps(stored))

@@ -44,6 +44,7 @@ checkpoints:
   every_minutes: 5
   keep_every: none
 tensorboard: auto
+loggers: []
 clip:
   model: RN50x4
   checkpoint: auto

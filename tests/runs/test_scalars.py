@@ -8,7 +8,7 @@ from world import world
 
 from mlcl_cli.config import Profile, load_profile
 from mlcl_cli.progress import NoProgress
-from mlcl_cli.runs import logs
+from mlcl_cli.runs import scalars as scalars_module
 from mlcl_cli.signals import Interrupted
 from mlcl_cli.training.loop import Trainer
 from mlcl_cli.workflows.resume import Resume
@@ -67,7 +67,7 @@ def test_resumed_run_has_each_epoch_once(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("how", ["not installed", "turned off"])
 def test_runs_without_tensorboard_write_their_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     if how == "not installed":
-        monkeypatch.setattr(logs.importlib.util, "find_spec", lambda _: None)
+        monkeypatch.setattr(scalars_module.importlib.util, "find_spec", lambda _: None)
     profile = profile_of(tmp_path, *(["tensorboard=none"] if how == "turned off" else []))
     run = train(profile, NoProgress(), COMBINER).run
     assert not list(run.glob("events.*"))
