@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 
 import matplotlib as mpl
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -61,6 +62,16 @@ def logged_line(rows: Sequence[Mapping[str, float]], key: str, label: str) -> Li
     """The line of a logged value, None where it was not logged."""
     logged = [row for row in rows if row.get(key) is not None]
     return Line(label, [int(row["epoch"]) for row in logged], [row[key] for row in logged]) if logged else None
+
+
+def draw_figure(panel: Panel) -> Markup:
+    """The chart with its title below, and its values for the page's script to show under the pointer."""
+    lines = [
+        {"label": line.label, "epochs": list(line.epochs), "values": [float(f"{value:.5g}") for value in line.values]}
+        for line in panel.lines
+    ]
+    figure = Markup("<figure data-chart=\"{}\" data-lines='{}'>{}<figcaption>{}</figcaption></figure>")
+    return figure.format(panel.name, htmlsafe_json_dumps(lines), draw_panel(panel), panel.title)
 
 
 def draw_panel(panel: Panel) -> Markup:
