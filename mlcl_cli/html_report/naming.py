@@ -18,6 +18,13 @@ TERMS = {
     "sscl_mid": "SSCL, mid level",
     "sscl_high": "SSCL, high level",
 }
+MEANINGS = {
+    "average/recall": "average recall, over cut-offs and query sets",
+    "recall_mean": "mean recall, over cut-offs",
+    "arithmetic_mean": "arithmetic mean of the recalls",
+    "harmonic_mean": "harmonic mean of the recalls",
+    "geometric_mean": "geometric mean of the recalls",
+}
 SEED, CLIP = "seed", "CLIP"
 ABSOLUTE = re.compile(r"(?<![\w.…/~-])(?:/[\w.@+~ -]+)+/?(?=[\w.@+~-]*)")
 
@@ -36,12 +43,12 @@ class Spread:
 
 
 def settings_of(summary: RunSummary) -> dict[str, str]:
-    """The settings that a run's result depends on, in words, in the profile's order; the seed and the CLIP come last."""
+    """The settings that a run's result depends on, in words; the seed and the CLIP come last."""
     identity = summary.identity or {}
     found: dict[str, str] = {}
     profile = identity.get("profile")
     for key, value in _flat(profile if isinstance(profile, Mapping) else {}):
-        found[key.rpartition(".")[2].replace("_", " ")] = _in_words(key, value)
+        found[key.rpartition(".")[2].replace("_", " ").replace("sscl", "SSCL")] = _in_words(key, value)
     if summary.encoder is not None:
         found["encoder"] = summary.encoder
     found |= {"epochs": f"{summary.epochs:,}", SEED: str(summary.seed), CLIP: summary.clip.fingerprint[:6]}
@@ -79,6 +86,11 @@ def spoken(metric: str) -> str:
     return metric.replace("/", " ").replace("_", " ").replace("map@", "mAP@")
 
 
+def meaning(metric: str) -> str:
+    """What a deciding metric is, after "the"."""
+    return MEANINGS.get(metric, spoken(metric))
+
+
 def without_places(text: str, folder: Path) -> str:
     """`text` without absolute paths: those below `folder` become relative, of others the last part remains."""
     text = text.replace(f"{folder}/", "").replace(str(folder), ".")
@@ -95,7 +107,7 @@ def _flat(values: Mapping[str, JsonValue], start: str = "") -> list[tuple[str, J
 def _in_words(key: str, value: JsonValue) -> str:
     if isinstance(value, list):
         words = [LEVELS.get(str(part), str(part)) for part in value] if key.endswith(".levels") else map(str, value)
-        return " + ".join(words) or "none"
+        return "+".join(words) or "none"
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -13,7 +13,7 @@ from mlcl_cli.html_report.analysis import CHANCE, TOP, WHOLE, System
 from mlcl_cli.html_report.comparison import Comparison
 from mlcl_cli.html_report.curves import Panel, draw_figure, logged_line
 from mlcl_cli.html_report.explorer import Explorer
-from mlcl_cli.html_report.naming import LEVELS, SEED, Spread, name_runs, setting_keys, spoken
+from mlcl_cli.html_report.naming import LEVELS, SEED, Spread, meaning, name_runs, setting_keys, spoken
 from mlcl_cli.html_report.pictures import MAX_BYTES, Embed, Pictures
 from mlcl_cli.html_report.reported_run import ReportedRun, headlines
 
@@ -148,7 +148,12 @@ class Page:
         """The whole page, one file that needs nothing else; `embed` makes thumbnails of named image files."""
         folder = files("mlcl_cli.html_report")
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        environment.filters |= {"percent": "{:.2f}".format, "thousands": "{:,}".format, "spoken": spoken}
+        environment.filters |= {
+            "percent": "{:.2f}".format,
+            "thousands": "{:,}".format,
+            "spoken": spoken,
+            "meaning": meaning,
+        }
         pictures = Pictures(embed)
         body = environment.from_string((folder / "page.html.j2").read_text("utf-8")).render(
             page=self, pictures=pictures, samples=SAMPLES, top=TOP, headlines=headlines, levels=LEVELS

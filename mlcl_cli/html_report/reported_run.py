@@ -10,7 +10,7 @@ from markupsafe import Markup
 from mlcl_cli.data.protocols import protocol_label
 from mlcl_cli.html_report.analysis import Analysis
 from mlcl_cli.html_report.curves import Panel, draw_figure, logged_line
-from mlcl_cli.html_report.naming import KINDS, TERMS, without_places
+from mlcl_cli.html_report.naming import KINDS, TERMS, spoken, without_places
 from mlcl_cli.retrieval.bootstrap import Interval
 from mlcl_cli.runs.listing import StoredRun
 from mlcl_cli.runs.logs import TIMES, read_log, terms_of
@@ -114,8 +114,8 @@ class ReportedRun:
         terms = {name: TERMS.get(name, name) for name in terms_of(last) if name not in self.best.metrics}
         terms = terms if len(terms) > 1 else {}
         shown = headlines(self.best.metrics)
-        subset = {name: name for name in shown if name.startswith("recall_subset@")}
-        recalls = {name: name for name in shown if name not in subset}
+        subset = {name: spoken(name) for name in shown if name.startswith("recall_subset@")}
+        recalls = {name: spoken(name) for name in shown if name not in subset}
         charts = (
             ("loss", "Loss and the terms it sums" if terms else "Loss", "loss", {"loss": "loss"} | terms),
             ("recall", "Validation", "percent", recalls),

@@ -85,10 +85,10 @@ for (const figure of document.querySelectorAll("figure[data-lines]")) {
   const mark = document.createElementNS(SVG, "path");
   mark.setAttribute("class", "mark");
   svg.append(mark);
-  const output = make("output", {}, "Point at the chart, or use the arrow keys, to read values.");
+  const output = make("output");
   figure.append(output);
   figure.tabIndex = 0;
-  let place = epochs.length - 1;
+  let place = 0;
   const read = (position) => {
     place = Math.max(0, Math.min(epochs.length - 1, position));
     const epoch = epochs[place];
@@ -110,6 +110,8 @@ for (const figure of document.querySelectorAll("figure[data-lines]")) {
     event.preventDefault();
     read(place + by);
   });
+  const best = epochs.indexOf(Number(figure.dataset.best));
+  read(best < 0 ? epochs.length - 1 : best);
 }
 
 // Tables as LaTeX, for booktabs.
@@ -150,7 +152,7 @@ for (const table of document.querySelectorAll("table[data-latex]")) {
 }
 
 // All queries: search, filter, and show a few at a time.
-const PAGE = 12;
+const PAGE = 6;
 document.querySelectorAll("script.queries").forEach((data, number) => {
   const queries = JSON.parse(data.textContent);
   const root = document.querySelectorAll(".explorer")[number];

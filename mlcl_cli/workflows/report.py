@@ -189,7 +189,7 @@ def _analyze(run: ReportedRun, profile: Profile, progress: Progress, sample: int
 
 
 def _parts(parts: Mapping[str, Compose], *, with_sum: bool) -> dict[str, Compose]:
-    """The parts under the page's names. The low level is the sum, which is there even if the combiner has no low level."""
+    """The parts under the page's names. The low level is the sum, which is there even without that level."""
     named = {name: part for name, part in parts.items() if name not in LEVELS}
     if with_sum:
         named["sum"] = sum_query
