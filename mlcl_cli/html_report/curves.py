@@ -49,6 +49,11 @@ class Panel:
     best: int | None = None
 
     @property
+    def is_worthwhile(self) -> bool:
+        """Whether a line has more than one point."""
+        return any(len(line.epochs) > 1 for line in self.lines)
+
+    @property
     def description(self) -> str:
         """The chart in words, for screen readers."""
         ends = [
@@ -68,7 +73,7 @@ def logged_line(rows: Sequence[Mapping[str, float]], key: str, label: str) -> Li
 def draw_figure(panel: Panel) -> Markup:
     """The chart with its title below, and its values for the page's script to show under the pointer."""
     lines = [
-        {"label": line.label, "epochs": list(line.epochs), "values": [float(f"{value:.5g}") for value in line.values]}
+        {"label": line.label, "epochs": list(line.epochs), "values": [float(f"{value:.4g}") for value in line.values]}
         for line in panel.lines
     ]
     figure = Markup('<figure data-chart="{}" data-best="{}" data-lines=\'{}\'>{}<figcaption>{}</figcaption></figure>')

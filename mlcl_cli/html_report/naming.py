@@ -26,7 +26,7 @@ MEANINGS = {
     "geometric_mean": "geometric mean of the recalls",
 }
 SEED, CLIP = "seed", "CLIP"
-ABSOLUTE = re.compile(r"(?<![\w.…/~-])(?:/[\w.@+~ -]+)+/?(?=[\w.@+~-]*)")
+ABSOLUTE = re.compile(r"(?<![\w.…/~-])(?:/[\w.@+~-]+)+/?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def meaning(metric: str) -> str:
 
 def without_places(text: str, folder: Path) -> str:
     """`text` without absolute paths: those below `folder` become relative, of others the last part remains."""
-    text = text.replace(f"{folder}/", "").replace(str(folder), ".")
+    text = re.sub(rf"{re.escape(str(folder))}(/|(?![\w.@+~-]))", lambda found: "" if found[1] else ".", text)
     return ABSOLUTE.sub(lambda found: f"…/{found[0].rstrip('/').rpartition('/')[2]}", text)
 
 

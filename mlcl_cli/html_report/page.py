@@ -106,9 +106,10 @@ class Group:
                 ("score", score, spoken(score), "percent"),
             ):
                 lines = [line for run in runs if (line := logged_line(run.rows, key, run.name))]
-                if len(runs) > 1 and lines:
-                    name = f"group-{self.number}-{stage}-{kind}"
-                    drawn.append(draw_figure(Panel(name, f"{title.capitalize()}, {runs[0].kind}", unit, lines)))
+                name = f"group-{self.number}-{stage}-{kind}"
+                panel = Panel(name, f"{title.capitalize()}, {runs[0].kind}", unit, lines)
+                if len(runs) > 1 and panel.is_worthwhile:
+                    drawn.append(draw_figure(panel))
         return drawn
 
     @cached_property

@@ -128,11 +128,12 @@ class ReportedRun:
                 {"level_weight": "w"},
             ),
         )
-        return [
-            draw_figure(Panel(f"{self.anchor}-{name}", title, unit, lines, self.best.epoch))
+        panels = [
+            Panel(f"{self.anchor}-{name}", title, unit, lines, self.best.epoch)
             for name, title, unit, labels in charts
             if (lines := [line for key, label in labels.items() if (line := logged_line(self.rows, key, label))])
         ]
+        return [draw_figure(panel) for panel in panels if panel.is_worthwhile]
 
 
 def headlines(metrics: Mapping[str, float]) -> list[str]:

@@ -81,7 +81,7 @@ for (const figure of document.querySelectorAll("figure[data-lines]")) {
   const xs = path.getAttribute("d").match(/[ML] [\d.e+-]+/g).map((text) => Number(text.slice(2)));
   const first = lines[0].epochs[0];
   const slope = (xs[xs.length - 1] - xs[0]) / (lines[0].epochs[xs.length - 1] - first || 1);
-  const box = svg.viewBox.baseVal;
+  const box = path.parentNode.parentNode.querySelector("path").getBBox(); // the area between the axes
   const mark = document.createElementNS(SVG, "path");
   mark.setAttribute("class", "mark");
   svg.append(mark);
@@ -92,12 +92,12 @@ for (const figure of document.querySelectorAll("figure[data-lines]")) {
   const read = (position) => {
     place = Math.max(0, Math.min(epochs.length - 1, position));
     const epoch = epochs[place];
-    mark.setAttribute("d", `M ${xs[0] + slope * (epoch - first)} 0 v ${box.height}`);
+    mark.setAttribute("d", `M ${xs[0] + slope * (epoch - first)} ${box.y} v ${box.height}`);
     const values = lines.flatMap((line) => {
       const at = line.epochs.indexOf(epoch);
       return at < 0 ? [] : [`${line.label} ${line.values[at]}`];
     });
-    output.textContent = `Epoch ${format(epoch)}: ${values.join(", ")}`;
+    output.textContent = `Epoch ${format(epoch)}: ${values.join("; ")}`;
   };
   svg.addEventListener("pointermove", (event) => {
     const x = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse()).x;
@@ -251,6 +251,7 @@ document.querySelectorAll("script.queries").forEach((data, number) => {
     list.children[before]?.querySelector("button, summary")?.focus();
   });
   root.hidden = false;
+  root.nextElementSibling.hidden = true;
   form.elements.pictured.checked = queries.pictured > 0 && queries.pictured < count;
   search();
 });
