@@ -83,7 +83,8 @@ def setting_keys(summaries: Sequence[RunSummary]) -> list[tuple[str, ...]]:
 
 def spoken(metric: str) -> str:
     """A metric's name for people: "average recall@10"."""
-    return metric.replace("/", " ").replace("_", " ").replace("map@", "mAP@")
+    words = re.sub(r"^mean\((.*),(.*)\)$", r"mean of \1 and \2", metric)
+    return words.replace("/", " ").replace("_", " ").replace("map@", "mAP@")
 
 
 def meaning(metric: str) -> str:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from world import world
 
 from mlcl_cli.cli.app import app
+from mlcl_cli.html_report.naming import spoken
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -94,8 +95,8 @@ def test_the_page_opens_with_its_figure_and_its_interval(open_page: Open, folder
     table = page.get_by_role("table", name="Metrics of combiner")
     rows = [row.locator("th, td").all_inner_texts() for row in table.locator("tbody tr").all()]
     shown = {name: re.findall(r"[\d.]+", text) for name, text in rows}
-    names = {name.replace("_", " "): value for name, value in best["metrics"].items()}
-    assert {name: texts[0] for name, texts in shown.items()} == {name: f"{v:.2f}" for name, v in names.items()}
+    assert [texts[0] for texts in shown.values()] == [f"{value:.2f}" for value in best["metrics"].values()]
+    assert [*shown] == [spoken(name) for name in best["metrics"]]
     assert all(float(low) <= float(value) <= float(high) for value, low, high in shown.values())
     assert page.get_by_role("heading", name="cirr, protocol cirr-val").is_visible()
 

@@ -60,7 +60,12 @@ def test_a_run_of_an_older_version_has_few_settings() -> None:
 
 @pytest.mark.parametrize(
     ("metric", "words"),
-    [("average/recall@10", "average recall@10"), ("recall_mean", "recall mean"), ("map@5", "mAP@5")],
+    [
+        ("average/recall@10", "average recall@10"),
+        ("recall_mean", "recall mean"),
+        ("map@5", "mAP@5"),
+        ("mean(recall@5,recall_subset@1)", "mean of recall@5 and recall subset@1"),
+    ],
 )
 def test_metrics_are_named_in_words(metric: str, words: str) -> None:
     assert spoken(metric) == words
