@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 
 import matplotlib as mpl
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -18,6 +19,7 @@ DASHES = ("-", "--", ":", "-.")
 MAX_MARKED = 12  # the points of a line this short are marked
 WIDTH, HEIGHT = 4.6, 2.9  # inches, with a legend of up to three lines
 LEGEND_COLUMNS, LEGEND_LINE = 2, 0.16
+LONG = 32  # characters of a label that need the whole width
 # matplotlib knows no CSS variables, so these colors stand in for them.
 INK, RULE = "#010101", "#020202"
 _COLORS = [f"#0a0b{number:02x}" for number in range(SERIES)]
@@ -47,6 +49,11 @@ class Panel:
     best: int | None = None
 
     @property
+    def is_worthwhile(self) -> bool:
+        """Whether a line has more than one point."""
+        return any(len(line.epochs) > 1 for line in self.lines)
+
+    @property
     def description(self) -> str:
         """The chart in words, for screen readers."""
         ends = [
@@ -63,10 +70,21 @@ def logged_line(rows: Sequence[Mapping[str, float]], key: str, label: str) -> Li
     return Line(label, [int(row["epoch"]) for row in logged], [row[key] for row in logged]) if logged else None
 
 
+def draw_figure(panel: Panel) -> Markup:
+    """The chart with its title below, and its values for the page's script to show under the pointer."""
+    lines = [
+        {"label": line.label, "epochs": list(line.epochs), "values": [float(f"{value:.4g}") for value in line.values]}
+        for line in panel.lines
+    ]
+    figure = Markup('<figure data-chart="{}" data-best="{}" data-lines=\'{}\'>{}<figcaption>{}</figcaption></figure>')
+    return figure.format(panel.name, panel.best or "", htmlsafe_json_dumps(lines), draw_panel(panel), panel.title)
+
+
 def draw_panel(panel: Panel) -> Markup:
     """An SVG element. Line n of the panel is the group `<name>-line-<n>`, one vertex per value, in order."""
     with mpl.rc_context(_STYLE | {"svg.hashsalt": panel.name}):  # identifiers differ between the charts of a page
-        legend = math.ceil(len(panel.lines) / LEGEND_COLUMNS) * LEGEND_LINE
+        columns = 1 if any(len(line.label) > LONG for line in panel.lines) else LEGEND_COLUMNS
+        legend = math.ceil(len(panel.lines) / columns) * LEGEND_LINE
         figure = Figure(figsize=(WIDTH, HEIGHT + max(0.0, legend - 3 * LEGEND_LINE)), layout="constrained")
         axes = figure.add_subplot()
         for number, line in enumerate(panel.lines):
@@ -80,7 +98,7 @@ def draw_panel(panel: Panel) -> Markup:
         axes.set(xlabel="epoch" if panel.best is None else "epoch (dotted: the best)", ylabel=panel.unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
         if len(panel.lines) > 1:
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=LEGEND_COLUMNS)
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns)
         return _svg(figure, panel.name, panel.description)
 
 

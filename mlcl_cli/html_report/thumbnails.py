@@ -10,7 +10,6 @@ from PIL import Image
 
 from mlcl_cli.images.decode import BadImage, open_image, read_files
 
-MAX_SIDE = 128  # pixels
 QUALITY = 74
 
 
@@ -29,17 +28,17 @@ class Thumbnail:
 
 
 def thumbnails(
-    files: Sequence[tuple[str, Path]], workers: int, advance: Callable[[int], object] = lambda _: None
+    files: Sequence[tuple[str, Path]], side: int, workers: int, advance: Callable[[int], object] = lambda _: None
 ) -> Iterator[Thumbnail | None]:
-    """A small copy of each image, None for one that cannot be read."""
-    for result in read_files(files, lambda path, _: _thumbnail(open_image(path)), workers):
+    """A copy of each image whose longer side has at most `side` pixels, None for one that cannot be read."""
+    for result in read_files(files, lambda path, _: _thumbnail(open_image(path), side), workers):
         advance(1)
         yield None if isinstance(result, BadImage) else result
 
 
-def _thumbnail(image: Image.Image) -> Thumbnail:
+def _thumbnail(image: Image.Image, side: int) -> Thumbnail:
     small = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    small.thumbnail((MAX_SIDE, MAX_SIDE))
+    small.thumbnail((side, side))
     if small.mode == "RGBA":  # on white, like product photographs
         small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
     file = io.BytesIO()

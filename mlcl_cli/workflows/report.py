@@ -1,6 +1,7 @@
 """`mlcl report`: a page that shows what runs have learned."""
 
 import logging
+import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +16,13 @@ from mlcl_cli.config.schema import DATA_KEYS
 from mlcl_cli.errors import DataError, MlclError, StuckError, UsageError
 from mlcl_cli.formatting import counted
 from mlcl_cli.html_report.analysis import analyze
-from mlcl_cli.html_report.page import Page, ReportedRun
+from mlcl_cli.html_report.naming import LEVELS
+from mlcl_cli.html_report.page import Page, best_of, grouped
+from mlcl_cli.html_report.reported_run import ReportedRun
 from mlcl_cli.html_report.thumbnails import Thumbnail, thumbnails
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.progress import NOTICE, Progress, without_notes
+from mlcl_cli.retrieval.evaluation import Compose, sum_query
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import find_run, list_runs
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice, choose_run, named_clip
@@ -28,6 +32,7 @@ from mlcl_cli.workflows.run_context import RunContext
 logger = logging.getLogger(__name__)
 
 MAX_NAMED = 3  # runs in a file's name
+COMPARED = ("image only", "text only", "sum")  # parts of a query with bars of their own
 SIGNATURE = '<meta name="generator" content="mlcl'
 
 
@@ -57,7 +62,8 @@ def write_report(
 ) -> ReportResult:
     """Write one HTML file about the runs in `names`, `every` run, or the best combiner (else the best fine-tuning run).
 
-    Metrics are those that each run logged; `sample` queries of each kind are ranked by its best checkpoint.
+    Metrics are those that each run logged; all queries are ranked by its best checkpoint, and `sample` of each kind
+    are shown.
     A run whose data or weights are missing is shown without them. Raises UsageError where there is nothing to show.
     """
     start = time.monotonic()
@@ -66,14 +72,14 @@ def write_report(
     if path.suffix not in (".html", ".htm"):
         raise UsageError("must end in .html or .htm", where=path, remedy="Choose another --output")
     require_replaceable(path, SIGNATURE, "a report")
-    runs = [_with_analysis(profile, progress, run, sample) for run in runs]
+    best = {best_of(group).number for group in grouped(runs)}
+    runs = [_with_analysis(profile, progress, run, sample, everything=run.number in best) for run in runs]
 
-    def embed(images: Sequence[tuple[str, Path]]) -> Iterator[Thumbnail | None]:
+    def embed(images: Sequence[tuple[str, Path]], side: int) -> Iterator[Thumbnail | None]:
         with progress.bar(f"Embedding {counted(len(images), 'image')}", len(images)) as advance:
-            yield from thumbnails(images, choose_workers(profile.workers), advance)
+            yield from thumbnails(images, side, choose_workers(profile.workers), advance)
 
-    title = runs[0].label if len(runs) == 1 else f"{len(runs)} runs side by side"
-    page = Page(title, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", __version__, runs, sample)
+    page = Page(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", __version__, runs, sample)
     write_file(path, page.html(embed).encode(errors="backslashreplace"))
     sheets = {run.label: run.analysis is not None for run in runs}
     return ReportResult(path, sheets, time.monotonic() - start)
@@ -90,7 +96,7 @@ def _choose_runs(profile: Profile, progress: Progress, names: Sequence[str], *, 
         raise damaged[0]
     if names and (empty := [run.folder for run, summary in summaries if not summary.bests]):
         raise UsageError("has no validated epoch yet", where=empty[0], remedy="Wait for its first one")
-    runs = [ReportedRun(number, run, summary) for number, (run, summary) in enumerate(validated)]
+    runs = [ReportedRun(number, run, summary, Path.cwd()) for number, (run, summary) in enumerate(validated)]
     if names:
         return runs
     if every:
@@ -140,7 +146,9 @@ def _has_combiner(run: ReportedRun) -> bool:
     return run.listed.kind is Kind.COMBINER
 
 
-def _with_analysis(profile: Profile, progress: Progress, run: ReportedRun, sample: int) -> ReportedRun:
+def _with_analysis(
+    profile: Profile, progress: Progress, run: ReportedRun, sample: int, *, everything: bool
+) -> ReportedRun:
     """Add the commands, and how the best checkpoint ranks the validation split or why it cannot."""
     run = replace(run, commands=_commands(run, profile.workspace))
     try:
@@ -149,7 +157,7 @@ def _with_analysis(profile: Profile, progress: Progress, run: ReportedRun, sampl
         run = replace(run, commands=_commands(run, profile.workspace, _moved(stored, here)))
         logger.info(f"Analyzing {run.label}")
         with without_notes():
-            return _analyze(run, here, progress, sample)
+            return _analyze(run, here, progress, sample, everything=everything)
     except StuckError:
         raise
     except MlclError as error:
@@ -157,24 +165,35 @@ def _with_analysis(profile: Profile, progress: Progress, run: ReportedRun, sampl
         return replace(run, missing=str(error))
 
 
-def _analyze(run: ReportedRun, profile: Profile, progress: Progress, sample: int) -> ReportedRun:
+def _analyze(run: ReportedRun, profile: Profile, progress: Progress, sample: int, *, everything: bool) -> ReportedRun:
     context = RunContext.open(profile, progress, needs_disk=False)
     function, checkpoint = ("combiner", run.weights) if _has_combiner(run) else ("sum", None)
     prepared = prepare_split(context, "val", function, checkpoint)
     model = prepared.model
-    with prepared.ranking_bar(len(model.parts) + 1) as advance:
+    parts = _parts(model.parts, with_sum=_has_combiner(run))
+    with prepared.ranking_bar(len(parts) + 1) as advance:
         analysis = analyze(
             prepared.evaluation,
             prepared.images,
             prepared.texts,
             model.compose,
-            model.parts,
+            parts,
             sample=sample,
+            compared=COMPARED if everything else (),
+            everything=everything,
             seed=profile.seed,
             advance=advance,
         )
     weights = prepared.circumstances.inference_weights
     return replace(run, analysis=analysis, fingerprint=model.fingerprint, inference_weights=weights)
+
+
+def _parts(parts: Mapping[str, Compose], *, with_sum: bool) -> dict[str, Compose]:
+    """The parts under the page's names. The low level is the sum, which is there even without that level."""
+    named = {name: part for name, part in parts.items() if name not in LEVELS}
+    if with_sum:
+        named["sum"] = sum_query
+    return named | {f"{LEVELS[name]} level": part for name, part in parts.items() if name in LEVELS and name != "sum"}
 
 
 def _profile_here(run: ReportedRun, stored: Profile, here: Profile) -> Profile:
@@ -202,20 +221,27 @@ def _moved(stored: Profile, here: Profile) -> list[str]:
         "clip.model": (stored.clip.model, here.clip.model),
     }
     places |= {f"{here.dataset}.{key}": (stored.folders[key], folder) for key, folder in here.folders.items()}
-    return [part for key, (old, new) in places.items() if old != new for part in ("--set", f"{key}={new}")]
+    changed = {key: new for key, (old, new) in places.items() if old != new}
+    return [part for key, new in changed.items() for part in ("--set", f"{key}={_from_here(new)}")]
+
+
+def _from_here(place: Path | str) -> str:
+    """A path as it is typed in the working folder, since a page shows no absolute path; a CLIP's name as it is."""
+    return os.path.relpath(place) if isinstance(place, Path) else place
 
 
 def _commands(run: ReportedRun, workspace: Path, moved: Sequence[str] = ()) -> dict[str, str]:
-    """The command lines that train the run again, and that evaluate it."""
+    """The command lines that train the run again, and that evaluate it, from the working folder."""
     initial = run.summary.clip.checkpoint
-    start = "none" if initial is None else str((workspace / initial).resolve())
-    profile = ["--profile", str(run.listed.folder / "profile.yaml"), *moved]
+    start = "none" if initial is None else _from_here((workspace / initial).resolve())
+    weights = _from_here(run.weights)
+    profile = ["--profile", _from_here(run.listed.folder / "profile.yaml"), *moved]
     train = ["mlcl", *run.summary.command.split(), *profile]
     evaluate = ["mlcl", "evaluate", *profile]
     if _has_combiner(run):
         train += ["--set", f"clip.checkpoint={start}"]
-        evaluate += ["--checkpoint", str(run.weights)]
+        evaluate += ["--checkpoint", weights]
     else:
         train += ["--from", start]
-        evaluate += ["--combining-function", "sum", "--set", f"clip.checkpoint={run.weights}"]
+        evaluate += ["--combining-function", "sum", "--set", f"clip.checkpoint={weights}"]
     return {"To train it again:": shlex.join(train), "To evaluate it:": shlex.join(evaluate)}

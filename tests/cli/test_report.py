@@ -7,11 +7,14 @@ import shlex
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
 from command_line import Mlcl
-from world import world
+from world import picture, world
+
+from mlcl_cli.html_report.naming import without_places
 
 Attributes = dict[str, str | None]
 
@@ -36,7 +39,7 @@ class Elements(HTMLParser):
 
     def texts(self, tag: str) -> list[str]:
         """The texts that follow directly on an element's beginning."""
-        return [text for own, text in self._texts if own == tag]
+        return [text for own, text in self._texts if own == tag and text]
 
     def having(self, name: str) -> list[Attributes]:
         return [attributes for _, attributes in self.found if name in attributes]
@@ -86,6 +89,11 @@ def test_metrics_are_those_of_the_run_and_ranks_those_of_evaluate(mlcl: Mlcl, tr
     require_ranks_of_evaluate(mlcl, trained, page)
 
 
+def queries_of(page: Elements) -> Any:
+    """The queries of a data set that the page's script searches."""
+    return json.loads(page.texts("script")[0])
+
+
 def require_ranks_of_evaluate(mlcl: Mlcl, folder: Path, page: Elements, *options: str) -> None:
     evaluated = mlcl("evaluate", "--ranks", "ranks.csv", *options, "--json").json
     rows = list(csv.DictReader((folder / "ranks.csv").read_text().splitlines()))
@@ -95,6 +103,7 @@ def require_ranks_of_evaluate(mlcl: Mlcl, folder: Path, page: Elements, *options
     assert len(cards) > 5
     for card in cards:
         assert rows[int(card["data-query"] or "")]["rank"] == card["data-rank"]
+    assert ["" if rank is None else str(rank) for rank in queries_of(page)["rank"]] == [row["rank"] for row in rows]
     ten = 100 * sum(int(row["rank"] or 10**9) <= 10 for row in rows) / len(rows)
     metrics = evaluated["metrics"]
     assert metrics.get("recall@10", metrics.get("average/recall@10")) == pytest.approx(ten)
@@ -105,7 +114,7 @@ def test_a_finetuning_run_queries_by_the_sum(mlcl: Mlcl, trained: Path) -> None:
     page = page_of(mlcl, f"{run.parent.name}/{run.name}")
     assert "text only" in page.text
     assert {"image only", "text only"} <= set(page.texts("th"))
-    assert "hybrid" not in page.texts("th")
+    assert {"sum", "high level"}.isdisjoint(page.texts("th"))
     best = f"clip.checkpoint={run / best_of(run)['checkpoint']}"
     require_ranks_of_evaluate(mlcl, trained, page, "--combining-function", "sum", "--set", best)
 
@@ -126,11 +135,96 @@ def test_runs_are_compared_side_by_side(mlcl: Mlcl, trained: Path) -> None:
     ids = [attributes["id"] for attributes in page.having("id")]
     assert len(ids) == len(set(ids)), "an identifier appears twice"
     known = set(ids)
-    for name in ("aria-controls", "aria-labelledby"):
+    for name in ("aria-controls", "aria-labelledby", "aria-describedby"):
         assert {attributes[name] for attributes in page.having(name)} <= known
     assert {
         (attributes["href"] or "")[1:] for tag, attributes in page.found if tag == "use" and "href" in attributes
     } <= known
+
+
+def test_runs_are_named_by_what_differs_and_seeds_are_summarized(mlcl: Mlcl, trained: Path) -> None:
+    assert mlcl("train-combiner", "--set", "seed=1").code == 0
+    assert mlcl("train-combiner", "--set", "combiner.levels=[cat]", "--set", "combiner.sscl=[]").code == 0
+    page = page_of(mlcl, "--all")
+    names = [text for text in page.texts("a") if text.startswith(("combiner", "fine-tuned"))]
+    assert sorted(names) == [
+        "combiner, levels low+mid+high, SSCL mid+high, seed 0",
+        "combiner, levels low+mid+high, SSCL mid+high, seed 1",
+        "combiner, levels mid, SSCL none, seed 0",
+        "fine-tuned CLIP",
+    ]
+    scores = [best_of(run)["score"] for run in runs_of(trained, "combiner")[:2]]
+    assert "combiner, levels low+mid+high, SSCL mid+high, 2 seeds" in page.texts("th")
+    assert f"{fmean(scores):.2f}" in page.texts("td")
+    assert f"± {stdev(scores):.2f}" in page.texts("small")
+
+
+def test_a_combiner_without_the_low_level_is_still_compared_with_the_sum(mlcl: Mlcl, trained: Path) -> None:
+    assert mlcl("train-combiner", "--set", "combiner.levels=[hybrid]", "--set", "combiner.sscl=[]").code == 0
+    page = page_of(mlcl, f"combiner/{runs_of(trained, 'combiner')[1].name}")
+    assert list(queries_of(page)["parts"]) == ["image only", "text only", "sum", "high level"]
+    shown = mlcl("evaluate", "--combining-function", "sum", "--json").json["metrics"]["arithmetic_mean"]
+    rows = dict(zip(page.texts("th")[2:7], page.texts("td")[:5], strict=True))
+    assert list(rows) == ["Chance", "Image only", "Text only", "Sum of image and text", "Combiner"]
+    assert rows["Sum of image and text"] == f"{shown:.1f}"
+
+
+@pytest.mark.parametrize("trained", ["fashioniq", "shoes", "cirr"], indirect=True)
+def test_the_page_names_no_place_of_this_machine(mlcl: Mlcl, trained: Path) -> None:
+    assert mlcl("train-combiner").code == 0
+    pages = [Path(mlcl("report", *options, "--json").json["file"]).read_text() for options in ((), ("--all",))]
+    shutil.rmtree(trained / "data")
+    pages.append(Path(mlcl("report", "--json").json["file"]).read_text())
+    elsewhere = trained / "elsewhere"
+    elsewhere.mkdir()
+    outcome = mlcl("report", "--profile", "../mlcl.yaml", "--output", "page.html", folder=elsewhere)
+    assert outcome.code == 0, outcome.err
+    pages.append((elsewhere / "page.html").read_text())
+    for page in pages:
+        assert str(trained) not in page
+        assert str(Path.home()) not in Elements(page).text
+        assert not re.search(r"(?<![\w.…/~-])/(tmp|home|root|usr|var)/", Elements(page).text)
+
+
+def own_data(folder: Path) -> Path:
+    """A data set of one's own, whose queries have up to three targets."""
+    world(folder, "cirr", triplets=40)
+    for number in range(30):
+        picture(folder / f"photos/{number:02}.png", number)
+    rows = []
+    for number in range(60):
+        reference, *targets = ((number + 7 * step) % 30 for step in range(2 + number // 2 % 3))
+        rows.append(
+            {
+                "reference": f"{reference:02}.png",
+                "target": [f"{target:02}.png" for target in targets],
+                "caption": f"make it {number}",
+                "split": ("train", "val")[number % 2],
+            }
+        )
+    (folder / "triplets.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    text = (folder / "mlcl.yaml").read_text().replace("dataset: cirr\n", "dataset: mine\n", 1)
+    tables = (
+        "datasets:\n  mine:\n    images: photos\n    triplets: triplets.jsonl\n    protocol: {recall_at: [1, 10]}\n"
+    )
+    (folder / "mlcl.yaml").write_text(text.replace("roots:\n  cirr: data\n", tables))
+    return folder
+
+
+def test_any_of_several_targets_is_a_hit(mlcl: Mlcl, tmp_path: Path) -> None:
+    own_data(tmp_path)
+    outcome = mlcl("train-combiner")
+    assert outcome.code == 0, outcome.err
+    page = page_of(mlcl)
+    assert "Chance" not in page.texts("th")
+    assert "A target is among the first 10 images" in page.text
+    queries = queries_of(page)
+    assert max(map(len, queries["targets"])) > 1
+    for rank, targets, top in zip(queries["rank"], queries["targets"], queries["top"], strict=True):
+        places = [place for place, name in enumerate(top, 1) if name in targets]
+        assert (rank <= 10) == bool(places)
+        assert not places or rank == places[0]
+    require_ranks_of_evaluate(mlcl, tmp_path, page)
 
 
 def test_the_page_shows_how_the_run_was_made_and_its_commands_work(mlcl: Mlcl, trained: Path) -> None:
@@ -138,7 +232,8 @@ def test_the_page_shows_how_the_run_was_made_and_its_commands_work(mlcl: Mlcl, t
         (run,) = runs_of(trained, stage)
         page = page_of(mlcl, f"{run.parent.name}/{run.name}")
         summary = json.loads((run / "run.json").read_text())
-        assert (run / "profile.yaml").read_text().strip() in page.text
+        shown = without_places((run / "profile.yaml").read_text(), trained)
+        assert shown.strip() in page.text
         assert summary["clip"]["fingerprint"] in page.text
         assert summary["versions"]["torch"] in page.text
         again, evaluate = (shlex.split(line)[1:] for line in page.texts("code") if line.startswith("mlcl "))
@@ -235,7 +330,7 @@ def test_a_run_without_its_log_is_shown_without_curves(mlcl: Mlcl, trained: Path
     (run / "metrics.jsonl").unlink()
     page = page_of(mlcl)
     assert page.having("data-query")
-    assert "figure" not in {tag for tag, _ in page.found}
+    assert page.having("data-lines") == []
 
 
 @pytest.mark.parametrize(
@@ -266,7 +361,7 @@ def test_captions_and_names_are_escaped(mlcl: Mlcl, trained: Path) -> None:
     path.write_text(json.dumps(records))
     page = page_of(mlcl)
     assert "<script>alert('x')</script> & <b>red</b>" in page.text
-    assert [tag for tag, _ in page.found].count("script") == 1
+    assert [attributes.get("class") for tag, attributes in page.found if tag == "script"] == ["queries", None]
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,24 @@
-"""The page's comparisons, and its embedded images."""
+"""The page's comparisons, names and settings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+import torch
+
+from mlcl_cli.data.protocols import SHOES
 from mlcl_cli.data.records import Triplet
-from mlcl_cli.html_report.analysis import Analysis, QueryResult
-from mlcl_cli.html_report.page import Comparison, EmbeddedImages, Move, ReportedRun, headlines
-from mlcl_cli.html_report.thumbnails import Thumbnail
+from mlcl_cli.html_report.analysis import WHOLE, Analysis, QueryResult, System
+from mlcl_cli.html_report.comparison import Comparison, Move
+from mlcl_cli.html_report.page import Group, Page
+from mlcl_cli.html_report.reported_run import ReportedRun, headlines
+from mlcl_cli.retrieval.bootstrap import Interval, compare
 from mlcl_cli.retrieval.evaluation import Figures
 from mlcl_cli.runs.description import ClipRecord, ImageRecord, Kind
 from mlcl_cli.runs.listing import StoredRun
 from mlcl_cli.runs.summary import BestCheckpoint, RunState, RunSummary
 
-METRICS = {"recall@1": 40.0}
 SUMMARY = RunSummary(
     kind=Kind.COMBINER,
     command="train-combiner",
@@ -37,19 +43,25 @@ def reported(
     number: int, ranks: Sequence[int | None] | None, caption: str = "is red", recall: float = 40.0
 ) -> ReportedRun:
     """A run whose analysis has queries with the given ranks; without one if there are none."""
-    analysis = None
-    if ranks is not None:
-        queries = [
-            QueryResult("shoes", Triplet(f"reference{row}", f"target{row}", (caption,)), caption, rank, None, {})
-            for row, rank in enumerate(ranks)
-        ]
-        analysis = Analysis(Figures({"recall@1": recall}, {}, {}), queries, {}, {}, {})
-    return ReportedRun(number, listed(number), SUMMARY, analysis=analysis)
+    run = ReportedRun(number, listed(number), SUMMARY, Path("/place"))
+    if ranks is None:
+        return run
+    triplets = [Triplet(f"reference{row}", f"target{row}", (caption,)) for row in range(len(ranks))]
+    queries = [
+        QueryResult("shoes", triplet, caption, triplet.targets(), rank, None, {})
+        for triplet, rank in zip(triplets, ranks, strict=True)
+    ]
+    hits = torch.tensor([[rank is not None and rank <= k for rank in ranks] for k in SHOES.recall_at]).double()
+    values = {"shoes": {f"recall@{k}": column for k, column in zip(SHOES.recall_at, hits, strict=True)}}
+    systems = [System(WHOLE, {"recall@1": recall}, {"recall@1": Interval(30.0, 50.0)})]
+    figures = Figures({"recall@1": recall}, {}, {})
+    analysis = Analysis(figures, queries, {}, [], {}, {}, systems, SHOES, values)
+    return replace(run, analysis=analysis)
 
 
-def listed(number: int) -> StoredRun:
-    run = StoredRun(Path(f"missing/shoes-{number}"), Kind.COMBINER)
-    vars(run)["summary"] = SUMMARY  # as if read from its folder
+def listed(number: int, summary: RunSummary = SUMMARY) -> StoredRun:
+    run = StoredRun(Path(f"missing/shoes-{number}"), summary.kind)
+    vars(run)["summary"] = summary  # as if read from its folder
     return run
 
 
@@ -85,23 +97,57 @@ def test_the_protocol_of_a_run_says_that_its_gallery_is_pruned() -> None:
     older = RunSummary.model_validate(SUMMARY.model_dump() | {"protocol": "shoes (pruned gallery)", "pruned": False})
     assert (older.protocol, older.pruned) == ("shoes", True)
     for summary, label in ((SUMMARY, "shoes"), (pruned, "shoes (pruned gallery)"), (older, "shoes (pruned gallery)")):
-        assert ReportedRun(0, listed(0), summary).protocol == label
+        assert ReportedRun(0, listed(0), summary, Path()).protocol == label
 
 
-def test_images_are_embedded_once_and_numbered_by_first_use() -> None:
-    requested: list[str] = []
-    thumbnail = Thumbnail(1, 1, b"")
+def test_a_difference_is_that_of_the_paired_bootstrap_and_needs_enough_queries() -> None:
+    first, second = reported(0, [1, 20, 4, 100] * 10), reported(1, [1, 5, 8, 10] * 10)
+    pair = Comparison.of(first, second)
+    assert pair is not None
+    assert first.analysis is not None
+    assert second.analysis is not None
+    assert pair.difference == compare(SHOES, first.analysis.values, second.analysis.values)["recall_mean"]
+    few = Comparison.of(reported(0, [1, 20]), reported(1, [1, 5]))
+    assert few is not None
+    assert few.difference is None
 
-    def embed(images: Sequence[tuple[str, Path]]) -> Iterator[Thumbnail | None]:
-        for name, _ in images:
-            requested.append(name)
-            yield None if name == "bad.png" else thumbnail
 
-    embedded = EmbeddedImages(embed)
-    paths = [Path("b.png"), Path("a/bad.png"), Path("b.png"), Path("c.png")]
-    assert [embedded.number(path) for path in paths] == [0, 1, 0, 2]
-    assert list(embedded.thumbnails()) == [(0, thumbnail), (1, None), (2, thumbnail)]
-    assert requested == ["b.png", "bad.png", "c.png"]
+def test_an_interval_is_shown_only_beside_the_figure_that_it_belongs_to() -> None:
+    assert reported(0, [1]).interval("recall@1") == Interval(30.0, 50.0)
+    assert reported(0, [1], recall=41.5).interval("recall@1") is None
+    assert reported(0, None).interval("recall@1") is None
+
+
+def with_seeds(scores: Sequence[float]) -> list[ReportedRun]:
+    runs = []
+    for number, score in enumerate(scores):
+        best = BestCheckpoint(epoch=1, score=score, checkpoint="best.safetensors", metrics={"recall_mean": score})
+        summary = SUMMARY.model_copy(update={"seed": number, "bests": {"recall_mean": best}})
+        runs.append(ReportedRun(number, listed(number, summary), summary, Path()))
+    return runs
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_setting_with_mean_and_deviation() -> None:
+    runs = with_seeds([50.0, 60.0, 70.0])
+    other = SUMMARY.model_copy(update={"epochs": 9})
+    group = Group(0, "shoes", "shoes", [*runs, ReportedRun(3, listed(3, other), other, Path())])
+    assert [setting.name for setting in group.settings] == ["combiner, epochs 3", "combiner, epochs 9"]
+    spread = group.settings[0].spread("recall_mean")
+    assert spread is not None
+    assert (spread.mean, spread.deviation) == (60, pytest.approx(10))
+    assert group.settings[1].spread("recall@1") is None
+
+
+def test_a_page_names_runs_in_each_group_by_what_differs() -> None:
+    runs = with_seeds([50.0, 60.0])
+    cirr = SUMMARY.model_copy(update={"dataset": "cirr"})
+    page = Page("now", "0", [*runs, ReportedRun(2, listed(2, cirr), cirr, Path())], 8)
+    assert [[run.name for run in group.runs] for group in page.groups] == [
+        ["combiner, seed 0", "combiner, seed 1"],
+        ["combiner"],
+    ]
+    assert page.title == "3 runs on shoes, cirr"
+    assert page.groups[0].best_run.number == 1
 
 
 def test_headlines_are_averages_where_there_are_some() -> None:
