@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from mlcl_cli.config import Profile
 
 ALL = "all"
+DescribeOption = Annotated[
+    bool, typer.Option("--describe", help="Print the protocol in words that a paper can cite, and stop.")
+]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The protocol. Default: the profile's.", autocompletion=complete_protocols),
+]
 ModelArgument = Annotated[
     str,
     typer.Argument(
@@ -63,10 +70,7 @@ def evaluate(
         ),
     ] = None,
     intervals: IntervalsOption = False,
-    describe: Annotated[
-        bool,
-        typer.Option("--describe", help="Print the protocol in words that a paper can cite, and stop."),
-    ] = False,
+    describe: DescribeOption = False,
 ) -> None:
     """Evaluate a validation protocol of the data set."""
     profile = context.profile
@@ -122,10 +126,7 @@ def score(
     predictions: Annotated[
         Path, typer.Argument(metavar="FILE", help="Ranked lists (.json, .jsonl) or features (.npz).")
     ],
-    protocol: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The protocol. Default: the profile's.", autocompletion=complete_protocols),
-    ] = None,
+    protocol: ProtocolOption = None,
     intervals: IntervalsOption = False,
 ) -> None:
     """Score the predictions of any model with a validation protocol.
@@ -144,10 +145,7 @@ def compare(
     context: CommandContext,
     first: ModelArgument,
     second: ModelArgument,
-    protocol: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The protocol. Default: the profile's.", autocompletion=complete_protocols),
-    ] = None,
+    protocol: ProtocolOption = None,
 ) -> None:
     """Compare two models on the same queries, with a paired bootstrap.
 
