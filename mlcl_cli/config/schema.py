@@ -110,7 +110,7 @@ class OwnData(_Section):
             val_fraction=self.val_fraction,
             per_category=self.protocol.per_category,
         )
-        return own_dataset(tables, own_protocol(name, **self.protocol.model_dump()))
+        return own_dataset(tables, own_protocol(name, **self.protocol.model_dump(), gallery=tables.gallery))
 
 
 def _own_names(datasets: dict[str, OwnData]) -> dict[str, OwnData]:

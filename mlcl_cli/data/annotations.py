@@ -43,7 +43,7 @@ def _encodable(text: str) -> str:
 
 def _below_the_root(name: str) -> str:
     if not name.strip("./") or ESCAPES.search(name):
-        text = "{name} is not a valid image name: it is empty or leaves the data set's folder"
+        text = "{name} is not a valid image name: it is empty, is absolute, or leaves the data set's folder"
         raise PydanticCustomError(UNSAFE_NAME, text, {"name": repr(name)})
     return name
 

@@ -8,6 +8,7 @@ from mlcl_cli.data.fashioniq import FASHIONIQ
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.shoes import SHOES
 from mlcl_cli.errors import UsageError
+from mlcl_cli.suggestions import did_you_mean
 
 DATASETS: dict[str, DataSet] = {dataset.name: dataset for dataset in (FASHIONIQ, SHOES, CIRR, CIRCO, FASHION200K)}
 # Every gallery that some data set is validated with, and every caption rule of those that have several.
@@ -29,7 +30,8 @@ def named_protocol(name: str, own: DataSet) -> tuple[DataSet, Protocol]:
                 known.setdefault(variant.name, (dataset, variant))
     listed = [protocol.name for dataset in (own, *DATASETS.values()) for protocol in dataset.protocols]
     if name not in known:
-        raise UsageError(f"unknown protocol {name!r}", remedy=f"Choose one of {', '.join(dict.fromkeys(listed))}")
+        hint = did_you_mean(name, [*known])
+        raise UsageError(f"unknown protocol {name!r}{hint}", remedy=f"Choose one of {', '.join(dict.fromkeys(listed))}")
     return known[name]
 
 

@@ -36,8 +36,14 @@ def own_protocol(
     exclude_reference: bool,
     per_category: bool,
     captions: str,
+    gallery: Path | None = None,
 ) -> Protocol:
-    """The protocol of one's own data. Its name tells apart what makes scores incomparable."""
+    """The protocol of one's own data. Its name tells apart what makes scores incomparable.
+
+    `gallery` is the table of gallery images, if there is one.
+    """
+    source = "the table of triplets names" if gallery is None else f"{gallery.name} lists for the split"
+    own = " of the query's category" if per_category else ""
     parts = [name, *(["by-category"] if per_category else []), *([] if captions == "joined" else [captions])]
     parts.append(f"{'noref' if exclude_reference else 'withref'}@{','.join(map(str, recall_at))}")
     return Protocol(
@@ -48,8 +54,7 @@ def own_protocol(
         exclude_reference=exclude_reference,
         bests=("average/recall" if per_category else "recall_mean",),
         summary=averages if per_category else recall_mean,
-        gallery_words="every image that the table of gallery images lists for the split, or that the table of triplets "
-        "names if there is none, in the order of the table",
+        gallery_words=f"every image{own} that {source}, in the order of the table",
         captions=CAPTIONS[captions],
     )
 

@@ -212,6 +212,6 @@ def describe(protocol: Protocol, queries: Mapping[str, int], galleries: Mapping[
         *([protocol.target_words] if protocol.target_words else []),
         *sentences,
         *(["Metrics are averaged over the query sets."] if protocol.summary is averages else []),
-        f"Selects the checkpoint by {', '.join(protocol.bests)}.",
-        *([f"Reported by {protocol.systems}."] if protocol.systems else []),
+        f"The best checkpoint is selected by {', '.join(protocol.bests)}.",
+        *([f"Systems that rank this way: {protocol.systems}."] if protocol.systems else []),
     ]

@@ -235,6 +235,8 @@ def _gallery(found: Guess) -> None:
             tables[path] = column
     if len(tables) == 1:
         ((found.gallery, column),) = tables.items()
+        found.notes["gallery"] = "the only other table here with a column of these images; none: what the triplets name"
+        found.doubtful.append("gallery")
         found.columns["image"] = (column,)
     elif tables:
         found.notes["gallery"] = f"one of {some([shown(path.name) for path in tables])}, if it lists what to rank"

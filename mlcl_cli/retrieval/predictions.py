@@ -25,7 +25,8 @@ from mlcl_cli.safe_reading import open_regular, parse_json
 LISTS = (".json", ".jsonl")
 FEATURES = ".npz"
 ARRAYS = ("query_ids", "query_features", "image_names", "image_features")
-REMEDY = "Correct the predictions, or choose another --protocol"
+REMEDY = "Correct the predictions"
+OTHER = f"{REMEDY}, or choose another --protocol"
 
 RankedLists = Mapping[str, Sequence[str]]  # by query id, the images' names, best first
 
@@ -173,7 +174,7 @@ def require_same_queries(path: Path, split: Split, answered: Collection[str]) ->
         if ids:
             count = counted(len(ids), "query")
             verb = "is" if len(ids) == 1 else "are"
-            raise DataError(f"{count} {verb} {what}: {some(list(map(repr, ids)))}", where=path, remedy=REMEDY)
+            raise DataError(f"{count} {verb} {what}: {some(list(map(repr, ids)))}", where=path, remedy=OTHER)
 
 
 def rank_lists(path: Path, split: Split, protocol: Protocol, lists: RankedLists) -> dict[str, Ranks]:
@@ -195,7 +196,7 @@ def _rank_set(path: Path, part: QuerySet, protocol: Protocol, lists: RankedLists
         if unknown := [name for name in names if name not in gallery]:
             count = counted(len(unknown), "name")
             what = f"{count} not in the gallery of {part.name}: {some(list(map(repr, unknown)))}"
-            raise DataError(what, where=where, remedy=REMEDY)
+            raise DataError(what, where=where, remedy=OTHER)
         if len({*names}) < len(names):
             twice = next(name for position, name in enumerate(names) if name in names[:position])
             raise DataError(f"lists {twice!r} twice", where=where, remedy=REMEDY)
@@ -204,7 +205,7 @@ def _rank_set(path: Path, part: QuerySet, protocol: Protocol, lists: RankedLists
         needed = min(protocol.depth, len(gallery) - (removed in gallery))
         if len(ranks) < needed:
             what = f"lists {counted(len(ranks), 'image')}, but {protocol.name} needs {needed:,}"
-            raise DataError(what, where=where, remedy=REMEDY)
+            raise DataError(what, where=where, remedy=OTHER)
         targets.append([ranks.get(name, UNRANKED) for name in counted_targets(triplet, protocol)])
         if protocol.subset_recall_at:
             subset.append(_subset_rank(where, triplet, protocol, ranks, gallery, removed))
@@ -224,7 +225,7 @@ def _subset_rank(
     members = [name for name in triplet.members if name in gallery and name != removed]
     if missing := [name for name in members if name not in ranks]:
         what = f"{protocol.name} also needs the image set's other members after the first {protocol.depth}, in order"
-        raise DataError(f"{what}: {some(list(map(repr, missing)))}", where=where, remedy=REMEDY)
+        raise DataError(f"{what}: {some(list(map(repr, missing)))}", where=where, remedy=OTHER)
     if triplet.target not in members:
         return UNRANKED
     return 1 + sum(ranks[name] < ranks[triplet.target or ""] for name in members)
@@ -244,7 +245,7 @@ def rank_features(path: Path, evaluation: Evaluation, features: PredictedFeature
         if names:
             count = counted(len(names), "image")
             verb = "is" if len(names) == 1 else "are"
-            raise DataError(f"{count} {verb} {what}: {some(list(map(repr, names)))}", where=path, remedy=REMEDY)
+            raise DataError(f"{count} {verb} {what}: {some(list(map(repr, names)))}", where=path, remedy=OTHER)
     return {part.part.name: part.rank() for part in evaluation.given(features.images, features.queries)}
 
 

@@ -106,7 +106,20 @@ def check_leakage(report: CheckReport, splits: Sequence[Split]) -> None:
             what = f"{count} are also in train; this is the first"
         commands = report.readers("val") if is_error else ()
         report.add("leakage", where, what, "Download the validation annotations again", commands, is_error=is_error)
+    if not report.dataset.published:  # published splits are as they are
+        _check_shared_images(report, by_name["train"], val)
     report.looked_at["leakage"] = f"{shared:,} val triplets are in train"
+
+
+def _check_shared_images(report: CheckReport, train: Split, val: Split) -> None:
+    """Find validation triplets with an image that is trained on."""
+    trained = set(train.triplet_images())
+    sharing = [number for number, triplet in enumerate(val.triplets) if not trained.isdisjoint(triplet.pair())]
+    if sharing:
+        where = f"val, {_label(val, val.triplets, sharing[0])}"
+        count = f"{len(sharing):,} of {len(val.triplets):,} val triplets"
+        what = f"{count} have an image that is trained on; this is the first"
+        report.add("leakage", where, what, "Keep each image in one split to measure how the model does on new images")
 
 
 def check_names(report: CheckReport, splits: Sequence[Split]) -> None:

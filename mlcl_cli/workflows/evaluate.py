@@ -23,7 +23,7 @@ from mlcl_cli.workflows.run_context import RunContext, read_split
 
 logger = logging.getLogger(__name__)
 
-RANK_COLUMNS = ("set", "pair_id", "reference", "target", "caption", "rank", "subset_rank")
+RANK_COLUMNS = ("set", "pair_id", "reference", "target", "caption", "rank", "subset_rank", "query_id")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def run_evaluation(
     queries.
     """
     if ranks is not None:
-        require_replaceable(ranks, ",".join(RANK_COLUMNS), "a table of ranks")
+        require_replaceable(ranks, ",".join(RANK_COLUMNS[:-1]), "a table of ranks")  # also without query ids, as before
         if ranks.suffix.lower() not in (".csv", ""):  # /dev/stdout has no suffix
             raise UsageError("must end in .csv", where=ranks, remedy="Choose another --ranks")
     context = RunContext.open(profile, progress, needs_disk=False)
@@ -189,5 +189,6 @@ def _as_csv(evaluation: Evaluation, ranks: Mapping[str, Ranks]) -> bytes:
         for row, triplet in enumerate(part.triplets):
             columns = (counted, set_ranks.subset)
             cells = [None if column is None or column[row] == UNRANKED else int(column[row]) for column in columns]
-            writer.writerow((part.name, triplet.pair_id, triplet.reference, triplet.target, triplet.query_text, *cells))
+            named = (part.name, triplet.pair_id, triplet.reference, triplet.target, triplet.query_text)
+            writer.writerow((*named, *cells, triplet.query_id))
     return text.getvalue().encode()

@@ -82,7 +82,11 @@ class RunContext:
 
         Raises DataError if it is missing or invalid.
         """
-        split = self._read(name, protocol or self.protocol)
+        protocol = protocol or self.protocol
+        known = (name, protocol.name) in self._splits
+        split = self._read(name, protocol)
+        if known:
+            return split
         count = counted(len(split.triplets), "triplet")
         logger.info(f"Data: {split.dataset} {name}, {count} from {self.profile.root}")
         return split

@@ -213,5 +213,5 @@ def test_names_that_leave_the_root_are_refused(
     roots: dict[str, Path], dataset: str, file: int, edit: Callable[[Any, str], object], name: str
 ) -> None:
     change(roots[dataset] / ANNOTATIONS[dataset][file], lambda value: edit(value, name))
-    with pytest.raises(DataError, match="is not a valid image name: it is empty or leaves"):
+    with pytest.raises(DataError, match="is not a valid image name: it is empty, is absolute, or leaves"):
         DATASETS[dataset].load(roots[dataset], "val")
