@@ -29,7 +29,7 @@ class MlclError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where is not None else self.what
-        return f"{text}. {self.remedy}" if self.remedy else text
+        return f"{text}{'' if text.endswith('?') else '.'} {self.remedy}" if self.remedy else text
 
 
 class UsageError(MlclError):

@@ -208,15 +208,20 @@ def test_runs_of_older_versions_are_traced_to_their_base(mlcl: Mlcl, trained: Pa
 # --- The combiner that queries
 
 
-def test_best_finished_combiner_is_used_and_named_in_one_line(mlcl: Mlcl, trained: Path) -> None:
+def test_best_finished_combiner_is_used_and_named_beside_a_newer_one(mlcl: Mlcl, trained: Path) -> None:
     (first,) = runs_of(trained, "combiner")
     best = another(first, "cirr-2", 90.0, created="2001-01-01T00:00:00+00:00")
     another(first, "cirr-3", 95.0, state="running", created="2099-01-01T00:00:00+00:00")
     message = "· Combiner: combiner/cirr-2, best of 2, arithmetic_mean 90.00\n"
+    score = json.loads((first / "run.json").read_text())["bests"]["arithmetic_mean"]["score"]
+    newest = f"combiner/{first.name}"
+    hint = (
+        f"· This is not the newest combiner: {newest} scored only {score:.2f}; --checkpoint {newest} takes that one\n"
+    )
     evaluated = mlcl("evaluate", "--quiet", "--json")
-    assert evaluated.err == message
+    assert evaluated.err == message + hint
     assert evaluated.json["checkpoint"] == str(best / "best.safetensors")
-    assert mlcl("submit-cirr", "--quiet", "--json").err == message
+    assert mlcl("submit-cirr", "--quiet", "--json").err == message + hint
     report = mlcl("report", "--quiet", "--json")
     assert report.err == message.replace("Combiner", "Run")
     assert [run["run"] for run in report.json["runs"]] == ["combiner/cirr-2"]

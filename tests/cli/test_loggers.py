@@ -135,7 +135,7 @@ def cut_and_resume(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Path:
         train(profile, NoProgress(), COMBINER)
     monkeypatch.undo()
     monkeypatch.setenv("WANDB_MODE", "offline")
-    return train(profile, NoProgress(), COMBINER, resume=Resume(wanted=True)).run
+    return train(profile, NoProgress(), COMBINER, resume=Resume.NEWEST).run
 
 
 def _saved_before(trainer: Trainer, real: object) -> object:

@@ -186,7 +186,7 @@ def test_init_takes_a_gallery_table_if_there_is_just_one(mlcl: Mlcl, tmp_path: P
     write_table(tmp_path / "triplets.csv", ["ref", "target", "text", "split", "id"], rows)
     write_table(tmp_path / "products.csv", ["photo", "price"], [[name, "3"] for name in names[4:]])
     _, text = init(mlcl, tmp_path)
-    assert "    gallery: products.csv\n" in text
+    assert "    gallery: products.csv  # the only other table here with a column of these images; none: " in text
     assert "      image: photo\n" in text
     assert "      id: none  # the values of the column 'id' are not different in each row\n" in text
     assert "# 3 triplets in train, 1 triplet in val" in text

@@ -99,7 +99,7 @@ def test_features_that_are_not_unit_vectors_rank_by_inner_product(mlcl: Mlcl, tm
     [
         (("score", "lists.txt"), 2, "lists.txt: must end in .json, .jsonl or .npz"),
         (("score", "none.json"), 3, "none.json: cannot be read (No such file or directory)"),
-        (("score", "lists.json", "--protocol", "cirr"), 2, "unknown protocol 'cirr'. Choose one of cirr-val, fashion"),
+        (("score", "lists.json", "--protocol", "cirr"), 2, "'cirr'; did you mean 'cirr-val'? Choose one of cirr-val"),
         (("score", "lists.json", "--protocol", "shoes"), 3, "data/shoes: does not exist"),
         (("score", "lists.json"), 3, "lists.json: 12 queries are not answered: '13', '14', '15', '16',"),
         ((*EVALUATE, "--protocol", "shoes"), 2, "shoes is a protocol of shoes, but this profile's data set is cirr"),

@@ -130,7 +130,7 @@ def test_figures_equal_those_added_up_by_hand(mlcl: Mlcl, tmp_path: Path, monkey
     world(tmp_path, "shoes", train=12, val=12, triplets=80)
     assert mlcl("prepare-shoes").code == 0
     rates = ("1.0e-3", "3.0e-2", "1.0e-1")
-    files = ("--markdown", "sweep.markdown", "--latex", "table.tex", "--csv", "table.csv")
+    files = ("--markdown", "table.markdown", "--latex", "table.tex", "--csv", "table.csv")
     setting = ("--set", "combiner.learning_rate=" + "|".join(rates), *PLAIN)
     table = mlcl("sweep", *setting, "--seeds", "0-2", "--json", *files).json["tables"][0]
     hits: dict[str, list[float]] = {}
@@ -164,7 +164,7 @@ def test_figures_equal_those_added_up_by_hand(mlcl: Mlcl, tmp_path: Path, monkey
     assert [float(line["recall@1 mean"]) for line in lines] == [r["metrics"]["recall@1"]["mean"] for r in table["rows"]]
     assert [line["recall@1 p"] for line in lines] == ["", *(str(each["adjusted"]) for each in found)]
     cell = "{mean:.2f} ± {sd:.2f}".format(**others[0]["metrics"]["recall@1"])
-    assert cell in (tmp_path / "sweep.markdown").read_text()
+    assert cell in (tmp_path / "table.markdown").read_text()
     latex = (tmp_path / "table.tex").read_text()
     assert "\\begin{tabular}{lrrrr}" in latex
     assert "learning\\_rate & R@1 & R@10 & R@50 & recall mean \\\\" in latex
@@ -187,14 +187,14 @@ def test_settings_on_other_queries_get_a_table_of_their_own(mlcl: Mlcl, tmp_path
         "--set",
         "combiner.levels=[cat]|[hybrid]",
     )
-    tables = mlcl("sweep", *grid, "--json", "--markdown", "sweep.markdown").json["tables"]
+    tables = mlcl("sweep", *grid, "--json", "--markdown", "table.markdown").json["tables"]
     assert [table["protocol"] for table in tables] == ["fashioniq-original", "fashioniq-val"]
     for table in tables:
         assert len(table["rows"]) == 2
         for row in table["rows"]:
             assert [*row["metrics"]] == ["average/recall@10", "average/recall@50", "average/recall"]
             assert row["metrics"]["average/recall"]["sd"] is None
-    assert (tmp_path / "sweep.markdown").read_text().count("| --- |") == 2
+    assert (tmp_path / "table.markdown").read_text().count("| --- |") == 2
 
 
 def test_too_few_queries_leave_out_the_differences_and_say_so(mlcl: Mlcl, tmp_path: Path) -> None:
@@ -242,11 +242,11 @@ def test_seeds_that_make_no_sense_are_refused(mlcl: Mlcl, tmp_path: Path, seeds:
 
 def test_a_file_that_is_no_table_is_not_overwritten(mlcl: Mlcl, tmp_path: Path) -> None:
     world(tmp_path, "cirr", triplets=24)
-    (tmp_path / "notes.markdown").write_text("mine")
-    outcome = mlcl("sweep", "--markdown", "notes.markdown")
+    (tmp_path / "notes.txt").write_text("mine")
+    outcome = mlcl("sweep", "--markdown", "notes.txt")
     assert outcome.code == 2
     assert "already exists and is not a table written by mlcl" in outcome.err
-    assert (tmp_path / "notes.markdown").read_text() == "mine"
+    assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "work").exists()
 
 

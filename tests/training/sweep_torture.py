@@ -20,9 +20,9 @@ from torture import SIGNALS, finished, start, wait
 COMMAND = (
     *("sweep", "--set", "combiner.levels=[sum,cat,hybrid]|[hybrid]", "--set", "combiner.sscl=[mid,high]|[]"),
     *("--set", "combiner.augmented_views=2", "--set", "combiner.epochs=6", "--set", "checkpoints.every_epochs=1"),
-    *("--seeds", "0-1", "--csv", "table.csv", "--markdown", "sweep.markdown"),
+    *("--seeds", "0-1", "--csv", "table.csv", "--markdown", "table.markdown"),
 )
-TABLES = ("table.csv", "sweep.markdown")
+TABLES = ("table.csv", "table.markdown")
 
 
 def torture(cuts: int, seed: int = 0) -> Counter[str]:
