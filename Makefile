@@ -7,7 +7,7 @@ FLOOR_TESTS := tests/runs/test_scalars.py tests/images tests/retrieval \
 	tests/cli/test_help.py tests/cli/test_wrong_input.py tests/cli/test_pipeline.py tests/cli/test_report.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test floors browser torture generated bench lint format types check clean
+.PHONY: help demo test ordering floors browser torture generated bench lint format types check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed ## Generate a small catalog and run the whole pipeline 
 
 test: $(VENV)/.installed-dev ## Run the tests, on up to four processors
 	$(BIN)/pytest -n auto --maxprocesses 4
+
+ordering: $(VENV)/.installed-dev ## Check on all of the demo's data sets that the combiner beats simpler queries
+	MLCL_WHOLE_DEMO=1 $(BIN)/pytest tests/demo/test_demo.py
 
 floors: $(FLOORS)/.installed ## Run a few tests with the lowest versions that pyproject.toml allows
 	$(FLOORS)/bin/python -m pytest $(FLOOR_TESTS)

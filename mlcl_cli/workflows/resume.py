@@ -22,6 +22,7 @@ from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.differences import flattened
 from mlcl_cli.runs.listing import FOLDERS, StoredRun, list_runs
 from mlcl_cli.runs.summary import SUMMARY, RunSummary
+from mlcl_cli.signals import defer_signals
 from mlcl_cli.workflows.content_digests import combined_digest, read_note
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ def identity(
 
     `clip` is a fingerprint; `image_digests` maps each image of the data to a digest of its file's content.
     """
-    settings = profile.model_dump(mode="json", exclude={*MAY_CHANGE, *DATA_KEYS, UNUSED_SECTION[kind]})
+    with defer_signals():  # pydantic turns an interruption within it into an error of its own
+        settings = profile.model_dump(mode="json", exclude={*MAY_CHANGE, *DATA_KEYS, UNUSED_SECTION[kind]})
     data: dict[str, JsonValue] = {split.name: _digest(split) for split in splits}
     return {"profile": settings, "data": data, "images": combined_digest(image_digests), "clip": clip}
 

@@ -16,7 +16,7 @@ from mlcl_cli.runs.checkpoints import load_checkpoint
 from mlcl_cli.runs.listing import StoredRun
 from mlcl_cli.runs.scalars import require_installed
 from mlcl_cli.runs.summary import BestCheckpoint, RunState
-from mlcl_cli.signals import Interrupted
+from mlcl_cli.signals import Interrupted, defer_signals
 from mlcl_cli.workflows.provenance import data_digest
 from mlcl_cli.workflows.resume import ResumableRun, runs_of
 from mlcl_cli.workflows.run_context import RunContext
@@ -84,7 +84,8 @@ def _groups(cells: Sequence[Cell], progress: Progress) -> list[Group]:
     shared: dict[tuple[str, Protocol, str | None], list[Cell]] = {}
     for cell in cells:
         require_installed(cell.profile.loggers)
-        frozen = cell.profile.model_dump_json(exclude=TRAINED)
+        with defer_signals():  # pydantic turns an interruption within it into an error of its own
+            frozen = cell.profile.model_dump_json(exclude=TRAINED)
         shared.setdefault((frozen, cell.profile.protocol, cell.stage.encoder), []).append(cell)
     groups = []
     for group in shared.values():

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from mlcl_cli.config import Profile, load_profile
 from mlcl_cli.errors import SeveralUsageError, UsageError
+from mlcl_cli.signals import defer_signals
 from mlcl_cli.suggestions import shown
 
 SEPARATOR = "|"
@@ -142,7 +143,8 @@ def _culprit(line: str, wrong: Mapping[str, Sequence[Values]], combinations: Seq
 def _require_distinct(settings: Sequence[Setting]) -> None:
     known: dict[str, Setting] = {}
     for setting in settings:
-        content = next(iter(setting.profiles.values())).model_dump_json()
+        with defer_signals():  # pydantic turns an interruption within it into an error of its own
+            content = next(iter(setting.profiles.values())).model_dump_json()
         if content in known:
             what = f"two settings of this grid are the same: {known[content]} and {setting}"
             raise UsageError(what, remedy="Leave one of them out")

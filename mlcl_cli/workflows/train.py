@@ -17,6 +17,7 @@ from mlcl_cli.runs.listing import FOLDERS
 from mlcl_cli.runs.run import Run, RunSettings, require_new_name, require_room
 from mlcl_cli.runs.scalars import require_installed
 from mlcl_cli.runs.summary import BestCheckpoint
+from mlcl_cli.signals import defer_signals
 from mlcl_cli.training.loop import fit
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice
 from mlcl_cli.workflows.provenance import Circumstances, data_digest, versions
@@ -145,6 +146,8 @@ def _settings(
 ) -> RunSettings:
     """What a run trains and keeps, whether it is new or resumed."""
     profile, data, fingerprints = context.profile, setup.data, setup.store.fingerprints
+    with defer_signals():  # pydantic turns an interruption within it into an error of its own
+        values = profile.model_dump(mode="json")
     description = TrainingDescription(
         protocol=data.protocol.name,
         pruned=data.protocol.pruned,
@@ -155,7 +158,7 @@ def _settings(
         device=str(context.compute),
         precision=context.compute.precision,
         versions=versions(),
-        profile=profile.model_dump(mode="json"),
+        profile=values,
         data={split.name: data_digest(split) for split in (data.train, data.val)},
         identity=identity,
     ).model_copy(update={**setup.about, **({"note": note} if note else {})})
@@ -197,7 +200,9 @@ def _start(
         logger.info(f"Run: {run.folder}, resuming at {where}")
         return run
     parent = profile.workspace / FOLDERS[settings.kind]
-    run = Run.create(parent, profile.dataset, dump(profile), settings, name=name)
+    with defer_signals():
+        text = dump(profile)
+    run = Run.create(parent, profile.dataset, text, settings, name=name)
     save_contents(run.folder, image_digests)
     logger.info(f"Run: {run.folder}")
     if data.bad:
