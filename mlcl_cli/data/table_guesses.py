@@ -38,7 +38,7 @@ NUMBERED = ("target", "caption")
 
 @dataclass
 class Guess:
-    """The profile's keys as far as they can be told, and a note for some of them.
+    """The keys of a profile that could be guessed, and a note for some of them.
 
     `columns` are by field; `unknown` are required keys that the user must set, `doubtful` those to look at.
     """

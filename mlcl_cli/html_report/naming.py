@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from pydantic import JsonValue
-
 from mlcl_cli.runs.description import Kind
+from mlcl_cli.runs.differences import flattened
 from mlcl_cli.runs.summary import RunSummary
 
 KINDS = {Kind.CLIP: "fine-tuned CLIP", Kind.COMBINER: "combiner"}
@@ -47,7 +46,7 @@ def settings_of(summary: RunSummary) -> dict[str, str]:
     identity = summary.identity or {}
     found: dict[str, str] = {}
     profile = identity.get("profile")
-    for key, value in _flat(profile if isinstance(profile, Mapping) else {}):
+    for key, value in flattened(profile if isinstance(profile, Mapping) else {}).items():
         found[key.rpartition(".")[2].replace("_", " ").replace("sscl", "SSCL")] = _in_words(key, value)
     if summary.encoder is not None:
         found["encoder"] = summary.encoder
@@ -62,14 +61,14 @@ def name_runs(summaries: Sequence[RunSummary], *, without: Collection[str] = ())
     Settings in `without` are not named.
     """
     names = []
-    for summary in summaries:
-        peers = [settings_of(other) for other in summaries if other.kind is summary.kind]
+    settings = [settings_of(summary) for summary in summaries]
+    for summary, own in zip(summaries, settings, strict=True):
+        peers = [each for each, other in zip(settings, summaries, strict=True) if other.kind is summary.kind]
         keys = list(dict.fromkeys(key for peer in peers for key in peer))
         differing = [key for key in keys if key not in without and len({peer.get(key) for peer in peers}) > 1]
-        told = [key for key in differing if key != CLIP]
-        if len({tuple(peer.get(key) for key in told) for peer in peers}) == len(peers):
-            differing = told
-        own = settings_of(summary)
+        without_clip = [key for key in differing if key != CLIP]
+        if len({tuple(peer.get(key) for key in without_clip) for peer in peers}) == len(peers):
+            differing = without_clip
         names.append(", ".join([KINDS[summary.kind], *(f"{key} {own.get(key, 'unknown')}" for key in differing)]))
     return _numbered(names)
 
@@ -98,14 +97,7 @@ def without_places(text: str, folder: Path) -> str:
     return ABSOLUTE.sub(lambda found: f"…/{found[0].rstrip('/').rpartition('/')[2]}", text)
 
 
-def _flat(values: Mapping[str, JsonValue], start: str = "") -> list[tuple[str, JsonValue]]:
-    pairs: list[tuple[str, JsonValue]] = []
-    for key, value in values.items():
-        pairs += _flat(value, f"{start}{key}.") if isinstance(value, Mapping) else [(start + key, value)]
-    return pairs
-
-
-def _in_words(key: str, value: JsonValue) -> str:
+def _in_words(key: str, value: object) -> str:
     if isinstance(value, list):
         words = [LEVELS.get(str(part), str(part)) for part in value] if key.endswith(".levels") else map(str, value)
         return "+".join(words) or "none"
