@@ -7,7 +7,7 @@ FLOOR_TESTS := tests/runs/test_scalars.py tests/images tests/retrieval \
 	tests/cli/test_help.py tests/cli/test_wrong_input.py tests/cli/test_pipeline.py tests/cli/test_report.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ordering floors browser torture generated bench lint format types check clean
+.PHONY: help demo test ordering floors browser torture generated ablation bench lint format types check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -32,6 +32,11 @@ torture: $(VENV)/.installed-dev ## Interrupt training at 200 random moments, res
 
 generated: $(VENV)/.installed-dev mlcl-demo/report.html ## Train on triplets generated from the demo's product table, five times
 	$(BIN)/python tests/catalog/generated.py mlcl-demo
+
+ablation: mlcl-demo/report.html ## Train levels × SSCL on the demo's three data sets, with five seeds, and compare
+	$(BIN)/mlcl sweep --quiet --profile mlcl-demo/mlcl.cirr.yaml --set 'dataset=fashioniq|shoes|cirr' \
+		--set 'combiner.levels=[hybrid]|[sum,hybrid]|[cat,hybrid]|[sum,cat,hybrid]' \
+		--set 'combiner.sscl=[]|[mid,high]' --seeds 0-4 --markdown mlcl-demo/ablation.md
 
 mlcl-demo/report.html: | $(VENV)/.installed
 	$(BIN)/mlcl demo

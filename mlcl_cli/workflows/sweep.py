@@ -9,7 +9,8 @@ from pathlib import Path
 from mlcl_cli.config import Profile
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
-from mlcl_cli.errors import SeveralUsageError, UsageError
+from mlcl_cli.errors import DivergedError, SeveralUsageError, UsageError
+from mlcl_cli.formatting import counted
 from mlcl_cli.progress import NOTICE, Progress
 from mlcl_cli.retrieval.evaluation import Evaluation, Figures, QueryValues
 from mlcl_cli.runs.checkpoints import load_checkpoint
@@ -27,6 +28,7 @@ from mlcl_cli.workflows.train import Prepared, train_prepared
 
 logger = logging.getLogger(__name__)
 
+OTHERS_FINISHED = "The others are finished. To compare them, leave out these values, and run the command again"
 CONTINUE = "Run the same command again: finished runs are not repeated, and an unfinished one continues"
 # What runs on the same frozen parts may differ in.
 TRAINED = {"seed", "finetune", "combiner", "checkpoints", "tensorboard", "loggers", "resume"}
@@ -57,7 +59,8 @@ def run_sweep(grid: Grid, command: str, progress: Progress) -> SweepResult:
 
     A run is not repeated if the workspace has a finished one with the same settings, data and CLIP, and continues if it
     has an unfinished one. Raises UsageError, before anything is trained, with every setting whose batches are larger
-    than the training split, and otherwise as `train` does.
+    than the training split, DivergedError, after all other runs, with those that diverged, and otherwise as `train`
+    does.
     """
     began = time.monotonic()
     cells = [
@@ -68,11 +71,15 @@ def run_sweep(grid: Grid, command: str, progress: Progress) -> SweepResult:
     groups = _groups(cells, progress)
     _require_batches(groups)
     runs: dict[tuple[int, int], SweptRun] = {}
+    diverged: list[str] = []
     try:
         for group in groups:
-            _train_group(group, len(cells), runs)
+            _train_group(group, len(cells), runs, diverged)
     except Interrupted:
         raise Interrupted(CONTINUE) from None
+    if diverged:
+        what = f"{counted(len(diverged), 'run')} of {len(cells):,} diverged ({'; '.join(diverged)})"
+        raise DivergedError(what, remedy=OTHERS_FINISHED)
     in_order = [[runs[number, seed] for seed in setting.profiles] for number, setting in enumerate(grid.settings)]
     with progress.bar("Comparing settings", len(grid.settings)) as advance:
         tables = tabulate(grid, in_order, advance)
@@ -106,16 +113,25 @@ def _require_batches(groups: Sequence[Group]) -> None:
         raise SeveralUsageError([*problems])
 
 
-def _train_group(group: Group, total: int, runs: dict[tuple[int, int], SweptRun]) -> None:
-    """Train the runs of a group, or find them, and add them to `runs` by the numbers of their setting and seed."""
+def _train_group(group: Group, total: int, runs: dict[tuple[int, int], SweptRun], diverged: list[str]) -> None:
+    """Train the runs of a group, or find them, and add them to `runs` by the numbers of their setting and seed.
+
+    A run that diverges is added to `diverged` in words, and the others go on.
+    """
     context, stage = group.context, group.cells[0].stage
     frozen = stage.freeze(context, group.train, context.split("val"))
     prepared = Prepared.of(context, frozen)
     digest = data_digest(frozen.data.val)
     for cell in group.cells:
-        logger.log(NOTICE, f"Run {len(runs) + 1:,} of {total:,}: {cell.setting}, seed {cell.seed}")
+        number = len(runs) + len(diverged) + 1
+        logger.log(NOTICE, f"Run {number:,} of {total:,}: {cell.setting}, seed {cell.seed}")
         own = replace(prepared, frozen=cell.stage.own(context, frozen))
-        folder, best = _finished(own, cell) or _train(own, cell)
+        try:
+            folder, best = _finished(own, cell) or _train(own, cell)
+        except DivergedError as error:
+            diverged.append(f"{cell.setting}, seed {cell.seed}")
+            logger.warning(f"{diverged[-1]}: {error}")
+            continue
         figures, values = _judge(own, cell, folder / best.checkpoint)
         protocol = frozen.data.protocol
         runs[cell.number, cell.seed] = SweptRun(

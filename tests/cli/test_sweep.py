@@ -262,3 +262,16 @@ def test_an_unfinished_run_continues(mlcl: Mlcl, tmp_path: Path) -> None:
     again = mlcl(*command)
     assert again.json["tables"] == whole
     assert "resuming at epoch 2" in again.err
+
+
+def test_a_run_that_diverges_does_not_stop_the_others(mlcl: Mlcl, tmp_path: Path) -> None:
+    world(tmp_path, "cirr", triplets=24)
+    rate = ("--set", "combiner.learning_rate=1e38|1e-4")
+    found = mlcl("sweep", *PLAIN, *rate, "--seeds", "0-1")
+    assert found.code == 5
+    assert "2 runs of 4 diverged (combiner.learning_rate=1e38, seed 0; combiner.learning_rate=1e38, s" in found.err
+    states = [json.loads(path.read_text())["state"] for path in (tmp_path / "work/combiner").glob("*/run.json")]
+    assert states.count("finished") == 2
+    again = mlcl("sweep", *PLAIN, "--set", "combiner.learning_rate=1e-4", "--seeds", "0-1")
+    assert again.code == 0
+    assert again.err.count("Finished before") == 2
