@@ -34,8 +34,8 @@ class CombinerOutput:
 
     text       t, the half of r that all views share, raw, (B, p); Equation 4 of METHOD.md
     images     i and i', the other half, raw, (V, B, p); Equation 4
-    levels     of the reference, in the order of LEVELS, unit rows, (B, d): sum "SimSum" (Equation 7), cat
-               "CatCombined" (Equation 8), hybrid "HybridFusion" (Equation 9)
+    levels     of the reference, in the order of LEVELS, unit rows, (B, d): sum, the low level (Equation 7); cat, the
+               mid level (Equation 8); hybrid, the high level (Equation 9)
     augmented  hybrid of the augmented view, if both exist
     """
 
