@@ -24,7 +24,7 @@ MEANINGS = {
     "harmonic_mean": "harmonic mean of {recalls}",
     "geometric_mean": "geometric mean of {recalls}",
 }
-RECALL = re.compile(r"(average/)?recall(_subset)?@\d+")  # not those of one query set
+RECALL = re.compile(r"(average/)?(?P<kind>recall(_subset)?)@(?P<cutoff>\d+)")  # not those of one query set
 ABSOLUTE = re.compile(r"(?<![\w.…/~-])(?:/[\w.@+~-]+)+/?")
 
 
@@ -119,10 +119,16 @@ def spoken(metric: str) -> str:
 
 def meaning(metric: str, metrics: Collection[str]) -> str:
     """What a deciding metric is, after "the", from the names of all metrics."""
-    names = [spoken(name.removeprefix("average/")) for name in metrics if RECALL.fullmatch(name)]
-    *others, last = names or [spoken(metric)]
-    recalls = f"{', '.join(others)} and {last}" if others else last
-    return MEANINGS.get(metric, spoken(metric)).format(recalls=recalls)
+    cutoffs: dict[str, list[str]] = {}
+    for found in filter(None, map(RECALL.fullmatch, metrics)):
+        cutoffs.setdefault(spoken(found["kind"]), []).append(found["cutoff"])
+    recalls = [f"{kind}@{_listed(own)}" for kind, own in cutoffs.items()]
+    return MEANINGS.get(metric, spoken(metric)).format(recalls=" and of ".join(recalls))
+
+
+def _listed(items: Sequence[str]) -> str:
+    *others, last = items
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def without_places(text: str, folder: Path) -> str:

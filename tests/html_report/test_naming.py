@@ -120,13 +120,17 @@ def test_the_name_that_the_user_gave_comes_first() -> None:
 @pytest.mark.parametrize(
     ("metric", "metrics", "words"),
     [
-        ("recall_mean", ("recall@1", "recall@10", "recall_mean"), "mean of recall@1 and recall@10"),
+        ("recall_mean", ("recall@1", "recall@10", "recall_mean"), "mean of recall@1 and 10"),
         (
             "average/recall",
             ("dress/recall@10", "average/recall@10", "average/recall@50", "average/recall"),
-            "mean of recall@10 and recall@50 over the query sets",
+            "mean of recall@10 and 50 over the query sets",
         ),
-        ("harmonic_mean", ("recall@1", "recall_subset@1"), "harmonic mean of recall@1 and recall subset@1"),
+        (
+            "harmonic_mean",
+            ("recall@1", "recall@5", "recall@10", "recall_subset@1", "harmonic_mean", "mean(recall@5,recall_subset@1)"),
+            "harmonic mean of recall@1, 5 and 10 and of recall subset@1",
+        ),
         ("map@5", ("recall@5", "map@5"), "mAP@5"),
     ],
 )
