@@ -80,6 +80,11 @@ evaluate:
   gallery: original
   exclude_reference: auto
   captions: auto
+catalog:
+  name: default
+  store: lancedb
+  search: auto
+  vectors: fp16
 """
 
 
