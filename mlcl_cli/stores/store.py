@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlcl_cli.catalog.conditions import Conditions
+from mlcl_cli.stores.conditions import Conditions
 
 Vectors: TypeAlias = NDArray[np.float32]
 Precision = Literal["fp16", "fp32"]
