@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 VIEWS_PER_BATCH = 64  # fixed, since the draws of an augmented view depend on its batch
 SECONDS_BETWEEN_SAVES = 60.0
 Files = Sequence[tuple[str, Path]]
+Note = TypeVar("Note")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,18 @@ class EncodedImages:
 
     table: FeatureTable
     bad: Mapping[str, BadImage]
+
+
+@dataclass(frozen=True)
+class EncodedBatch(Generic[Note]):
+    """Raw features (N, d) of the readable images of a batch, in fp32 on the CPU, and what was noted of each.
+
+    `bad` are the batch's other images.
+    """
+
+    features: Tensor
+    notes: Sequence[Note]
+    bad: Sequence[BadImage]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +120,26 @@ class FeatureStore:
                 parts.append(self._encode_pixels(cache.read(batch)))
                 advance(len(batch))
         return self._table(names, parts)
+
+    @torch.no_grad()
+    def encode_files(
+        self, files: Files, read: Callable[[Path, str], tuple[Tensor, Note]]
+    ) -> Iterator[EncodedBatch[Note]]:
+        """Encode images batch by batch; nothing is banked.
+
+        `read` returns an image as `transform` does, and a note of it, for a path and a name; threads call it ahead.
+        """
+        starts = range(0, len(files), self.batch_size)
+        batches = [files[start : start + self.batch_size] for start in starts]
+        results = self._read(batches, read, self.batch_size)
+        for batch in batches:
+            found = list(islice(results, len(batch)))
+            read_ones = [result for result in found if not isinstance(result, BadImage)]
+            features = torch.empty(0, self.encoder.feature_dim)
+            if read_ones:
+                features = self._encode_pixels(torch.stack([pixels for pixels, _ in read_ones])).cpu()
+            bad = [result for result in found if isinstance(result, BadImage)]
+            yield EncodedBatch(features, [note for _, note in read_ones], bad)
 
     def views(self, files: Files, count: int, seed: int) -> Tensor:
         """`count` augmented views of each image, decoded once for all: (count, len(files), d).
@@ -231,7 +266,7 @@ class FeatureStore:
         if not batches:
             return {}
         count = sum(map(len, batches))
-        results = self._read(batches, recipe)
+        results = self._read(batches, recipe.read, recipe.batch_size)
         bad: dict[str, BadImage] = {}
         unsaved: dict[str, Tensor] = {}
         saved = time.monotonic()
@@ -260,15 +295,17 @@ class FeatureStore:
                 save()
         return bad
 
-    def _read(self, batches: Sequence[Files], recipe: _Recipe) -> Iterator[Tensor | BadImage]:
+    def _read(
+        self, batches: Sequence[Files], read: Callable[[Path, str], Result], batch_size: int
+    ) -> Iterator[Result | BadImage]:
         """Read ahead while a GPU encodes; on a CPU, reading and encoding would only compete for its cores."""
         cpu = self._device.type == "cpu"
         for files in batches if cpu else [[file for batch in batches for file in batch]]:
 
-            def read(path: Path, position: int, files: Files = files) -> Tensor:
-                return recipe.read(path, files[position][0])
+            def read_one(path: Path, position: int, files: Files = files) -> Result:
+                return read(path, files[position][0])
 
-            results = read_files(files, read, self.workers, ahead=2 * recipe.batch_size)
+            results = read_files(files, read_one, self.workers, ahead=2 * batch_size)
             yield from list(results) if cpu else results
 
     def _table(self, names: Sequence[str], parts: Sequence[Tensor]) -> FeatureTable:

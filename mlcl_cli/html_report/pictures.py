@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from mlcl_cli.html_report.thumbnails import Thumbnail
+from mlcl_cli.images.thumbnails import Thumbnail
 
 MAX_BYTES = 14_000_000  # of a page
 LARGE, MEDIUM, SMALL = 256, 160, 112  # the longer side in pixels
