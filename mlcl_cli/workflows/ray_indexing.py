@@ -1,6 +1,8 @@
 """`mlcl index --ray`: the shards of a catalog on a Ray cluster, each in a worker that holds the CLIP."""
 
 import logging
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,13 +19,13 @@ from mlcl_cli.config import Profile
 from mlcl_cli.errors import DataError, MachineError, MlclError, UsageError
 from mlcl_cli.formatting import counted
 from mlcl_cli.progress import NoProgress, Progress
+from mlcl_cli.signals import SIGNALS
 from mlcl_cli.workflows.checkpoint_selection import ClipChoice
 from mlcl_cli.workflows.indexing import Indexing, IndexOptions, ShardResult
 
 logger = logging.getLogger(__name__)
 
 SHARDS_PER_WORKER = 4  # so that fast workers do more of them, and a dead one's is soon repeated
-RETRIES = 10  # of a shard whose worker died
 ERRORS = {kind.exit_code: kind for kind in (UsageError, DataError, MachineError)}
 
 
@@ -54,7 +56,7 @@ class Worker:
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[bytes]]:
         """An Answer in JSON for each shard of the batch."""
-        return {"answer": [ANSWERS.dump_json(self._answer(int(number))) for number in batch["id"]]}
+        return {"answer": [ANSWERS.dump_json(self._answer(int(number))) for number in batch["item"]]}
 
     def _answer(self, number: int) -> Answer:
         try:
@@ -96,7 +98,8 @@ def _run(
     if not on_gpu and profile.workers == "auto":
         profile = profile.model_copy(update={"workers": 1})
     arguments = (profile, indexing.options, indexing.clip, count)
-    answers = ray.data.range(count, override_num_blocks=count).map_batches(
+    # Items, since tasks that read a data set would wait for the processors that the workers hold.
+    answers = ray.data.from_items([*range(count)], override_num_blocks=count).map_batches(
         Worker,
         fn_constructor_args=arguments,
         fn_constructor_kwargs={"remove": remove},
@@ -104,7 +107,6 @@ def _run(
         compute=ray.data.ActorPoolStrategy(size=min(workers, count), max_tasks_in_flight_per_actor=1),
         num_cpus=0 if on_gpu else 1,
         num_gpus=1 if on_gpu else 0,
-        max_task_retries=RETRIES,
     )
     results: list[ShardResult] = []
     action = "Removing from" if remove else "Indexing"
@@ -117,18 +119,23 @@ def _run(
 
 @contextmanager
 def _cluster(address: str) -> Iterator[Any]:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it would print what is no error of the user's
     try:
         import ray
         import ray.data
     except ModuleNotFoundError as error:
         remedy = "Install it with `pip install 'mlcl[ray]'`"
         raise MachineError(f"needs the package {error.name}, which is missing", where="--ray", remedy=remedy) from error
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         what = f"cannot connect to Ray at {address} ({str(error).splitlines()[0]})"
         remedy = "Start it with `ray start --head`, or use --ray local for this machine alone"
         raise MachineError(what, where="--ray", remedy=remedy) from error
+    for number, handler in handlers.items():  # Ray has replaced them
+        signal.signal(number, handler)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         yield ray
