@@ -223,8 +223,8 @@ def test_a_field_of_another_type_is_refused(place: Place) -> None:
 def write_batches(number: int, place: Place, vectors: Vectors) -> None:
     """Writers share every third row, and delete rows of their own."""
     store = place.open().create(INFO)
-    for start in range(0, len(vectors), 50):
-        rows = range(start, start + 50)
+    for start in range(0, len(vectors), 60):
+        rows = range(start, start + 60)
         made = [plain_row(row, vectors[row]) for row in rows if row % 3 in (0, number + 1)]
         store.upsert(as_table(made))
         store.delete([f"id {start + number + 1}" for start in rows if start % 6 == 0])
