@@ -51,7 +51,8 @@ CheckpointOption = Annotated[
     ),
 ]
 CombiningOption = Annotated[
-    Literal["combiner", "sum", "image", "text"], typer.Option(help="How to combine a query's image and text.")
+    Literal["combiner", "sum", "weighted", "product", "image", "text"],
+    typer.Option(help="How to combine a query's image and text. All but combiner need no training."),
 ]
 
 IntervalsOption = Annotated[

@@ -147,6 +147,9 @@ class Evaluate(Section):
     gallery: GalleryName = "original"
     exclude_reference: Literal["auto"] | bool = "auto"
     captions: CaptionRule = "auto"
+    text_weight: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto", description="auto or a number from 0 to 1"
+    )
 
 
 class Checkpoints(Section):

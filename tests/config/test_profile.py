@@ -80,6 +80,7 @@ evaluate:
   gallery: original
   exclude_reference: auto
   captions: auto
+  text_weight: auto
 catalog:
   name: default
   store: lancedb
