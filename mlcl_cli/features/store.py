@@ -141,6 +141,11 @@ class FeatureStore:
             bad = [result for result in found if isinstance(result, BadImage)]
             yield EncodedBatch(features, [note for _, note in read_ones], bad)
 
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Raw features (N, d) of images as `transform` gives them, (N, 3, S, S), N > 0; nothing is banked."""
+        return self._encode_pixels(pixels)
+
     def views(self, files: Files, count: int, seed: int) -> Tensor:
         """`count` augmented views of each image, decoded once for all: (count, len(files), d).
 

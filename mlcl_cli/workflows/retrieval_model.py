@@ -39,6 +39,7 @@ from mlcl_cli.workflows.composers import COMPOSERS, TextWeight
 from mlcl_cli.workflows.provenance import Circumstances, data_digest
 from mlcl_cli.workflows.run_context import RunContext, files_of
 
+COMBINER = "combiner"
 SINGLE_MODALITIES: dict[str, Compose] = {"image only": image_query, "text only": text_query}
 
 
@@ -153,19 +154,33 @@ def load_retrieval_model(context: RunContext, combining_function: str, path: Pat
     Raises UsageError for a `path` that a baseline would ignore, DataError if there is no combiner, or it does not fit
     the CLIP.
     """
-    if make := COMPOSERS.get(combining_function):
-        if path is not None:
-            what = f"--checkpoint names a combiner, but {combining_function} uses none"
-            raise UsageError(what, where="--combining-function", remedy="Leave one of them out")
+    if combining_function in COMPOSERS:
+        require_no_checkpoint(combining_function, path)
         clip = load_encoder(context, choose_clip(context), announce=context.profile.clip.checkpoint == "auto")
-        warn_of_transfer(context, str(clip.choice.checkpoint or clip.choice.model), clip.trained_on)
-        store = context.store(clip.encoder)
-        composer = make(context, store)
-        weight = composer.text_weight
-        return RetrievalModel(combining_function, clip, store, composer.compose, SINGLE_MODALITIES, text_weight=weight)
+        return baseline_model(context, combining_function, clip)
     named = named_clip(context)
     checkpoint = choose_combiner(context, path, named)
-    clip = named or load_encoder(context, clip_of_combiner(context, checkpoint))
+    return combiner_model(context, checkpoint, named or load_encoder(context, clip_of_combiner(context, checkpoint)))
+
+
+def require_no_checkpoint(combining_function: str, path: Path | None) -> None:
+    """Raise UsageError for a combiner that a baseline would ignore."""
+    if path is not None:
+        what = f"--checkpoint names a combiner, but {combining_function} uses none"
+        raise UsageError(what, where="--combining-function", remedy="Leave one of them out")
+
+
+def baseline_model(context: RunContext, combining_function: str, clip: LoadedClip) -> RetrievalModel:
+    """The model that queries without a combiner. Raises as its composer does."""
+    warn_of_transfer(context, str(clip.choice.checkpoint or clip.choice.model), clip.trained_on)
+    store = context.store(clip.encoder)
+    composer = COMPOSERS[combining_function](context, store)
+    weight = composer.text_weight
+    return RetrievalModel(combining_function, clip, store, composer.compose, SINGLE_MODALITIES, text_weight=weight)
+
+
+def combiner_model(context: RunContext, checkpoint: Checkpoint, clip: LoadedClip) -> RetrievalModel:
+    """The model that queries with a combiner. Raises DataError if it does not fit the CLIP."""
     store = context.store(clip.encoder)
     require_compatible(context, checkpoint, store)
     architecture = checkpoint.about.architecture
@@ -173,4 +188,4 @@ def load_retrieval_model(context: RunContext, combining_function: str, path: Pat
     combiner.to(context.compute.device).eval()
     compose = combiner_query(combiner, InferenceWeights(context.profile.combiner.inference_weights))
     parts = SINGLE_MODALITIES | {level: level_query(combiner, level) for level in combiner.architecture.levels}
-    return RetrievalModel(combining_function, clip, store, compose, parts, checkpoint)
+    return RetrievalModel(COMBINER, clip, store, compose, parts, checkpoint)
