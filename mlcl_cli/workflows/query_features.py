@@ -1,10 +1,8 @@
 """Queries of images and words, from what callers have to unit features."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,8 +16,8 @@ from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.images.decode import open_image
 from mlcl_cli.retrieval.evaluation import Compose
 from mlcl_cli.workflows.retrieval_model import RetrievalModel
+from mlcl_cli.workflows.retriever import QueryImage
 
-QueryImage: TypeAlias = "Image.Image | NDArray[np.uint8] | str | os.PathLike[str]"
 LEVEL_KEYS = {"image only": "image", "text only": "text"}  # as --combining-function names them; levels as profiles do
 BOTH = frozenset({"image", "text"})
 

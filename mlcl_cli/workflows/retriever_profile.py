@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
 
 from mlcl_cli.config import Profile, load_profile, recorded_profile
 from mlcl_cli.config.load import DEFAULT
-from mlcl_cli.errors import DataError, some
+from mlcl_cli.config.sections import Catalog
+from mlcl_cli.errors import DataError, UsageError, some
 from mlcl_cli.runs.checkpoints import Checkpoint, load_checkpoint
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.listing import FOLDERS, StoredRun, list_runs
@@ -20,20 +23,32 @@ PROFILE_SUFFIXES = (".yaml", ".yml")
 INSTEAD = "Name a profile (.yaml) instead"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A profile, and the combiner's file if that was named."""
 
     profile: Profile
     checkpoint: Path | None = None
 
 
-def find_source(path: Path) -> Source:
+def find_source(path: Path, *, catalog: str | None, store: str | None, device: str) -> Source:
     """What `path` names: a profile, a folder with mlcl.yaml, a workspace, a run's folder, or a combiner's file.
 
     A workspace's profile is that of its newest combiner, else of its newest fine-tuning run; the CLIP and the combiner
-    are then chosen anew. Raises UsageError for a profile that is not valid, DataError for anything else that is not.
+    are then chosen anew. `catalog` and `store` override the profile's catalog, `device` its device. Raises UsageError
+    for a profile or an override that is not valid, DataError for anything else that is not.
     """
+    source = _find(path)
+    sections = {"name": catalog, "store": store}
+    try:
+        chosen = Catalog(**{**source.profile.catalog.model_dump(), **{k: v for k, v in sections.items() if v is not None}})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(first["msg"].removeprefix("Value error, "), where=f"catalog.{first['loc'][0]}") from error
+    profile = source.profile.model_copy(update={"catalog": chosen, "device": device})
+    return Source(profile, source.checkpoint)
+
+
+def _find(path: Path) -> Source:
     path = path.expanduser().absolute()
     if path.suffix in PROFILE_SUFFIXES:
         return Source(load_profile(path))
