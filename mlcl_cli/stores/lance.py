@@ -266,7 +266,7 @@ class LanceStore:
         """Raise the effort until the recall is high enough or no effort helps, and note it with the table."""
         while True:
             recall = min(probe.recall(partial(self._search, effort=effort)) for probe in probes)
-            if recall >= MIN_RECALL or effort >= lance_index.most_effort(rows):
+            if recall >= MIN_RECALL or effort >= lance_index.MOST_EFFORT:
                 break
             effort *= 2
         report = IndexReport(rows, recall, time.monotonic() - began, effort)

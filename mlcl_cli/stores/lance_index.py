@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 FEWEST_ROWS = 10_000  # below, reading all rows takes some milliseconds
-LEAST_EFFORT = 24  # partitions that a search reads at least; it reads more until it has enough rows
+LEAST_EFFORT, MOST_EFFORT = 24, 384  # partitions that a search reads at least, until it has enough candidates
 _ROWS_A_PARTITION = 2_000
-_CANDIDATES = 4  # for each row that is asked for, whose stored vectors are read; more with more effort
-_MOST_CANDIDATES = 64
+_CANDIDATES = 4  # for each row that is asked for: those whose stored vectors are read
+_CANDIDATES_BY_EFFORT = 8  # for each partition, at least
 _MAX_CATEGORIES = 1_000  # among a sample's values
 _GROWTH = 1.5  # after which an index is built anew
 _MAX_PARTS = 8  # of an index, one for each time that it was extended
@@ -64,17 +64,11 @@ def is_fresh(table: "Table", report: IndexReport, rows: int) -> bool:
     return parts is not None and parts <= _MAX_PARTS and rows <= _GROWTH * report.rows
 
 
-def most_effort(rows: int) -> int:
-    """The effort from which on more of it finds nothing more."""
-    return max(LEAST_EFFORT * _MOST_CANDIDATES // _CANDIDATES, rows // _ROWS_A_PARTITION)
-
-
 def candidates(table: "Table", query: Vectors, k: int, where: str | None, effort: int) -> list[pa.RecordBatch]:
     """Rows among which the `k` best are: those that seem best by the index, or that it does not have yet."""
-    factor = min(max(_CANDIDATES, _CANDIDATES * effort // (4 * LEAST_EFFORT)), _MOST_CANDIDATES)
+    count = max(_CANDIDATES * k, _CANDIDATES_BY_EFFORT * effort)
     search = cast("LanceVectorQueryBuilder", table.search(query, vector_column_name=VECTOR)).distance_type("dot")
-    search = (
-        search.limit(max(k, 10) * factor).minimum_nprobes(effort).maximum_nprobes(0).select([*COLUMNS, "_distance"])
-    )
-    rows: list[pa.RecordBatch] = (search.where(where) if where else search).to_arrow().combine_chunks().to_batches()
+    search = search.limit(count).minimum_nprobes(effort).maximum_nprobes(0).select([*COLUMNS, "_distance"])
+    found = (search.where(where) if where else search).to_arrow()
+    rows: list[pa.RecordBatch] = found.combine_chunks().to_batches()
     return rows

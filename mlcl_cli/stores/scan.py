@@ -46,6 +46,7 @@ class _Best:
     ids: list[str] = field(default_factory=list)
 
     def add(self, batch: pa.RecordBatch, vectors: Vectors, query: Vectors, rough: Vectors) -> None:
+        """Take the rows of a batch into account, whose scores in fp32 are `rough`."""
         floor = self.scores[-1] if len(self.ids) == self.k else -np.inf
         if len(rough) > self.k:
             floor = max(floor, np.partition(rough, -self.k)[-self.k])
