@@ -15,7 +15,7 @@ workers: 2
 clip:
   model: clip.pt
 """
-PICTURES = 97  # distinct ones
+PICTURES = 200  # distinct ones; further ones are links to them
 
 
 def shop(folder: Path, count: int) -> Path:
@@ -24,7 +24,10 @@ def shop(folder: Path, count: int) -> Path:
     (folder / "mlcl.yaml").write_text(PROFILE)
     rows = [product(number) for number in range(count)]
     for number in range(count):
-        picture(folder / f"photos/{number}.jpg", number % PICTURES)
+        if number < PICTURES:
+            picture(folder / f"photos/{number}.jpg", number)
+        else:
+            (folder / f"photos/{number}.jpg").hardlink_to(folder / f"photos/{number % PICTURES}.jpg")
     write_products(folder / "products.csv", rows)
     return folder
 

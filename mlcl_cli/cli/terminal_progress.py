@@ -81,7 +81,8 @@ class Terminal:
     def _plain_bar(self, label: str, total: int | None) -> Advance:
         done, printed, began = 0, time.monotonic(), time.monotonic()
 
-        def advance(count: int, status: str = "") -> None:
+        def print_advance(count: int, status: str = "") -> None:
+            """Print a line if the last one was long ago, or a status at the end."""
             nonlocal done, printed
             done += count
             now = time.monotonic()
@@ -92,7 +93,7 @@ class Terminal:
                 self._print(f"{label}: {done:,}{of}{left}{', ' if status else ''}{status}")
                 printed = now
 
-        return advance
+        return print_advance
 
 
 class _ConsoleHandler(logging.Handler):

@@ -3,8 +3,9 @@
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -97,7 +98,8 @@ def _run(
     profile = indexing.profile
     if not on_gpu and profile.workers == "auto":
         profile = profile.model_copy(update={"workers": 1})
-    arguments = (profile, indexing.options, indexing.clip, count)
+    options = replace(indexing.options, catalogue=indexing.options.catalogue.resolve())  # workers run elsewhere
+    arguments = (profile, options, indexing.clip, count)
     # Items, since tasks that read a data set would wait for the processors that the workers hold.
     answers = ray.data.from_items([*range(count)], override_num_blocks=count).map_batches(
         Worker,
@@ -131,14 +133,15 @@ def _cluster(address: str) -> Iterator[Any]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         what = f"cannot connect to Ray at {address} ({str(error).splitlines()[0]})"
-        remedy = "Start it with `ray start --head`, or use --ray local for this machine alone"
+        remedy = "Check the address and, if it has one, its token in $RAY_AUTH_TOKEN; local is this machine alone"
         raise MachineError(what, where="--ray", remedy=remedy) from error
     for number, handler in handlers.items():  # Ray has replaced them
         signal.signal(number, handler)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        yield ray
+        with redirect_stdout(sys.stderr):  # where Ray reports dead workers; stdout is for the result
+            yield ray
     except ray.exceptions.RayError as error:
         what = f"Ray failed ({str(error).splitlines()[0]})"
         raise MachineError(what, where=address, remedy="Run the command again; finished work is kept") from error

@@ -42,6 +42,7 @@ OPTIONS = {
     | {"--intervals"},
     "score": COMMON | {"--protocol", "--intervals"},
     "compare": COMMON | {"--protocol"},
+    "index": COMMON | {"--columns", "--sync", "--force", "--shard", "--ray", "--store", "--catalog"},
     "report": COMMON | {"--all", "--output", "--queries"},
     "export": {"--force", "--profile", "--set", "--json", "--debug", "--help"},
     "bench": {"--only", "--repeats", "--device", "--smallest", "--quiet", "--json", "--debug", "--help"},
