@@ -5,4 +5,13 @@ from mlcl_cli.config.own_template import OwnProfile, own_profile
 from mlcl_cli.config.schema import Profile
 from mlcl_cli.config.template import template
 
-__all__ = ["OwnProfile", "Profile", "dump", "find_profile", "load_profile", "own_profile", "recorded_profile", "template"]
+__all__ = [
+    "OwnProfile",
+    "Profile",
+    "dump",
+    "find_profile",
+    "load_profile",
+    "own_profile",
+    "recorded_profile",
+    "template",
+]

@@ -46,7 +46,7 @@ def load_catalog_model(
     `path` that a baseline would ignore, DataError where the combiner, the profile's CLIP or its image settings do not
     fit the catalog.
     """
-    if combining_function in COMPOSERS:
+    if combining_function is not None and combining_function in COMPOSERS:
         require_no_checkpoint(combining_function, path)
     if info is not None and path is not None:
         _require_same_clip(load_checkpoint(path, Kind.COMBINER), info, place)
@@ -70,7 +70,7 @@ def _load(
     path: Path | None,
     clip: LoadedClip | None,
 ) -> RetrievalModel:
-    if combining_function in COMPOSERS:
+    if combining_function is not None and combining_function in COMPOSERS:
         clip = clip or load_encoder(context, choose_catalog_clip(context))
         return baseline_model(context, combining_function, clip)
     checkpoint = find_combiner(context, path, clip)

@@ -46,7 +46,9 @@ def hits_of(
     table = fetch_rows(store, ids, columns if parts is None else [*columns, VECTOR]).combine_chunks()
     rows = {identifier: row for row, identifier in enumerate(table[ID].to_pylist())}
     values = table.select(columns).to_pylist()
-    vectors = None if parts is None else np.concatenate([vectors_of(batch) for batch in table.to_batches()] or [[]])
+    vectors = (
+        None if parts is None or not len(table) else np.concatenate([vectors_of(batch) for batch in table.to_batches()])
+    )
 
     def hit(one: Found, query: int) -> Hit:
         row = rows[one.id]

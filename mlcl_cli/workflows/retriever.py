@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from mlcl_cli.stores.store import Vectors
     from mlcl_cli.stores.where import Triple
-    from mlcl_cli.workflows.index_rows import IndexedRows
+    from mlcl_cli.workflows.index_shard import Counts
     from mlcl_cli.workflows.search_engine import SearchEngine
 
 QueryImage: TypeAlias = "Image.Image | NDArray[np.uint8] | str | os.PathLike[str]"
@@ -135,7 +135,7 @@ class Retriever:
         """The hits of each query, encoded and searched together. Raises as `search` does."""
         return self._engine.search_many(queries, where, k=k, group_by=group_by, explain=explain)
 
-    def index(self, rows: Iterable[Mapping[str, object]]) -> "IndexedRows":
+    def index(self, rows: Iterable[Mapping[str, object]]) -> "Counts":
         """Add rows to the catalog, or replace those with the same ids, as `mlcl index` does with a table.
 
         A row has an `id`, the path of an `image`, its `product` if several images share one, and any fields. Raises

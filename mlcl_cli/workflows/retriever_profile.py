@@ -34,18 +34,18 @@ def find_source(path: Path, *, catalog: str | None, store: str | None, device: s
     """What `path` names: a profile, a folder with mlcl.yaml, a workspace, a run's folder, or a combiner's file.
 
     A workspace's profile is that of its newest combiner, else of its newest fine-tuning run; the CLIP and the combiner
-    are then chosen anew. `catalog` and `store` override the profile's catalog, `device` its device. Raises UsageError
-    for a profile or an override that is not valid, DataError for anything else that is not.
+    are then chosen anew. `catalog` and `store` override the profile's catalog, `device` its device unless it is auto.
+    Raises UsageError for a profile or an override that is not valid, DataError for anything else that is not.
     """
     source = _find(path)
-    sections = {"name": catalog, "store": store}
+    values = source.profile.catalog.model_dump() | ({} if catalog is None else {"name": catalog})
     try:
-        chosen = Catalog(**{**source.profile.catalog.model_dump(), **{k: v for k, v in sections.items() if v is not None}})
+        chosen = Catalog.model_validate(values | ({} if store is None else {"store": store}))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UsageError(first["msg"].removeprefix("Value error, "), where=f"catalog.{first['loc'][0]}") from error
-    profile = source.profile.model_copy(update={"catalog": chosen, "device": device})
-    return Source(profile, source.checkpoint)
+    changes = {"catalog": chosen} | ({} if device == "auto" else {"device": device})
+    return Source(source.profile.model_copy(update=changes), source.checkpoint)
 
 
 def _find(path: Path) -> Source:
@@ -102,4 +102,4 @@ def _in(profile: Profile, workspace: Path) -> Profile:
 def _here(profile: Profile, workspace: Path, model: str | Path) -> Profile:
     """A recorded profile in the place where its workspace is now, with a CLIP to be chosen."""
     clip = profile.clip.model_copy(update={"model": model, "checkpoint": "auto"})
-    return _in(profile, workspace).model_copy(update={"clip": clip})
+    return _in(profile, workspace).model_copy(update={"clip": clip, "device": "auto"})

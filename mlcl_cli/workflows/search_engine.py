@@ -10,7 +10,7 @@ import numpy as np
 
 from mlcl_cli.config import Profile
 from mlcl_cli.errors import DataError, UsageError
-from mlcl_cli.progress import NoProgress, Progress
+from mlcl_cli.progress import Progress
 from mlcl_cli.stores.conditions import Conditions
 from mlcl_cli.stores.open import open_catalog
 from mlcl_cli.stores.searching import Searcher, fetch_rows
@@ -18,6 +18,8 @@ from mlcl_cli.stores.store import PRODUCT, Catalog, Found, Vectors
 from mlcl_cli.stores.where import as_conditions
 from mlcl_cli.workflows.catalog_model import load_catalog_model
 from mlcl_cli.workflows.hits import hits_of
+from mlcl_cli.workflows.index_rows import index_rows
+from mlcl_cli.workflows.index_shard import Counts
 from mlcl_cli.workflows.indexing import FOLDER
 from mlcl_cli.workflows.query_features import raw_features
 from mlcl_cli.workflows.references import find_reference
@@ -83,6 +85,12 @@ class SearchEngine:
         found = self._found(unit, k, conditions, queries, [one.product for one in references], group_by)
         parts = raw.parts(self.model.parts) if explain else None
         return hits_of(store, found, parts)
+
+    def index(self, rows: Iterable[Mapping[str, object]]) -> Counts:
+        """Add rows to the catalog: `Retriever.index`."""
+        counts = index_rows(self.context.profile, self.context.progress, self.catalog, self.model, rows)
+        vars(self).pop("_searcher", None)  # a new one sees the rows at once
+        return counts
 
     def about(self) -> dict[str, object]:
         """Which weights query: the object `model` of `--json`."""
