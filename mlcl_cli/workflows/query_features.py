@@ -87,7 +87,7 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
 
 
 def raw_features(
-    model: RetrievalModel, texts: Sequence[str | None], images: Sequence[Tensor | QueryImage | None]
+    model: RetrievalModel, texts: Sequence[str | None], images: Sequence["Tensor | QueryImage | None"]
 ) -> RawFeatures:
     """Raw features of queries. An image may also be a raw feature (d,) already; a blank text is none.
 

@@ -19,7 +19,7 @@ MAX_COMPARED = 50_000  # ids that a suggestion is looked for in
 class Reference:
     """A query's reference: an image, or the raw feature (d,) of an item with its product; None without a reference."""
 
-    image: QueryImage | Tensor | None
+    image: "QueryImage | Tensor | None"
     product: str | None = None
 
 

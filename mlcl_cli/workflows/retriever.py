@@ -28,7 +28,7 @@ class Query:
     """
 
     text: str | None = None
-    image: QueryImage | None = None
+    image: "QueryImage | None" = None
     item: str | None = None
     exclude: Collection[str] = ()
 
@@ -103,7 +103,7 @@ class Retriever:
         self,
         text: str | None = None,
         *,
-        image: QueryImage | None = None,
+        image: "QueryImage | None" = None,
         item: str | None = None,
         where: Where = None,
         k: int = 10,

@@ -49,7 +49,7 @@ class SearchEngine:
         return cls(context, model, catalog)
 
     def compose(
-        self, images: Sequence[QueryImage | None] | None = None, texts: Sequence[str | None] | None = None
+        self, images: "Sequence[QueryImage | None] | None" = None, texts: Sequence[str | None] | None = None
     ) -> Vectors:
         """Unit queries (B, d): `Retriever.compose`."""
         size = len(images if images is not None else texts or ())
