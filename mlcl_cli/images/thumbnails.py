@@ -4,6 +4,7 @@ import base64
 import io
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 QUALITY = 74
@@ -21,6 +22,19 @@ class Thumbnail:
     def uri(self) -> str:
         """The image as a `data:` URI."""
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode()}"
+
+
+Color = tuple[int, int, int]  # red, green, blue
+
+
+def half_blocks(image: Image.Image, width: int, lines: int) -> list[list[tuple[Color, Color]]]:
+    """An image in at most `lines` lines of `width` characters: the colors of each one's upper and lower half."""
+    small = image.convert("RGB")
+    small.thumbnail((width, 2 * lines))
+    pixels = np.asarray(small).tolist()
+    rows = [[(r, g, b) for r, g, b in row] for row in pixels]
+    lower = [*rows[1::2], *([rows[-1]] if len(rows) % 2 else [])]
+    return [[*zip(above, below, strict=True)] for above, below in zip(rows[::2], lower, strict=True)]
 
 
 def thumbnail(image: Image.Image, side: int) -> Thumbnail:

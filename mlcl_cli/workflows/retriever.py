@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
@@ -49,7 +49,7 @@ class Hit:
     fields: Mapping[str, object]
     levels: Mapping[str, float] | None
     product: str
-    thumbnail: bytes
+    thumbnail: bytes = field(repr=False)
 
 
 class Retriever:

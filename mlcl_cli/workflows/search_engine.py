@@ -86,6 +86,11 @@ class SearchEngine:
         parts = raw.parts(self.model.parts) if explain else None
         return hits_of(store, found, parts)
 
+    def row(self, identifier: str) -> Hit | None:
+        """A row of the catalog as if it were found, with score 1; None if there is none."""
+        (found,) = hits_of(self._searcher.store, [[Found(identifier, 1.0)]], None)
+        return found[0] if found else None
+
     def index(self, rows: Iterable[Mapping[str, object]]) -> Counts:
         """Add rows to the catalog: `Retriever.index`."""
         counts = index_rows(self.context.profile, self.context.progress, self.catalog, self.model, rows)
