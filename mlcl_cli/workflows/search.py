@@ -120,7 +120,7 @@ def shown_value(value: object) -> str:
     value = plain(value)
     if isinstance(value, list):
         return ", ".join(map(shown_value, value))
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:.8g}" if isinstance(value, float) else str(value)
 
 
 def terminal_picture(hit: Hit, width: int, lines: int) -> list[list[tuple[Color, Color]]]:

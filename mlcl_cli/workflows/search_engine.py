@@ -76,7 +76,7 @@ class SearchEngine:
         if k < 1:
             raise UsageError(f"must be at least 1, not {k}", where="k")
         store = self._searcher.store
-        conditions = as_conditions(where, store.info.fields)
+        conditions = self.conditions(where)
         if not queries:
             return []
         references = [find_reference(store, query) for query in queries]
@@ -85,6 +85,14 @@ class SearchEngine:
         found = self._found(unit, k, conditions, queries, [one.product for one in references], group_by)
         parts = raw.parts(self.model.parts) if explain else None
         return hits_of(store, found, parts)
+
+    def require_catalog(self) -> None:
+        """Raise DataError if there is no catalog yet."""
+        assert self._searcher
+
+    def conditions(self, where: Where) -> Conditions:
+        """What a filter says. Raises UsageError for one that is not valid, or names an unknown field."""
+        return as_conditions(where, self._searcher.store.info.fields)
 
     def row(self, identifier: str) -> Hit | None:
         """A row of the catalog as if it were found, with score 1; None if there is none."""
