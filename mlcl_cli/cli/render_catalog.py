@@ -26,3 +26,5 @@ def show_index(result: "IndexResult") -> None:
     say(f"Done in {duration(result.seconds)}")
     if result.current:
         say("Next: mlcl search 'a red shoe with laces'")
+    elif not shard.left_out.rows:
+        say("Searches use it once all shards are indexed")
