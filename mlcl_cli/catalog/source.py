@@ -1,5 +1,6 @@
 """What a catalog is before it is indexed: a stream of images with their fields, from whatever file or folder."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ class Shard:
 
     def holds(self, product: str) -> bool:
         """Whether this shard indexes the product."""
-        raise NotImplementedError
+        if self.count == 1:
+            return True
+        digest = hashlib.blake2b(product.encode(), digest_size=8).digest()
+        return int.from_bytes(digest) % self.count == self.index
 
 
 @dataclass(frozen=True, slots=True)
