@@ -253,7 +253,7 @@ class ParquetFields:
         target = storable(self.given.field(name).type)
         found: list[object] = pa.array(values).cast(target, safe=False).to_pylist()
         if pa.types.is_floating(target):
-            return [value if value == value else None for value in found]  # noqa: PLR0124  # NaN is not itself
+            return [value if value == value else None for value in found]  # NaN is not itself
         if pa.types.is_string(target):
             return [value if str(value).strip() else None for value in found]
         if pa.types.is_list(target):

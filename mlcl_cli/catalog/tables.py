@@ -15,7 +15,6 @@ from mlcl_cli.catalog.source import ImageFile
 from mlcl_cli.catalog.stream import Chunk, Entry, make_entry
 from mlcl_cli.data.table_files import DELIMITERS, Cell, RawRows, TableFile, text_cell, value_cell
 from mlcl_cli.data.table_guesses import IMAGE_FOLDERS, NAMES_TRIED, existing
-from mlcl_cli.errors import DataError
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
