@@ -27,15 +27,16 @@ def register(app: typer.Typer) -> None:
 
 def index(
     context: CommandContext,
-    catalogue: Annotated[
-        Path,
+    catalog: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="CATALOG",
-            help="A folder of images; a table of products: .csv, .tsv, .jsonl or .parquet; or WebDataset tars.",
+            metavar="CATALOG...",
+            help="A folder of images, a table (.csv, .tsv, .jsonl, .parquet), or WebDataset's .tar files.",
         ),
     ],
     columns: Annotated[
-        str | None, typer.Option(metavar="NAME=COLUMN,...", help="The table's columns of id, image and product.")
+        str | None,
+        typer.Option(metavar="NAME=COLUMN,...", help="The table's columns of id, image and product, as id=sku."),
     ] = None,
     sync: Annotated[
         bool, typer.Option("--sync", help="Also remove the rows that the catalog does not have any more.")
@@ -58,13 +59,14 @@ def index(
     if shard is not None and ray is not None:
         raise UsageError("--shard and --ray exclude each other", remedy="Give one of them")
     profile = context.profile
+    from mlcl_cli.catalog.columns import parse_columns
     from mlcl_cli.catalog.source import Shard
     from mlcl_cli.cli.render_catalog import show_index
     from mlcl_cli.workflows.indexing import IndexOptions, run_indexing
 
     options = IndexOptions(
-        catalogue=catalogue.expanduser(),
-        columns=_columns(columns),
+        catalog=tuple(path.expanduser() for path in catalog),
+        columns={} if columns is None else parse_columns(columns),
         sync=sync,
         force=force,
         shard=Shard(*part),
@@ -80,16 +82,3 @@ def _shard(text: str | None) -> tuple[int, int]:
     if match is None or int(match[1]) >= int(match[2]):
         raise UsageError(f"must be I/N with I from 0 to N - 1, as 0/4, not {text!r}", where="--shard")
     return int(match[1]), int(match[2])
-
-
-def _columns(text: str | None) -> dict[str, str]:
-    columns: dict[str, str] = {}
-    for part in (text or "").split(","):
-        name, equals, column = (word.strip() for word in part.partition("="))
-        if part and not (name and equals and column):
-            raise UsageError(f"must be NAME=COLUMN, as id=sku, not {part!r}", where="--columns")
-        if name in columns:
-            raise UsageError(f"names {name} twice", where="--columns", remedy="Name each once")
-        if name:
-            columns[name] = column
-    return columns

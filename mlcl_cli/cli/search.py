@@ -82,7 +82,7 @@ def search(
     result = run_search(engine, query, settings)
     if page is not None:
         write_sheet(result, page)
-    from mlcl_cli.cli.render_catalog import show_search
+    from mlcl_cli.cli.render_search import show_search
 
     context.show(result.as_json(), lambda: show_search(result, page))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlcl_cli.cli.command import CommandContext
 from mlcl_cli.cli.render import say, show_error
-from mlcl_cli.cli.render_catalog import show_search
+from mlcl_cli.cli.render_search import show_search
 from mlcl_cli.errors import MlclError, UsageError
 from mlcl_cli.signals import received
 from mlcl_cli.suggestions import did_you_mean

@@ -33,15 +33,6 @@ class IdSet:
             self._unsorted.clear()
         return self._digests
 
-    def repeated(self) -> "IdSet":
-        """Those that were added more than once."""
-        known, repeated = self._sorted(), IdSet()
-        repeated._digests = np.unique(known[1:][known[1:] == known[:-1]])
-        return repeated
-
-    def __bool__(self) -> bool:
-        return len(self._sorted()) > 0
-
     def without(self, ids: Sequence[str]) -> list[str]:
         """Those of `ids` that are not in the set."""
         known = self._sorted()

@@ -116,11 +116,11 @@ class ShardIndexer:
     def run(self, advance: Advance) -> None:
         """Index all rows of the shard.
 
-        Raises DataError for a row that cannot be read or an id that occurs twice, MachineError if the store fails.
+        Raises DataError for a row that cannot be read, MachineError if the store fails.
         """
         try:
             for rows in self.source.batches(self.shard, ROWS_AT_ONCE):
-                self._require_new(rows)
+                self._require_distinct(rows)
                 self.ids.add([row.id for row in rows])
                 self._index(rows, advance)
             self._commit()
@@ -131,8 +131,6 @@ class ShardIndexer:
         except BaseException:
             self._commit()
             raise
-        if repeated := self.ids.repeated():
-            self._find_repeated(repeated)
 
     def _index(self, rows: Sequence[SourceRow], advance: Advance) -> None:
         candidates = self._candidates(rows)
@@ -230,23 +228,14 @@ class ShardIndexer:
             rate = self._done / max(1e-3, time.monotonic() - self._began)
             advance(count, f"{rate:,.0f} rows/s")
 
-    def _require_new(self, rows: Sequence[SourceRow]) -> None:
+    def _require_distinct(self, rows: Sequence[SourceRow]) -> None:
+        """Raise DataError for an id that another row to be committed has, which a store cannot take at once."""
         seen = self._pending_ids.copy()
         for row in rows:
             if row.id in seen:
-                raise _repeated(row)
+                what, remedy = f"repeats the id {shown(row.id)} of an earlier row", "Give each row an id of its own"
+                raise DataError(what, where=row.place, remedy=remedy)
             seen.add(row.id)
-
-    def _find_repeated(self, repeated: IdSet) -> None:
-        """Raise DataError for the second row with one of the ids, most of which are repeated."""
-        seen: set[str] = set()
-        for rows in self.source.batches(self.shard, ROWS_AT_ONCE):
-            unique = {*repeated.without([row.id for row in rows])}
-            for row in rows:
-                if row.id in seen:
-                    raise _repeated(row)
-                if row.id not in unique:
-                    seen.add(row.id)
 
 
 def _stamp(image: ImageFile) -> str | None:
@@ -261,9 +250,3 @@ def _read(identifier: str, candidates: Mapping[str, _Candidate]) -> tuple[bytes,
     image = candidates[identifier].row.image
     data, status = read_part(image.path, image.offset, image.size)
     return data, image_fingerprint(data, image, status)
-
-
-def _repeated(row: SourceRow) -> DataError:
-    return DataError(
-        f"has the id {shown(row.id)}, as an earlier row has", where=row.place, remedy="Give each row its own id"
-    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from mlcl_cli.atomic_files import to_json, write_file
-from mlcl_cli.catalog.open import open_source
+from mlcl_cli.catalog.opening import open_source
 from mlcl_cli.catalog.source import Shard, Source
 from mlcl_cli.config import Profile
 from mlcl_cli.errors import DataError, some
@@ -36,16 +36,21 @@ WHOLE = Shard()
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """What is indexed and how: `columns` maps our names to the table's.
+    """What is indexed and how: `columns` are the names of the table's columns (`open_source`).
 
     `sync` removes rows that the catalog no longer has, more than MAX_REMOVED of them only with `force`.
     """
 
-    catalogue: Path
+    catalog: tuple[Path, ...]
     columns: Mapping[str, str]
     sync: bool = False
     force: bool = False
     shard: Shard = WHOLE
+
+    @property
+    def source(self) -> str:
+        """The catalog in words."""
+        return some(self.catalog, 1)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Indexing:
 
         Raises DataError where the catalog cannot be read or the CLIP is missing, MachineError where the store fails.
         """
-        source = open_source(options.catalogue, options.columns)
+        source = open_source(options.catalog, options.columns)
         catalog = open_catalog(profile.catalog.store, profile.workspace / FOLDER, profile.catalog.name)
         context = RunContext.open(profile, progress, writes=False)
         loaded = load_encoder(context, clip or choose_catalog_clip(context), announce=True)
@@ -157,7 +162,7 @@ class Indexing:
     def index(self, shard: Shard, advance: Advance) -> tuple[ShardResult, IdSet]:
         """Bring the rows of a shard up to date, count others of its products, and return the shard's ids.
 
-        Raises DataError for a row that cannot be read and for an id that occurs twice, MachineError if the store fails.
+        Raises DataError for a row that cannot be read, MachineError if the store fails.
         """
         indexer = ShardIndexer(self.source, self.store, self.features, shard)
         indexer.run(advance)
@@ -176,13 +181,13 @@ class Indexing:
     def require_removable(self, result: ShardResult) -> None:
         """Say how many rows are going to be removed. Raises DataError if they are too many."""
         for stale in (result.stale, result.left_out):
-            what = f"{stale.rows:,} of {counted(stale.stored, 'row')} are not in {self.options.catalogue} any more"
+            what = f"{stale.rows:,} of {counted(stale.stored, 'row')} are not in {self.options.source} any more"
             if stale.rows > MAX_REMOVED * stale.stored and not self.options.force:
                 limit = f"--sync removes at most {MAX_REMOVED:.0%}; nothing was removed"
                 remedy = "If they are to go, add --force"
                 raise DataError(f"{what}, and {limit}", where=self.catalog.place, remedy=remedy)
         if rows := result.stale.rows:
-            logger.log(NOTICE, f"Removing {counted(rows, 'row')} that are not in {self.options.catalogue} any more")
+            logger.log(NOTICE, f"Removing {counted(rows, 'row')} that are not in {self.options.source} any more")
 
     def remove(self, shard: Shard, ids: IdSet) -> int:
         """Remove the rows of a shard's products that are not among `ids`, and return how many there were."""
@@ -196,7 +201,7 @@ class Indexing:
     def conclude(self, result: ShardResult, shard: Shard) -> None:
         """Compact and index the table and let searches use it, once all shards are complete."""
         if result.left_out.rows and not self.options.sync:
-            what = f"{counted(result.left_out.rows, 'row')} of {self.catalog.place} are not in {self.options.catalogue}"
+            what = f"{counted(result.left_out.rows, 'row')} of {self.catalog.place} are not in {self.options.source}"
             remedy = "Index the tables that they came from, too, or add --sync to leave them out"
             logger.warning(f"{what}, so searches keep using the table of the previous CLIP. {remedy}")
         elif shard.count == 1:  # indexed before the switch, so that no search meets a table without an index
@@ -258,7 +263,7 @@ def run_indexing(profile: Profile, progress: Progress, options: IndexOptions, ra
 def _index(indexing: Indexing, progress: Progress) -> ShardResult:
     options = indexing.options
     shard, total = options.shard, indexing.source.rows_estimate
-    label = f"Indexing {options.catalogue}"
+    label = f"Indexing {options.source}"
     with progress.bar(label, None if total is None else -(-total // shard.count)) as advance:
         result, ids = indexing.index(shard, advance)
     indexing.report_bad(result.bad, shard)

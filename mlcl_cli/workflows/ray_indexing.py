@@ -98,7 +98,8 @@ def _run(
     profile = indexing.profile
     if not on_gpu and profile.workers == "auto":
         profile = profile.model_copy(update={"workers": 1})
-    options = replace(indexing.options, catalogue=indexing.options.catalogue.resolve())  # workers run elsewhere
+    options = indexing.options
+    options = replace(options, catalog=tuple(path.resolve() for path in options.catalog))  # workers run elsewhere
     arguments = (profile, options, indexing.clip, count)
     # Items, since tasks that read a data set would wait for the processors that the workers hold.
     answers = ray.data.from_items([*range(count)], override_num_blocks=count).map_batches(
