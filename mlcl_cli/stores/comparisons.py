@@ -52,7 +52,8 @@ def column_of(name: str, fields: pa.Schema) -> pa.Field:
 def group_column(name: str, fields: pa.Schema) -> pa.Field:
     """The column whose values group rows. Raises UsageError if there is none, or if its values cannot be compared."""
     column = column_of(name, fields)
-    if not (is_text(column.type) or is_ordered(column.type) or types.is_boolean(column.type)):
+    is_known = is_text(column.type) or is_ordered(column.type) or types.is_boolean(column.type)
+    if not is_known or (types.is_timestamp(column.type) and column.type.unit == "ns"):  # which Python cannot hold
         raise UsageError(f"holds values of type {column.type}, which rows cannot be grouped by", where=name)
     return column
 

@@ -25,6 +25,7 @@ from mlcl_cli.stores.store import FIELD_PREFIX, ID, POSITION, PRODUCT, VECTOR, P
 
 logger = logging.getLogger(__name__)
 
+_Block = NDArray[np.floating]
 _FORMAT = 1  # of the folders; raise it when their contents change
 _NAME = re.compile(r"rows-[0-9a-f]{32}(\.[0-9a-f]{8}\.partial)?")
 _VECTORS, _ROWS = "vectors", "rows.arrow"
@@ -98,7 +99,7 @@ def _read(store: Store, info: TableInfo, precision: Precision) -> Copy:
     return Copy(np.concatenate(blocks), pa.Table.from_batches(batches, _schema(info)))
 
 
-def _blocks(store: Store, info: TableInfo, precision: Precision) -> Iterator[tuple[NDArray[np.floating], pa.RecordBatch]]:
+def _blocks(store: Store, info: TableInfo, precision: Precision) -> Iterator[tuple[_Block, pa.RecordBatch]]:
     names = _schema(info).names
     for batch in store.fetch([*names, VECTOR]):
         yield vectors_of(batch).astype(_DTYPES[precision], copy=False), batch.select(names)

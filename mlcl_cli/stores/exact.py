@@ -84,9 +84,7 @@ class ExactRows:
                 found.append(self._best(query, scores, k, rows, groups))
         return found
 
-    def _best(
-        self, query: Vectors, scores: Tensor, k: int, rows: _Rows | None, groups: _Groups | None
-    ) -> list[Found]:
+    def _best(self, query: Vectors, scores: Tensor, k: int, rows: _Rows | None, groups: _Groups | None) -> list[Found]:
         """The best of the `rows` that the rough `scores` are of, by their exact scores."""
         near = _candidates(scores, k, 2 * _ROUNDING[self._vectors.dtype], groups)
         places = near.numpy(force=True)

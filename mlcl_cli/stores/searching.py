@@ -1,7 +1,7 @@
 """How a catalog is searched: exactly while that is fast, else by the store's approximate index."""
 
 import logging
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -13,7 +13,7 @@ import pyarrow as pa
 from mlcl_cli.errors import NotFiniteError, UsageError, is_out_of_memory
 from mlcl_cli.progress import NOTICE
 from mlcl_cli.stores.comparisons import group_column, stored
-from mlcl_cli.stores.conditions import Condition, Conditions
+from mlcl_cli.stores.conditions import Condition, Conditions, Value
 from mlcl_cli.stores.store import ID, Found, Store, Vectors
 
 if TYPE_CHECKING:
@@ -180,8 +180,8 @@ class _Groups:
     store: Store
     name: str | None
     _found: dict[str, Found] = field(default_factory=dict)
-    _values: dict[str, Hashable] = field(default_factory=dict)
-    _left_out: set[Hashable] = field(default_factory=set)
+    _values: dict[str, Value] = field(default_factory=dict)
+    _left_out: set[Value] = field(default_factory=set)
 
     def add(self, found: Sequence[Found]) -> None:
         """Take further rows; those that are known already do no harm."""
@@ -190,19 +190,27 @@ class _Groups:
         if self.name is not None and further:
             column = group_column(self.name, self.store.info.fields).name
             rows = fetch_rows(self.store, [row.id for row in further], [column])
-            self._values |= zip(rows[ID].to_pylist(), stored(rows[column]).to_pylist(), strict=True)
+            rows = rows.filter(stored(rows[column]).is_valid())
+            self._values |= zip(rows[ID].to_pylist(), rows[column].to_pylist(), strict=True)
 
     def best(self) -> list[Found]:
         """The best row of each group, best first."""
-        groups: dict[Hashable, Found] = {}
+        seen: set[Value] = set()
+        best = []
         for row in sorted(self._found.values(), key=lambda row: -row.score):
             value = self._values.get(row.id)
-            groups.setdefault(("without", row.id) if value is None else ("with", value), row)
-        return [*groups.values()]
+            if value is None or value not in seen:
+                best.append(row)
+            if value is not None:
+                seen.add(value)
+        return best
 
     def others(self) -> list[Condition]:
-        """Conditions that rows of further groups satisfy, but for those that the last call returned."""
-        raise NotImplementedError
+        """Conditions that rows of further groups satisfy, but for those that earlier calls returned."""
+        assert self.name is not None
+        further = set(self._values.values()) - self._left_out
+        self._left_out |= further
+        return [Condition(self.name, "!=", value) for value in further]
 
 
 def fetch_rows(store: Store, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
