@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timedelta
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -141,12 +141,11 @@ def _to_float(value: Value) -> float:
 def _ticks(type_: pa.DataType, value: date) -> Fraction:
     """A moment in the unit of a date or timestamp type. Without a time zone of its own, it is in the column's."""
     moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
+    local = pa.scalar(moment.replace(tzinfo=None), pa.timestamp("us"))
     zone = type_.tz if types.is_timestamp(type_) else None
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
-    elif zone is not None:
-        moment = pc.assume_timezone(pa.scalar(moment, pa.timestamp("us")), zone).cast(pa.timestamp("us")).as_py()
-    microseconds = pa.scalar(moment, pa.timestamp("us")).value
+    if moment.tzinfo is None and zone is not None:
+        local = pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="earliest")
+    microseconds = local.value - (moment.utcoffset() or timedelta()) // timedelta(microseconds=1)
     return Fraction(microseconds * _per_second(type_), 10**6)
 
 
