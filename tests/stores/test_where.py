@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlcl_cli.errors import UsageError
+from mlcl_cli.stores.comparisons import resolve
 from mlcl_cli.stores.conditions import OPERATORS, Condition
 from mlcl_cli.stores.where import as_conditions, parse_where, to_text
 
@@ -22,6 +23,7 @@ FIELDS = pa.schema(
         "seen": pa.timestamp("us"),
         "in": pa.int64(),
         "and": pa.int64(),
+        "sizes": pa.list_(pa.int64()),
     }
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -43,7 +45,8 @@ VALUES = {
 
 @st.composite
 def condition(draw: st.DrawFn) -> Condition:
-    name, operator = draw(st.sampled_from([*VALUES])), draw(st.sampled_from(OPERATORS))
+    name = draw(st.sampled_from([*VALUES]))
+    operator = draw(st.sampled_from(["=", "!=", "in"] if name == "sale" else OPERATORS))
     if operator == "in":
         return Condition(name, operator, tuple(draw(st.lists(VALUES[name], min_size=1, max_size=4))))
     return Condition(name, operator, draw(VALUES[name]))
@@ -67,6 +70,23 @@ def test_anything_else_is_one_line(text: str) -> None:
         assert len(error.lines) == 1
 
 
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.floats() | st.text() | st.sampled_from([*VALUES, *OPERATORS]) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from([*VALUES]), st.sampled_from(OPERATORS), ANYTHING) | ANYTHING, max_size=3))
+def test_any_structure_is_conditions_or_one_line(where: list[object]) -> None:
+    try:
+        found = as_conditions(where, FIELDS)  # type: ignore[arg-type]
+    except UsageError as error:
+        assert len(error.lines) == 1
+    else:
+        for condition in found:
+            resolve(condition, FIELDS)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -75,15 +95,19 @@ def test_anything_else_is_one_line(text: str) -> None:
         ("stok < 3", "did you mean 'stock'?"),
         ("stock < 'x'", "stock is compared with 'x', expected a number"),
         ("category = boots", "put text in quotes, 'boots'"),
-        ("category = 'boots", "the quote before 'boots' is not closed"),
+        ("category = 'boots", "character 12: the quote ' is not closed"),
+        ("category = 'it's'", "character 16: expected and, got 's'"),
+        ('"category" = 1', 'without quotes or in `backquotes`, got "category"'),
+        ("sale < true", "sale is true or false, which < cannot compare"),
+        ("sizes = 3", "sizes holds values of type list<item: int64>, which cannot be compared"),
         ("category = 3", "expected text in quotes"),
         ("sale = 1", "expected true or false"),
         ("added > 'soon'", "expected a date such as '2026-01-31'"),
-        ("stock < 3 or stock > 5", "expected and, got 'or'"),
+        ("stock < 3 or stock > 5", "character 11: or is not supported; expected and, got 'or'"),
         ("stock in 3", "expected ( after in"),
         ("stock in (3", "expected ), got the end"),
-        ("category like 'b%'", "expected one of =, !=, <, <=, >, >=, in, got 'like'"),
-        ("(stock < 3)", "expected the name of a field, got '('"),
+        ("category like 'b%'", "like is not supported; expected one of =, !=, <, <=, >, >=, in, got 'like'"),
+        ("(stock < 3)", "character 1: ( is not supported; expected the name of a field, got '('"),
         ("stock <", "expected a value, got the end"),
     ],
 )
