@@ -1,14 +1,14 @@
 """What runs, levels and metrics are called on the page: runs by what differs between them, not by time stamps."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
 from mlcl_cli.runs.description import Kind
-from mlcl_cli.runs.differences import flattened
-from mlcl_cli.runs.summary import RunSummary
+from mlcl_cli.runs.differences import CLIP, DATA, EPOCHS, SEED, settings_of, varying
+from mlcl_cli.runs.summary import RunState, RunSummary
 
 KINDS = {Kind.CLIP: "fine-tuned CLIP", Kind.COMBINER: "combiner"}
 LEVELS = {"sum": "low", "cat": "mid", "hybrid": "high"}  # METHOD.md, Section 4.1: the profile's word, and the method's
@@ -18,13 +18,13 @@ TERMS = {
     "sscl_high": "SSCL, high level",
 }
 MEANINGS = {
-    "average/recall": "average recall, over cut-offs and query sets",
-    "recall_mean": "mean recall, over cut-offs",
-    "arithmetic_mean": "arithmetic mean of the recalls",
-    "harmonic_mean": "harmonic mean of the recalls",
-    "geometric_mean": "geometric mean of the recalls",
+    "average/recall": "mean of {recalls} over the query sets",
+    "recall_mean": "mean of {recalls}",
+    "arithmetic_mean": "arithmetic mean of {recalls}",
+    "harmonic_mean": "harmonic mean of {recalls}",
+    "geometric_mean": "geometric mean of {recalls}",
 }
-SEED, CLIP = "seed", "CLIP"
+RECALL = re.compile(r"(average/)?(?P<kind>recall(_subset)?)@(?P<cutoff>\d+)")  # not those of one query set
 ABSOLUTE = re.compile(r"(?<![\w.…/~-])(?:/[\w.@+~-]+)+/?")
 
 
@@ -41,43 +41,74 @@ class Spread:
         return cls(fmean(values), stdev(values))
 
 
-def settings_of(summary: RunSummary) -> dict[str, str]:
-    """The settings that a run's result depends on, in words; the seed and the CLIP come last."""
-    identity = summary.identity or {}
-    found: dict[str, str] = {}
-    profile = identity.get("profile")
-    for key, value in flattened(profile if isinstance(profile, Mapping) else {}).items():
-        found[key.rpartition(".")[2].replace("_", " ").replace("sscl", "SSCL")] = _in_words(key, value)
-    if summary.encoder is not None:
-        found["encoder"] = summary.encoder
-    found |= {"epochs": f"{summary.epochs:,}", SEED: str(summary.seed), CLIP: summary.clip.fingerprint[:6]}
-    return found | {name: found.pop(name) for name in (SEED, CLIP)}
+@dataclass(frozen=True)
+class Names:
+    """What runs are called, each by what differs from the other runs of its kind: "combiner, levels high, seed 1".
 
-
-def name_runs(summaries: Sequence[RunSummary], *, without: Collection[str] = ()) -> list[str]:
-    """A name for each run, which says what differs from the other runs of its kind: "combiner, seed 1".
-
-    The CLIP is named only where nothing else tells two runs apart; runs that do not differ at all are numbered.
-    Settings in `without` are not named.
+    `settings` are the names without the seed. What most of three runs or more share is told in `shared`, not in names.
     """
-    names = []
-    settings = [settings_of(summary) for summary in summaries]
-    for summary, own in zip(summaries, settings, strict=True):
-        peers = [each for each, other in zip(settings, summaries, strict=True) if other.kind is summary.kind]
-        keys = list(dict.fromkeys(key for peer in peers for key in peer))
-        differing = [key for key in keys if key not in without and len({peer.get(key) for peer in peers}) > 1]
-        without_clip = [key for key in differing if key != CLIP]
-        if len({tuple(peer.get(key) for key in without_clip) for peer in peers}) == len(peers):
-            differing = without_clip
-        names.append(", ".join([KINDS[summary.kind], *(f"{key} {own.get(key, 'unknown')}" for key in differing)]))
-    return _numbered(names)
+
+    runs: Sequence[str]
+    settings: Sequence[str]
+    shared: str
+
+    @classmethod
+    def of(cls, summaries: Sequence[RunSummary]) -> "Names":
+        """Names in the order of the runs.
+
+        The CLIP and the training data are told only where nothing else tells settings apart; runs that do not differ at
+        all are numbered.
+        """
+        settings = [KINDS[summary.kind] for summary in summaries]
+        runs, shared = [*settings], []
+        for kind in dict.fromkeys(summary.kind for summary in summaries):
+            places = [place for place, summary in enumerate(summaries) if summary.kind is kind]
+            rows, usual = _told([summaries[place] for place in places])
+            seeds = {summaries[place].seed for place in places}
+            for place, row in zip(places, rows, strict=True):
+                settings[place] = ", ".join([KINDS[kind], *(f"{k} {v}" for k, v in row.items() if usual.get(k) != v)])
+                runs[place] = settings[place] + (f", seed {summaries[place].seed}" if len(seeds) > 1 else "")
+            if usual:
+                shared.append(f"a {KINDS[kind]} has {', '.join(f'{k} {v}' for k, v in usual.items())}")
+        return cls(_numbered(runs), settings, "; ".join(shared))
+
+
+def _told(summaries: Sequence[RunSummary]) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """The settings but the seed in which the runs differ, in words, and which values most of them share."""
+    settings = _settings_of(summaries)
+    for own in settings:
+        del own[SEED]
+    keys = varying(settings, spare=(DATA, CLIP))
+    rows = [{_label(key): _in_words(key, own.get(key, "unknown")) for key in keys} for own in settings]
+    columns = {key: [row[key] for row in rows] for key in (rows[0] if len(rows) > 2 else ())}
+    most = {key: max(column, key=column.count) for key, column in columns.items()}
+    return rows, {key: value for key, value in most.items() if 2 * columns[key].count(value) > len(rows)}
 
 
 def setting_keys(summaries: Sequence[RunSummary]) -> list[tuple[str, ...]]:
     """For each run a key that is equal for runs that differ in the seed alone."""
     return [
-        (summary.kind, *(f"{k}={v}" for k, v in settings_of(summary).items() if k != SEED)) for summary in summaries
+        (summary.kind, summary.clip.fingerprint, *(f"{k}={v}" for k, v in own.items() if k not in (SEED, CLIP)))
+        for own, summary in zip(_settings_of(summaries), summaries, strict=True)
     ]
+
+
+def titled(given: str | None, name: str) -> str:
+    """The name that the user gave a run, if any, and what is known about it."""
+    return f"{given} ({name})" if given else name
+
+
+def _settings_of(summaries: Sequence[RunSummary]) -> list[dict[str, object]]:
+    """The settings with the epochs of a run that has not finished, whose result does not count as that of all."""
+    settings = settings_of(summaries)
+    for own, summary in zip(settings, summaries, strict=True):
+        if summary.state is not RunState.FINISHED:
+            own[EPOCHS] = f"{summary.epoch:,} of {summary.epochs:,}"
+    return settings
+
+
+def _label(key: str) -> str:
+    return key.replace("_", " ").replace("sscl", "SSCL").replace("clip", "CLIP")
 
 
 def spoken(metric: str) -> str:
@@ -86,9 +117,18 @@ def spoken(metric: str) -> str:
     return words.replace("/", " ").replace("_", " ").replace("map@", "mAP@")
 
 
-def meaning(metric: str) -> str:
-    """What a deciding metric is, after "the"."""
-    return MEANINGS.get(metric, spoken(metric))
+def meaning(metric: str, metrics: Collection[str]) -> str:
+    """What a deciding metric is, after "the", from the names of all metrics."""
+    cutoffs: dict[str, list[str]] = {}
+    for found in filter(None, map(RECALL.fullmatch, metrics)):
+        cutoffs.setdefault(spoken(found["kind"]), []).append(found["cutoff"])
+    recalls = [f"{kind}@{_listed(own)}" for kind, own in cutoffs.items()]
+    return MEANINGS.get(metric, spoken(metric)).format(recalls=" and of ".join(recalls))
+
+
+def _listed(items: Sequence[str]) -> str:
+    *others, last = items
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def without_places(text: str, folder: Path) -> str:
@@ -99,7 +139,7 @@ def without_places(text: str, folder: Path) -> str:
 
 def _in_words(key: str, value: object) -> str:
     if isinstance(value, list):
-        words = [LEVELS.get(str(part), str(part)) for part in value] if key.endswith(".levels") else map(str, value)
+        words = [LEVELS.get(str(part), str(part)) for part in value] if key == "levels" else map(str, value)
         return "+".join(words) or "none"
     if isinstance(value, bool):
         return "on" if value else "off"

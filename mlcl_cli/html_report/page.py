@@ -1,6 +1,6 @@
 """The page: what runs achieve, what they retrieve, and how they differ."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
@@ -13,7 +13,7 @@ from mlcl_cli.html_report.analysis import CHANCE, TOP, WHOLE, System
 from mlcl_cli.html_report.comparison import Comparison
 from mlcl_cli.html_report.curves import Panel, draw_figure, logged_line
 from mlcl_cli.html_report.explorer import Explorer
-from mlcl_cli.html_report.naming import LEVELS, SEED, Spread, meaning, name_runs, setting_keys, spoken
+from mlcl_cli.html_report.naming import LEVELS, Names, Spread, meaning, setting_keys, spoken, titled
 from mlcl_cli.html_report.pictures import MAX_BYTES, Embed, Pictures
 from mlcl_cli.html_report.reported_run import ReportedRun, headlines
 
@@ -34,20 +34,30 @@ class Setting:
     name: str
     runs: Sequence[ReportedRun]
 
+    @property
+    def best_run(self) -> ReportedRun:
+        return best_of(self.runs)
+
+    @cached_property
+    def by_seed(self) -> Mapping[int, ReportedRun]:
+        """The last run of each seed."""
+        return {run.summary.seed: run for run in self.runs}
+
     def spread(self, metric: str) -> Spread | None:
-        """The metric over the seeds; None for a single run."""
-        values = [run.best.metrics[metric] for run in self.runs]
+        """The metric over the seeds; None for a single one."""
+        values = [run.best.metrics[metric] for run in self.by_seed.values()]
         return Spread.of(values) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs whose metrics compare: one data set, one protocol."""
+    """Runs whose metrics compare: one data set, one protocol. `shared` tells the settings that most of them share."""
 
     number: int
     dataset: str
     protocol: str
     runs: Sequence[ReportedRun]
+    shared: str = ""
 
     @property
     def best_run(self) -> ReportedRun:
@@ -68,8 +78,7 @@ class Group:
         by_key: dict[tuple[str, ...], list[ReportedRun]] = {}
         for key, run in zip(setting_keys([run.summary for run in self.runs]), self.runs, strict=True):
             by_key.setdefault(key, []).append(run)
-        names = name_runs([runs[0].summary for runs in by_key.values()], without=(SEED,))
-        return [Setting(name, runs) for name, runs in zip(names, by_key.values(), strict=True)]
+        return [Setting(runs[0].setting, runs) for runs in by_key.values()]
 
     @property
     def systems(self) -> list[System]:
@@ -114,8 +123,10 @@ class Group:
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """Each analyzed run with the one before it, where both have the same queries."""
-        pairs = pairwise(run for run in self.runs if run.analysis is not None)
+        """The best run of each setting, or each run of a single one, with the one before it, on the same queries."""
+        several = len(self.settings) > 1
+        runs = [setting.best_run for setting in self.settings] if several else self.runs
+        pairs = pairwise(run for run in runs if run.analysis is not None)
         return [pair for before, after in pairs if (pair := Comparison.of(before, after))]
 
 
@@ -133,9 +144,12 @@ class Page:
         """The runs by data set and protocol, in order of the first of each, named by what differs in each group."""
         groups = []
         for number, runs in enumerate(grouped(self.runs)):
-            names = name_runs([run.summary for run in runs])
-            named = [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
-            groups.append(Group(number, runs[0].summary.dataset, runs[0].protocol, named))
+            names = Names.of([run.summary for run in runs])
+            named = [
+                replace(run, name=titled(run.listed.given_name, name), setting=setting)
+                for run, name, setting in zip(runs, names.runs, names.settings, strict=True)
+            ]
+            groups.append(Group(number, runs[0].summary.dataset, runs[0].protocol, named, names.shared))
         return groups
 
     @property

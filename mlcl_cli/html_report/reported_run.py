@@ -25,8 +25,9 @@ NEGLIGIBLE = 0.005  # percent: below what two digits show
 class ReportedRun:
     """A run with a best checkpoint, and the analysis of that checkpoint, or why there is none.
 
-    `number` identifies it on the page, `name` says how it differs from the others. `commands` repeat and evaluate it
-    from the folder `place`. `inference_weights` are those that a combiner queries with, None without one.
+    `number` identifies it on the page, `name` says how it differs from the others, `setting` the same without the seed.
+    `commands` repeat and evaluate it from the folder `place`. `inference_weights` are those that a combiner queries
+    with, None without one.
     """
 
     number: int
@@ -34,6 +35,7 @@ class ReportedRun:
     summary: RunSummary
     place: Path
     name: str = ""
+    setting: str = ""
     commands: Mapping[str, str] = field(default_factory=dict)
     analysis: Analysis | None = None
     missing: str = ""

@@ -121,6 +121,7 @@ const escape = (text) =>
   text.replace(/\s+/g, " ").trim().replace(/[\\~^±−→τ·&%$#_{}]/g, (sign) => LATEX[sign] ?? `\\${sign}`);
 function cellAsLatex(cell) {
   const copy = cell.cloneNode(true);
+  copy.querySelector("q")?.remove();  // a note
   const small = copy.querySelector("small");
   small?.remove();
   const text = escape(copy.textContent);

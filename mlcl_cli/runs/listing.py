@@ -14,7 +14,7 @@ from mlcl_cli.errors import DataError, MachineError, UsageError, some
 from mlcl_cli.formatting import counted
 from mlcl_cli.runs.description import Kind
 from mlcl_cli.runs.differences import differences
-from mlcl_cli.runs.run import LOCK, has_state, is_locked
+from mlcl_cli.runs.run import LOCK, UNNAMED, has_state, is_locked
 from mlcl_cli.runs.summary import SUMMARY, RunState, RunSummary
 from mlcl_cli.suggestions import nearest
 
@@ -51,6 +51,11 @@ class StoredRun:
     def name(self) -> str:
         """STAGE/FOLDER, as commands take it."""
         return f"{self.stage}/{self.folder.name}"
+
+    @property
+    def given_name(self) -> str | None:
+        """The name that the user gave the run, if any."""
+        return None if UNNAMED.fullmatch(self.folder.name) else self.folder.name
 
     @property
     def created(self) -> str:

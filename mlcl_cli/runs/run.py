@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_SAVES = 30.0
 LOCK = ".lock"
 NAME = re.compile(r"[^\W_][\w-]{0,99}")  # no dot: a name with a suffix would be taken for a path
+UNNAMED = re.compile(r".+-\d{8}-\d{6}(-\d+)?")  # the folder of a run without a name: data set, time, number
 # The state that is being saved, the last one, and the one before it: one of them is intact at any moment.
 NEXT, LAST, PREVIOUS = STATES = tuple(f"{name}{SUFFIX}" for name in ("next", "last", "previous"))
 

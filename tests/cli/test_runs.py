@@ -195,13 +195,13 @@ def test_list_shows_what_differs_at_any_width(mlcl: Mlcl, tmp_path: Path, monkey
     differing = {run["name"]: run["differs_in"] for run in mlcl("runs", "--json").json["runs"]}
     assert differing == {
         "text": {},
-        "first": {"seed": "0", "levels": "[sum, cat, hybrid]", "clip": "untuned"},
-        "second": {"seed": "7", "levels": "[sum, cat]", "clip": "text"},
+        "first": {"levels": "[sum, cat, hybrid]", "seed": "0", "clip": "untuned"},
+        "second": {"levels": "[sum, cat]", "seed": "7", "clip": "text"},
     }
     for width in ("200", "80", "40"):
         monkeypatch.setenv("COLUMNS", width)
         shown = mlcl("runs").out
-        assert "seed 7, levels [sum, cat], clip text" in shown
+        assert "levels [sum, cat], seed 7, clip text" in shown
         assert all(name in shown for name in ("first", "second", "text"))
 
 

@@ -59,8 +59,8 @@ def reported(
     return replace(run, analysis=analysis)
 
 
-def listed(number: int, summary: RunSummary = SUMMARY) -> StoredRun:
-    run = StoredRun(Path(f"missing/shoes-{number}"), summary.kind)
+def listed(number: int, summary: RunSummary = SUMMARY, name: str = "") -> StoredRun:
+    run = StoredRun(Path(f"missing/{name or f'shoes-20260131-12000{number}'}"), summary.kind)
     vars(run)["summary"] = summary  # as if read from its folder
     return run
 
@@ -118,24 +118,41 @@ def test_an_interval_is_shown_only_beside_the_figure_that_it_belongs_to() -> Non
     assert reported(0, None).interval("recall@1") is None
 
 
-def with_seeds(scores: Sequence[float]) -> list[ReportedRun]:
+def with_seeds(scores: Sequence[float], seeds: Sequence[int] = range(9), name: str = "") -> list[ReportedRun]:
     runs = []
-    for number, score in enumerate(scores):
+    for number, (score, seed) in enumerate(zip(scores, seeds, strict=False)):
         best = BestCheckpoint(epoch=1, score=score, checkpoint="best.safetensors", metrics={"recall_mean": score})
-        summary = SUMMARY.model_copy(update={"seed": number, "bests": {"recall_mean": best}})
-        runs.append(ReportedRun(number, listed(number, summary), summary, Path()))
+        summary = SUMMARY.model_copy(update={"seed": seed, "bests": {"recall_mean": best}})
+        runs.append(ReportedRun(number, listed(number, summary, name), summary, Path()))
     return runs
 
 
+def with_epochs(number: int, epochs: int) -> ReportedRun:
+    summary = SUMMARY.model_copy(update={"epochs": epochs})
+    return ReportedRun(number, listed(number, summary), summary, Path())
+
+
+def groups_of(*runs: ReportedRun) -> Sequence[Group]:
+    return Page("now", "0", runs, 8).groups
+
+
 def test_runs_that_differ_in_the_seed_alone_are_one_setting_with_mean_and_deviation() -> None:
-    runs = with_seeds([50.0, 60.0, 70.0])
-    other = SUMMARY.model_copy(update={"epochs": 9})
-    group = Group(0, "shoes", "shoes", [*runs, ReportedRun(3, listed(3, other), other, Path())])
-    assert [setting.name for setting in group.settings] == ["combiner, epochs 3", "combiner, epochs 9"]
+    (group,) = groups_of(*with_seeds([50.0, 60.0, 70.0]), with_epochs(3, 9), with_epochs(4, 9))
+    assert [setting.name for setting in group.settings] == ["combiner", "combiner, epochs 9"]
+    assert group.shared == "a combiner has epochs 3"
     spread = group.settings[0].spread("recall_mean")
     assert spread is not None
     assert (spread.mean, spread.deviation) == (60, pytest.approx(10))
-    assert group.settings[1].spread("recall@1") is None
+    assert group.settings[1].spread("recall@1") is None, "both runs have the same seed"
+
+
+def test_of_runs_with_the_same_seed_the_last_one_counts() -> None:
+    (group,) = groups_of(*with_seeds([10.0, 50.0, 70.0], seeds=[0, 0, 1]))
+    (setting,) = group.settings
+    assert [*setting.by_seed] == [0, 1]
+    spread = setting.spread("recall_mean")
+    assert spread is not None
+    assert spread.mean == 60
 
 
 def test_a_page_names_runs_in_each_group_by_what_differs() -> None:
@@ -148,6 +165,23 @@ def test_a_page_names_runs_in_each_group_by_what_differs() -> None:
     ]
     assert page.title == "3 runs on shoes, cirr"
     assert page.groups[0].best_run.number == 1
+
+
+def test_a_run_that_has_a_name_is_called_by_it_and_its_setting_is_not() -> None:
+    (group,) = groups_of(*with_seeds([50.0], name="ours"), *with_seeds([60.0], seeds=[1]))
+    assert [run.name for run in group.runs] == ["ours (combiner, seed 0)", "combiner, seed 1"]
+    assert [setting.name for setting in group.settings] == ["combiner"]
+
+
+def test_the_best_run_of_each_setting_is_compared_with_that_of_the_one_before() -> None:
+    def analyzed(run: ReportedRun) -> ReportedRun:
+        return replace(run, analysis=reported(0, [1, 2, 3]).analysis)
+
+    seeds = [analyzed(run) for run in with_seeds([50.0, 70.0, 60.0])]
+    (group,) = groups_of(*seeds, analyzed(with_epochs(3, 9)))
+    assert [(pair.before.number, pair.after.number) for pair in group.comparisons] == [(1, 3)]
+    (alone,) = groups_of(*seeds)
+    assert [(pair.before.number, pair.after.number) for pair in alone.comparisons] == [(0, 1), (1, 2)]
 
 
 def test_headlines_are_averages_where_there_are_some() -> None:
