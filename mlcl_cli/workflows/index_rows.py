@@ -89,7 +89,7 @@ def index_rows(
     """Add rows, or replace those with the same ids. Raises as `mlcl index` does."""
     current = catalog.current()
     source = RowsSource.of(rows, 0 if current is None else current.count())
-    options = IndexOptions(PLACE, {})
+    options = IndexOptions((PLACE,), {})
     indexing = Indexing(profile, options, source, catalog, model.store, model.clip.choice)
     with progress.bar("Indexing", len(source.rows)) as advance:
         result, _ = indexing.index(WHOLE, advance)

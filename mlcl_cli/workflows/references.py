@@ -1,18 +1,21 @@
 """The references of queries: images from outside of a catalog, and items in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from mlcl_cli.errors import UsageError
 from mlcl_cli.stores.scan import vectors_of
 from mlcl_cli.stores.searching import fetch_rows
-from mlcl_cli.stores.store import ID, NORM, PRODUCT, VECTOR, Store
+from mlcl_cli.stores.store import ID, NORM, POSITION, PRODUCT, VECTOR, Store
 from mlcl_cli.suggestions import did_you_mean, shown
 from mlcl_cli.workflows.retriever import Query, QueryImage
 
-MAX_COMPARED = 50_000  # ids that a suggestion is looked for in
+MAX_COMPARED = 20_000  # ids that a suggestion is looked for in
 
 
 @dataclass(frozen=True)
@@ -24,24 +27,34 @@ class Reference:
 
 
 def find_reference(store: Store, query: Query) -> Reference:
-    """The reference of a query. Raises UsageError for both an image and an item, and for an unknown item."""
+    """The reference of a query. An item is named by its id, or by its product, whose first image is then the reference.
+
+    Raises UsageError for both an image and an item, and for an unknown item.
+    """
     if query.item is None:
         return Reference(query.image)
     if query.image is not None:
         raise UsageError("an image and an item exclude each other", where="query", remedy="Give one of them")
-    row = fetch_rows(store, [query.item], [PRODUCT, NORM, VECTOR])
-    if not len(row):
-        hint = did_you_mean(query.item, _ids(store, len(query.item)))
-        raise UsageError(f"the catalog has no item {shown(query.item)}{hint}", where="item")
+    row = fetch_item(store, query.item, [PRODUCT, NORM, VECTOR])
     vector = torch.from_numpy(vectors_of(row.to_batches()[0])[0])
     return Reference(vector * row[NORM][0].as_py(), row[PRODUCT][0].as_py())
 
 
-def _ids(store: Store, length: int) -> list[str]:
-    """Some ids of about that length."""
-    ids: list[str] = []
-    for batch in store.fetch([ID]):
-        ids += [one for one in batch.column(ID).to_pylist() if abs(len(one) - length) <= 2]
-        if len(ids) > MAX_COMPARED:
-            break
-    return ids[:MAX_COMPARED]
+def fetch_item(store: Store, item: str, columns: Sequence[str]) -> pa.Table:
+    """The `columns` of the item's row. Raises UsageError if there is none."""
+    row = fetch_rows(store, [item], columns)
+    return row if len(row) else fetch_rows(store, [_first_image(store, item)], columns)
+
+
+def _first_image(store: Store, product: str) -> str:
+    """The id of a product's first image. Raises UsageError if there is no such product."""
+    images, similar = list[tuple[int, str]](), list[str]()
+    for batch in store.fetch([ID, PRODUCT, POSITION]):
+        own = batch.filter(pc.equal(batch.column(PRODUCT), product))
+        images += zip(own.column(POSITION).to_pylist(), own.column(ID).to_pylist(), strict=True)
+        if len(similar) < MAX_COMPARED:
+            similar += [one for one in batch.column(ID).to_pylist() if abs(len(one) - len(product)) <= 2]
+    if not images:
+        what = f"the catalog has no item {shown(product)}{did_you_mean(product, similar[:MAX_COMPARED])}"
+        raise UsageError(what, where="item")
+    return min(images)[1]

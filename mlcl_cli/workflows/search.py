@@ -78,8 +78,8 @@ def run_search(engine: SearchEngine, query: Query, settings: SearchSettings) -> 
     where = settings.where
     (hits,) = engine.search_many([query], where, k=settings.k, group_by=settings.group_by, explain=settings.explain)
     took = (time.monotonic() - began) * 1000
-    item = None if query.item is None else engine.row(query.item)
-    return SearchResult(query, settings, hits, engine.catalog.place, engine.about(), took, item)
+    item = None if query.item is None else engine.item(query.item)
+    return SearchResult(query, settings, hits, engine.context.profile.catalog.name, engine.about(), took, item)
 
 
 def require_page(path: Path) -> None:

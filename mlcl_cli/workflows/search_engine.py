@@ -14,7 +14,7 @@ from mlcl_cli.progress import Progress
 from mlcl_cli.stores.conditions import Conditions
 from mlcl_cli.stores.open import open_catalog
 from mlcl_cli.stores.searching import Searcher, fetch_rows
-from mlcl_cli.stores.store import PRODUCT, Catalog, Found, Vectors
+from mlcl_cli.stores.store import ID, PRODUCT, Catalog, Found, Vectors
 from mlcl_cli.stores.where import as_conditions
 from mlcl_cli.workflows.catalog_model import load_catalog_model
 from mlcl_cli.workflows.hits import hits_of
@@ -22,7 +22,7 @@ from mlcl_cli.workflows.index_rows import index_rows
 from mlcl_cli.workflows.index_shard import Counts
 from mlcl_cli.workflows.indexing import FOLDER
 from mlcl_cli.workflows.query_features import raw_features
-from mlcl_cli.workflows.references import find_reference
+from mlcl_cli.workflows.references import fetch_item, find_reference
 from mlcl_cli.workflows.retrieval_model import RetrievalModel
 from mlcl_cli.workflows.retriever import Hit, Query, QueryImage, Where
 from mlcl_cli.workflows.run_context import RunContext
@@ -94,10 +94,11 @@ class SearchEngine:
         """What a filter says. Raises UsageError for one that is not valid, or names an unknown field."""
         return as_conditions(where, self._searcher.store.info.fields)
 
-    def row(self, identifier: str) -> Hit | None:
-        """A row of the catalog as if it were found, with score 1; None if there is none."""
-        (found,) = hits_of(self._searcher.store, [[Found(identifier, 1.0)]], None)
-        return found[0] if found else None
+    def item(self, name: str) -> Hit:
+        """An item of the catalog as if it were found, with score 1. Raises UsageError if there is none."""
+        store = self._searcher.store
+        identifier = fetch_item(store, name, [ID])[ID][0].as_py()
+        return hits_of(store, [[Found(identifier, 1.0)]], None)[0][0]
 
     def index(self, rows: Iterable[Mapping[str, object]]) -> Counts:
         """Add rows to the catalog: `Retriever.index`."""
