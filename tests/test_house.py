@@ -17,7 +17,7 @@ RUNS = BASE | {"artifacts", "data", "models"}
 TRAINING = FEATURES | {"features", "runs"}
 RETRIEVAL = FEATURES | {"features"}
 MAY_IMPORT = {
-    "__init__": set(),
+    "__init__": {"workflows"},
     "__main__": {"cli", "openmp", "signals", "streams"},
     "errors": set(),
     "formatting": set(),

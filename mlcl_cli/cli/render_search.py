@@ -23,7 +23,7 @@ def show_search(result: "SearchResult", page: Path | None = None) -> None:
     if not result.hits:
         say("Nothing in the catalog matches")
     console = new_console()
-    pictured = console.is_terminal and console.color_system == "truecolor"
+    pictured = console.is_terminal and console.color_system == "truecolor" and not console.no_color
     names = list(result.hits[0].fields) if result.hits else []
     values = [{name: _short(shown_value(hit.fields[name])) for name in names} for hit in result.hits]
     scores = [[f"{score:.3f}" for score in (hit.score, *(hit.levels or {}).values())] for hit in result.hits]

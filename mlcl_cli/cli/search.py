@@ -13,6 +13,18 @@ from mlcl_cli.errors import UsageError
 if TYPE_CHECKING:  # it imports torch
     from mlcl_cli.workflows.search_engine import SearchEngine
 
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CONDITIONS",
+        help="Only rows that satisfy comparisons joined by and, as \"category = 'boots' and price < 80\".",
+    ),
+]
+FunctionOption = Annotated[
+    Combining | None,
+    typer.Option(help="How to combine a query's image and text. Default: the best combiner, or sum if there is none."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -28,25 +40,14 @@ def search(
     ] = None,
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="The reference: an image.")] = None,
     item: Annotated[str | None, typer.Option(metavar="ID", help="The reference: an item of the catalog.")] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CONDITIONS",
-            help="Only rows that satisfy comparisons joined by and, as \"category = 'boots' and price < 80\".",
-        ),
-    ] = None,
+    where: WhereOption = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many rows to find.")] = 10,
     group_by: Annotated[
         str | None, typer.Option(metavar="FIELD", help="Only the best row of each value of a field, or of product.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the score of each part of the query alone.")] = False,
     checkpoint: CheckpointOption = None,
-    combining_function: Annotated[
-        Combining | None,
-        typer.Option(
-            help="How to combine a query's image and text. Default: the best combiner, or sum if there is none."
-        ),
-    ] = None,
+    combining_function: FunctionOption = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the hits to this .html file.")] = None,
     interactive: Annotated[
         bool, typer.Option("--interactive", "-i", help="Keep the model loaded, and let hits become references.")

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -100,11 +100,11 @@ class FeatureStore:
             logger.info(f"{self.folder} has {what}: {some(older)}")
 
     def images(self, files: Files) -> EncodedImages:
-        """Features of images, each distinct one encoded once."""
+        """Features of images, each distinct one encoded once: names with equal stamps have equal features."""
         recipe = _Recipe(
             kind="images",
             read=lambda path, _name: self.transform(open_image(path)),
-            encode=lambda pixels, _names: self._encode_pixels(pixels),
+            encode=lambda pixels, _names: self.encode_pixels(pixels),
             batch_size=self.batch_size,
             key={"transform": repr(self.transform)},
         )
@@ -117,7 +117,7 @@ class FeatureStore:
         with self.progress.bar(f"Encoding {counted(len(names), 'image')}", len(names)) as advance:
             for start in range(0, len(names), self.batch_size):
                 batch = names[start : start + self.batch_size]
-                parts.append(self._encode_pixels(cache.read(batch)))
+                parts.append(self.encode_pixels(cache.read(batch)))
                 advance(len(batch))
         return self._table(names, parts)
 
@@ -137,14 +137,9 @@ class FeatureStore:
             read_ones = [result for result in found if not isinstance(result, BadImage)]
             features = torch.empty(0, self.encoder.feature_dim)
             if read_ones:
-                features = self._encode_pixels(torch.stack([pixels for pixels, _ in read_ones])).cpu()
+                features = self.encode_pixels(torch.stack([pixels for pixels, _ in read_ones])).cpu()
             bad = [result for result in found if isinstance(result, BadImage)]
             yield EncodedBatch(features, [note for _, note in read_ones], bad)
-
-    @torch.no_grad()
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Raw features (N, d) of images as `transform` gives them, (N, 3, S, S), N > 0; nothing is banked."""
-        return self._encode_pixels(pixels)
 
     def views(self, files: Files, count: int, seed: int) -> Tensor:
         """`count` augmented views of each image, decoded once for all: (count, len(files), d).
@@ -208,7 +203,9 @@ class FeatureStore:
                 advance(len(rows))
         return features
 
-    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Raw features (N, d) of images as `transform` gives them, (N, 3, S, S), N > 0; nothing is banked."""
         encode = self.encoder.encode_images
         return self._encode(lambda part: encode(preprocess_pixels(part.to(self._device))), pixels)
 
@@ -241,12 +238,17 @@ class FeatureStore:
     def _banked(self, files: Files, recipe: _Recipe) -> EncodedImages:
         stamps = self.stamps_of(dict(files))
         with self._bank(recipe.kind, self.fingerprints.image, {"dataset": self.dataset, **recipe.key}) as bank:
-            missing = set(bank.missing(stamps))
+            copies = bank.copies(stamps) if recipe.kind == "images" else {}
+            missing = set(bank.missing(stamps)) - copies.keys()
             # Batches are those of all files, so that a build that was interrupted ends in the same features.
             starts = range(0, len(files), recipe.batch_size)
             batches = (files[start : start + recipe.batch_size] for start in starts)
             needed = ([file for file in batch if file[0] in missing or file[0] not in stamps] for batch in batches)
             bad = self._fill(bank, stamps, [batch for batch in needed if batch], recipe)
+            with defer_signals():
+                bank.copy(stamps, {name: source for name, source in copies.items() if source not in bad})
+            same = {name: bad[source] for name, source in copies.items() if source in bad}
+            bad |= {name: replace(image, name=name, path=dict(files)[name]) for name, image in same.items()}
             readable = {name: stamps[name] for name, _ in files if name not in bad}
             return EncodedImages(bank.table(readable, self._device), bad)
 

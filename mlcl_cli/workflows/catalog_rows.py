@@ -69,7 +69,12 @@ def image_fingerprint(data: bytes, image: ImageFile, status: os.stat_result) -> 
 
 def same_bytes(first: str, second: str) -> bool:
     """Whether two image fingerprints are of the same bytes."""
-    return first.partition(":")[0] == second.partition(":")[0]
+    return digest_of(first) == digest_of(second)
+
+
+def digest_of(fingerprint: str) -> str:
+    """The digest of an image's bytes in its fingerprint."""
+    return fingerprint.partition(":")[0]
 
 
 def fields_fingerprint(names: Sequence[str], row: SourceRow) -> str:

@@ -88,6 +88,9 @@ def index_rows(
 ) -> Counts:
     """Add rows, or replace those with the same ids. Raises as `mlcl index` does."""
     current = catalog.current()
+    if current is not None:  # whatever the profile has, the rows join the others
+        section = profile.catalog.model_copy(update={"vectors": current.info.precision})
+        profile = profile.model_copy(update={"catalog": section})
     source = RowsSource.of(rows, 0 if current is None else current.count())
     options = IndexOptions((PLACE,), {})
     indexing = Indexing(profile, options, source, catalog, model.store, model.clip.choice)

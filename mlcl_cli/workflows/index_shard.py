@@ -23,6 +23,7 @@ from mlcl_cli.workflows.catalog_rows import (
     FreshRow,
     Known,
     RowTable,
+    digest_of,
     fields_fingerprint,
     image_fingerprint,
     known_rows,
@@ -192,7 +193,10 @@ class ShardIndexer:
             pixels = self.features.transform(image)
             return pixels, by_id[name].fresh(fingerprint, thumbnail(image, THUMBNAIL_SIDE).jpeg)
 
+        of_bytes: dict[str, Tensor] = {}
         for batch in self.features.encode_files([one.file for one in candidates], read):
+            for row, fresh in enumerate(batch.notes):  # equal images tie, whatever they were encoded beside
+                batch.features[row] = of_bytes.setdefault(digest_of(fresh.image_fingerprint), batch.features[row])
             for image in batch.bad:
                 place = by_id[image.name].row.place
                 self.bad.append(replace(image, reason=f"{image.reason}; {place}"))

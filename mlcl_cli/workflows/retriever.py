@@ -89,6 +89,10 @@ class Retriever:
         """How image and text are combined: "combiner", or the name of a baseline."""
         return self._engine.model.combining_function
 
+    def about(self) -> dict[str, object]:
+        """Which weights query: the object `model` of `mlcl search --json`."""
+        return self._engine.about()
+
     def compose(
         self, images: "Sequence[QueryImage | None] | None" = None, texts: Sequence[str | None] | None = None
     ) -> "Vectors":
