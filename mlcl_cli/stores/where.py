@@ -85,6 +85,7 @@ class _Reader:
         self._at = self._start = 0  # where the next token is looked for, and where the last one started
 
     def field(self) -> str:
+        """The name of a field."""
         kind, token = self._next("the name of a field")
         if kind == "word":
             return token
@@ -95,6 +96,7 @@ class _Reader:
         raise self._unexpected(token, "the name of a field")
 
     def comparison(self) -> tuple[Operator, object]:
+        """An operator and what follows it."""
         kind, token = self._next("a comparison")
         if kind == "word" and token.lower() == "in":
             return "in", self._values()

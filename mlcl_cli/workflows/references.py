@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from mlcl_cli.errors import UsageError
+from mlcl_cli.stores.conditions import Condition
 from mlcl_cli.stores.scan import vectors_of
 from mlcl_cli.stores.searching import fetch_rows
 from mlcl_cli.stores.store import ID, NORM, POSITION, PRODUCT, VECTOR, Store
@@ -48,13 +48,19 @@ def fetch_item(store: Store, item: str, columns: Sequence[str]) -> pa.Table:
 
 def _first_image(store: Store, product: str) -> str:
     """The id of a product's first image. Raises UsageError if there is no such product."""
-    images, similar = list[tuple[int, str]](), list[str]()
-    for batch in store.fetch([ID, PRODUCT, POSITION]):
-        own = batch.filter(pc.equal(batch.column(PRODUCT), product))
-        images += zip(own.column(POSITION).to_pylist(), own.column(ID).to_pylist(), strict=True)
-        if len(similar) < MAX_COMPARED:
-            similar += [one for one in batch.column(ID).to_pylist() if abs(len(one) - len(product)) <= 2]
-    if not images:
-        what = f"the catalog has no item {shown(product)}{did_you_mean(product, similar[:MAX_COMPARED])}"
+    images = store.fetch([POSITION, ID], conditions=(Condition(PRODUCT, "=", product),))
+    found = [(row[POSITION], str(row[ID])) for batch in images for row in batch.to_pylist()]
+    if not found:
+        what = f"the catalog has no item {shown(product)}{did_you_mean(product, _ids(store, len(product)))}"
         raise UsageError(what, where="item")
-    return min(images)[1]
+    return min(found)[1]
+
+
+def _ids(store: Store, length: int) -> list[str]:
+    """Some ids of about that length."""
+    ids: list[str] = []
+    for batch in store.fetch([ID]):
+        ids += [one for one in batch.column(ID).to_pylist() if abs(len(one) - length) <= 2]
+        if len(ids) > MAX_COMPARED:
+            break
+    return ids[:MAX_COMPARED]

@@ -5,9 +5,11 @@ import resource
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from mlcl_cli.stores import searching
 from mlcl_cli.stores.conditions import Condition
 from mlcl_cli.stores.searching import How, Searcher, SearchMode, fetch_rows
 from mlcl_cli.stores.store import Store
+from mlcl_cli.stores.where import parse_where
 
 QUERY = unit_vectors(1, INFO.dimension, seed=9)
 few = settings(max_examples=8, suppress_health_check=[*HealthCheck])
@@ -194,3 +197,18 @@ def test_rows_are_fetched_in_order(tmp_path: Path) -> None:
     assert found["id"].to_pylist() == ["id 7", "id 3", "id 20", "id 3"]
     assert found["field.stock"].to_pylist() == [0, 3, 6, 3]
     assert len(fetch_rows(store, [], ["id", "image"])) == 0
+
+
+@pytest.mark.parametrize("mode", ["exact", "index"])
+def test_conditions_may_be_on_ids_and_products(tmp_path: Path, mode: SearchMode) -> None:
+    """But for a field of that name."""
+    made = drawn_rows(20)
+    searcher = Searcher(filled(tmp_path, made), mode, tmp_path / "cache")
+    (found,) = searcher.search(QUERY, 20, parse_where("product in ('p3', 'p4') and stock != 0", FIELDS))
+    assert sorted(row.id for row in found) == ["id 6", "id 8", "id 9"]
+    assert searcher.search(QUERY, 20, parse_where("id = 3", FIELDS)) == [[]]
+    info = replace(INFO, fields=pa.schema({"stock": pa.int64()}))
+    store = Place("lancedb", tmp_path, "without").open().create(info)
+    store.upsert(as_table([plain_row(number, QUERY[0], info) for number in range(5)], info))
+    found = Searcher(store, mode, tmp_path / "another").search(QUERY, 20, parse_where("id = 'id 3'", info.fields))
+    assert ids(found) == [["id 3"]]
