@@ -142,7 +142,7 @@ def write(folder: Path, seed: int) -> None:
     store = switch(INITIAL) if opened is None else opened
     while True:
         numbers = draw.sample(range(IDS), draw.randint(1, BATCH))
-        kind = draw.choices(["upsert", "delete", "optimize", "switch"], [8, 5, 2, 1])[0]
+        kind = draw.choices(["upsert", "delete", "optimize", "switch"], [20, 12, 2, 1])[0]
         if kind == "upsert":
             edition = draw.getrandbits(40)
             with said("upsert", numbers=numbers, edition=edition):
@@ -204,7 +204,7 @@ def torture(cuts: int, seed: int, report: bool = False) -> Counter[str]:
         reader = subprocess.Popen([*command, "read"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         stack.callback(reader.kill)
         while met.total() < cuts:
-            met[cut([*command, "write", str(draw.getrandbits(32))], draw.uniform(0, 5), expected)] += 1
+            met[cut([*command, "write", str(draw.getrandbits(32))], draw.uniform(0, 3), expected)] += 1
             expected.check(LanceCatalog(folder))
             assert reader.poll() is None, "the reader failed"
             if report:
