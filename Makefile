@@ -7,7 +7,7 @@ FLOOR_TESTS := tests/runs/test_scalars.py tests/images tests/retrieval \
 	tests/cli/test_help.py tests/cli/test_wrong_input.py tests/cli/test_pipeline.py tests/cli/test_report.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ordering floors browser torture generated ablation bench lint format types check clean
+.PHONY: help demo test ordering floors browser torture ray generated ablation bench lint format types check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -27,8 +27,12 @@ floors: $(FLOORS)/.installed ## Run a few tests with the lowest versions that py
 browser: ## Install Chromium, in which tests open the report (Debian, as root)
 	command -v chromium || { apt-get update --quiet && apt-get install --yes --no-install-recommends chromium; }
 
-torture: $(VENV)/.installed-dev ## Interrupt training at 200 random moments, resume it, compare
+torture: $(VENV)/.installed-dev ## Interrupt training and indexing at random moments, resume, compare
 	$(BIN)/python tests/training/torture.py 200
+	$(BIN)/python tests/workflows/index_torture.py 100
+
+ray: $(VENV)/.installed-dev ## Index a catalog on a Ray cluster of two workers, one of which is killed
+	MLCL_RAY=1 $(BIN)/pytest tests/workflows/test_ray_indexing.py
 
 generated: $(VENV)/.installed-dev mlcl-demo/report.html ## Train on triplets generated from the demo's product table, five times
 	$(BIN)/python tests/catalog/generated.py mlcl-demo

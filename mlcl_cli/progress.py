@@ -54,8 +54,8 @@ class TrainingDisplay(Protocol):
 class Progress(Protocol):
     """Displays progress: on a terminal (`cli.terminal_progress`) or nowhere (`NoProgress`)."""
 
-    def bar(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """A progress bar over `total` items."""
+    def bar(self, label: str, total: int | None) -> AbstractContextManager[Advance]:
+        """A progress bar over `total` items, None if that is not known."""
 
     def training(self, epochs: int, steps: int, done: int) -> AbstractContextManager[TrainingDisplay]:
         """A display of `epochs` epochs of `steps` steps each, `done` of which were done before."""
@@ -64,7 +64,7 @@ class Progress(Protocol):
 class NoProgress:
     """Displays nothing."""
 
-    def bar(self, label: str, total: int) -> AbstractContextManager[Advance]:  # noqa: ARG002
+    def bar(self, label: str, total: int | None) -> AbstractContextManager[Advance]:  # noqa: ARG002
         return nullcontext(_ignore)
 
     def training(self, epochs: int, steps: int, done: int) -> AbstractContextManager[TrainingDisplay]:  # noqa: ARG002

@@ -17,7 +17,7 @@ RUNS = BASE | {"artifacts", "data", "models"}
 TRAINING = FEATURES | {"features", "runs"}
 RETRIEVAL = FEATURES | {"features"}
 MAY_IMPORT = {
-    "__init__": set(),
+    "__init__": {"workflows"},
     "__main__": {"cli", "openmp", "signals", "streams"},
     "errors": set(),
     "formatting": set(),
@@ -39,10 +39,12 @@ MAY_IMPORT = {
     "runs": RUNS,
     "training": TRAINING,
     "catalog": BASE | {"data"},
+    "stores": BASE,
     "demo": BASE | {"models"},
     "bench": TRAINING | {"training", "retrieval", "openmp"},
     "html_report": TRAINING | {"training", "retrieval"},
-    "workflows": TRAINING | {"training", "retrieval", "catalog", "config", "demo", "bench", "html_report", "__init__"},
+    "workflows": TRAINING
+    | {"training", "retrieval", "catalog", "stores", "config", "demo", "bench", "html_report", "__init__"},
     "cli": BASE | {"catalog", "config", "data", "demo", "runs", "streams", "workflows", "__init__"},
 }
 TORCH_FREE = {

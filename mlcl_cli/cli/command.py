@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec, get_args
 
 import typer
 
@@ -117,7 +117,7 @@ def with_context(
         for key in settings:
             name = key.rpartition(".")[2]
             if (value := values.pop(name)) is not None:
-                options[f"{key}={value}"] = f"--{name.replace('_', '-')} {value}"
+                options[f"{key}={value}"] = f"{_spelling(name, settings[key])} {value}"
         context = CommandContext(**{name: values.pop(name) for name in shared}, options=options)  # type: ignore[arg-type]
         with error_boundary(debug=context.debug):
             function(context, **values)  # type: ignore[call-arg, arg-type]
@@ -133,3 +133,10 @@ def with_context(
     _command_line.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     _command_line.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return _command_line
+
+
+def _spelling(name: str, annotation: object) -> str:
+    """The option as it is typed, whose own name may differ from its key's."""
+    # typer takes the first spelling for a default until it reads the signature.
+    declared = [text for option in get_args(annotation)[1:] for text in (option.default, *(option.param_decls or ()))]
+    return next((text for text in declared if isinstance(text, str)), f"--{name.replace('_', '-')}")

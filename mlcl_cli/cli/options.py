@@ -50,8 +50,10 @@ CheckpointOption = Annotated[
         autocompletion=runs_or_files("combiner"),
     ),
 ]
+Combining: TypeAlias = Literal["combiner", "sum", "weighted", "product", "image", "text"]
 CombiningOption = Annotated[
-    Literal["combiner", "sum", "image", "text"], typer.Option(help="How to combine a query's image and text.")
+    Combining,
+    typer.Option(help="How to combine a query's image and text. All but combiner need no training."),
 ]
 
 IntervalsOption = Annotated[

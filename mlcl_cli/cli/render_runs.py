@@ -29,7 +29,7 @@ def show_runs(runs: Sequence[StoredRun], differing: Mapping[StoredRun, str]) -> 
         score = f"{best.score:.2f}" if best else ""
         cells = [run.folder.name, run.stage, differing.get(run, ""), run.state, *about, epochs, score, size(run.size)]
         rows.append([safe(cell) for cell in cells])
-    if sum(_widths([left + right, *rows])) <= new_console().width:
+    if sum(column_widths([left + right, *rows])) <= new_console().width:
         show_table(rows, left=left, right=right, whole=True)
         return
     for name, stage, settings, state, _, _, epochs, score, bytes_ in rows:
@@ -39,7 +39,7 @@ def show_runs(runs: Sequence[StoredRun], differing: Mapping[StoredRun, str]) -> 
             print_markup(new_console(), f"  {settings}")
 
 
-def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+def column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
     """The width of each column of a table with its padding; cells are markup."""
     return [max(Text.from_markup(cell).cell_len for cell in column) + 2 for column in zip(*rows, strict=True)]
 
@@ -55,8 +55,8 @@ def show_sweep(result: "SweepResult") -> None:
             [f"{row.metrics[key]}{'†' if row.is_significant(key) else ''}" for key in table.metrics]
             for row in table.rows
         ]
-        used = sum(_widths([keys, *([*map(safe, name)] for name in names)]))
-        widths = _widths([[metric_label(key) for key in table.metrics], *cells])
+        used = sum(column_widths([keys, *([*map(safe, name)] for name in names)]))
+        widths = column_widths([[metric_label(key) for key in table.metrics], *cells])
         metrics = _fitting(table, widths, new_console().width - used)
         rows = [
             [*map(safe, name), *(cell for key, cell in zip(table.metrics, line, strict=True) if key in metrics)]

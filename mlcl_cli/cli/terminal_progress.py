@@ -35,7 +35,7 @@ class Terminal:
         package.setLevel(NOTICE if quiet else logging.INFO)
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Advance]:
+    def bar(self, label: str, total: int | None) -> Iterator[Advance]:
         """A progress bar. An inner one is drawn below an outer one, or below a training run."""
         if self._plain:
             yield self._plain_bar(label, total)
@@ -78,19 +78,22 @@ class Terminal:
     def _print(self, text: str) -> None:
         print_markup(self._console, f"[dim]·[/dim] {safe(text)}")
 
-    def _plain_bar(self, label: str, total: int) -> Advance:
+    def _plain_bar(self, label: str, total: int | None) -> Advance:
         done, printed, began = 0, time.monotonic(), time.monotonic()
 
-        def advance(count: int, status: str = "") -> None:
+        def print_advance(count: int, status: str = "") -> None:
+            """Print a line if the last one was long ago, or a status at the end."""
             nonlocal done, printed
             done += count
             now = time.monotonic()
             if now - printed > SECONDS_BETWEEN_LINES or (done == total and status):
-                left = "" if done == total else f", {duration((now - began) * (total - done) / max(1, done))} left"
-                self._print(f"{label}: {done:,} of {total:,}{left}{', ' if status else ''}{status}")
+                left, of = "", "" if total is None else f" of {total:,}"
+                if total is not None and done < total:
+                    left = f", {duration((now - began) * (total - done) / max(1, done))} left"
+                self._print(f"{label}: {done:,}{of}{left}{', ' if status else ''}{status}")
                 printed = now
 
-        return advance
+        return print_advance
 
 
 class _ConsoleHandler(logging.Handler):

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from mlcl_cli.config.error_messages import is_key, new_name, unknown_key, validation_problems
 from mlcl_cli.config.schema import Profile
 from mlcl_cli.config.strict_yaml import MAX_CHARACTERS, KeyPath, LineError, Value, parse
 from mlcl_cli.config.types import CommandLineText
-from mlcl_cli.errors import SeveralUsageError, UsageError
+from mlcl_cli.errors import DataError, SeveralUsageError, UsageError
 from mlcl_cli.safe_reading import open_regular
 from mlcl_cli.streams import printable
 from mlcl_cli.suggestions import shown
@@ -79,6 +79,28 @@ def load_profile(path: Path, overrides: Sequence[str] = (), options: Mapping[str
     if problems:
         raise SeveralUsageError([printable(problem) for problem in problems])
     return profile
+
+
+def recorded_profile(values: Mapping[str, JsonValue], place: Path) -> Profile:
+    """The profile that a run or a checkpoint at `place` recorded in JSON's types.
+
+    Raises DataError if it is not valid, as one of another version may be.
+    """
+    try:
+        return Profile.model_validate(_escaped(dict(values)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = f"recorded a profile that is not valid here ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        raise DataError(what, where=place, remedy="Name a profile instead") from error
+
+
+def _escaped(value: JsonValue) -> JsonValue:
+    """A value whose dollar signs are not those of environment variables."""
+    if isinstance(value, dict):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_escaped(inner) for inner in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value
 
 
 def _place(path: Path, line: int | None) -> str:

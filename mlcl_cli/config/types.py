@@ -1,6 +1,7 @@
 """The types of values that a profile holds. Messages and completion derive from them what a key takes."""
 
 import os
+import re
 from pathlib import Path
 from string import Template
 from typing import Annotated, Literal, TypeAlias, get_args
@@ -13,6 +14,7 @@ ClipName: TypeAlias = Literal[
     "RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"
 ]
 CLIP_NAMES: tuple[str, ...] = get_args(ClipName)
+STORE = re.compile(r"milvus://[^/\s]+:\d+(/\w+)?")
 
 
 class _Variables(Template):
@@ -96,6 +98,12 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(set(values)))
 
 
+def _store(value: str) -> str:
+    if value != "lancedb" and not STORE.fullmatch(value):
+        raise ValueError(f"must be lancedb, or an address such as milvus://localhost:19530, not {shown(value)}")
+    return value
+
+
 ColumnName: TypeAlias = Annotated[str, BeforeValidator(_expanded)]
 ColumnNames: TypeAlias = Annotated[
     tuple[ColumnName, ...], Field(strict=False, min_length=1), BeforeValidator(_one_or_several)
@@ -107,3 +115,4 @@ FilePath: TypeAlias = Annotated[Path, BeforeValidator(_path)]
 OptionalFile: TypeAlias = Annotated[Literal["none"] | Path, _word_or_path("none")]
 ClipModel: TypeAlias = Annotated[ClipName | Path, _word_or_path(*CLIP_NAMES)]
 ClipCheckpoint: TypeAlias = Annotated[Literal["auto", "none"] | Path, _word_or_path("auto", "none")]
+StoreAddress: TypeAlias = Annotated[str, AfterValidator(_store)]

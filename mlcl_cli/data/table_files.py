@@ -4,28 +4,38 @@ import ast
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from mlcl_cli.errors import DataError, some
 from mlcl_cli.safe_reading import open_regular, parse_json
 from mlcl_cli.suggestions import nearest, shown
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 FIX_FILE = "Fix the file"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHER_DELIMITERS = ";\t|,"
 SUFFIXES = (*DELIMITERS, ".jsonl", ".parquet")
-ROWS_AT_ONCE = 8_192  # of a Parquet file, in memory at once
+ROWS_AT_ONCE = 8_192  # in memory at once
 MAX_LINE_BYTES = 2**24  # of a text file: a longer line is no row of a table
 SCANNED_RECORDS = 1_000  # of a JSON lines file, to find its fields
 
 Cell: TypeAlias = tuple[str, ...]  # the texts of a cell: none if it is blank, several if it is a list
 Row: TypeAlias = tuple[int, tuple[Cell, ...]]  # its number, and a cell for each column that was asked for
+
+
+class RawRows(NamedTuple):
+    """Rows as their file has them: their numbers, and by column the text of CSV, the values of JSON, or an array."""
+
+    numbers: Sequence[int]
+    columns: "Mapping[str, Sequence[object] | pa.Array]"
 
 
 @dataclass(frozen=True)
@@ -58,10 +68,8 @@ class TableFile:
                 raise DataError(f"expected a table that ends in {formats}", where=self.path, remedy="Convert it")
             if self._suffix in DELIMITERS:
                 names = next((cells for _, cells in self._csv_lines()), [])
-            elif self._suffix == ".parquet":
-                import pyarrow.parquet as pq
-
-                names = pq.read_schema(self.path).names
+            elif (schema := self.parquet_schema) is not None:
+                names = schema.names
             else:
                 records = (record for _, record in islice(self._records(), SCANNED_RECORDS))
                 names = list(dict.fromkeys(name for record in records for name in record))
@@ -96,7 +104,40 @@ class TableFile:
                 yield from self._parquet_rows(columns)
             else:
                 for number, record in self._records():
-                    yield number, self._cells([record.get(name) for name in columns], number, _cell)
+                    yield number, self._cells([record.get(name) for name in columns], number, value_cell)
+
+    def raw_rows(self, columns: Sequence[str] | None = None) -> Iterator[RawRows]:
+        """All rows of `columns`, by default of all columns, ROWS_AT_ONCE at a time; a row may lack a value.
+
+        Raises DataError at the first row that cannot be read.
+        """
+        with self._defects():
+            if self._suffix == ".parquet":
+                number = 1
+                for batch in self._parquet_batches(self.columns if columns is None else columns):
+                    arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
+                    yield RawRows(range(number, number := number + len(batch)), arrays)
+                return
+            rows = self._full_lines() if self._suffix in DELIMITERS else self._records()
+            while part := list(islice(rows, ROWS_AT_ONCE)):
+                numbers, values = zip(*part, strict=True)
+                if self._suffix in DELIMITERS:
+                    by_column = dict(zip(self.columns, zip(*values, strict=True), strict=True))
+                    yield RawRows(numbers, {name: by_column[name] for name in columns or self.columns})
+                else:
+                    names = columns or dict.fromkeys(name for record in values for name in record)
+                    yield RawRows(numbers, {name: [record.get(name) for record in values] for name in names})
+
+    @cached_property
+    def parquet_schema(self) -> "pa.Schema | None":
+        """The names and types of a Parquet file's columns; None for another format. Raises DataError as `columns`."""
+        if self._suffix != ".parquet":
+            return None
+        import pyarrow.parquet as pq
+
+        with self._defects():
+            open_regular(self.path).close()
+            return pq.read_schema(self.path)
 
     def place(self, number: int) -> str:
         """The file, and a row in it."""
@@ -146,23 +187,33 @@ class TableFile:
             what = f"cannot be read as a row ({error})"
             raise DataError(what, where=self.place(start), remedy="Fix its quotes") from error
 
-    def _csv_rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        width, indices = len(self.columns), [self.columns.index(name) for name in columns]
+    def _full_lines(self) -> Iterator[tuple[int, list[str]]]:
+        """The rows below the header, all of which have its width."""
+        width = len(self.columns)
         for number, cells in islice(self._csv_lines(), 1, None):
             if len(cells) != width:
                 what = f"expected {width} cells, got {len(cells)}"
                 raise DataError(what, where=self.place(number), remedy="Quote cells that contain the delimiter")
-            yield number, tuple([_text_or_list(cells[index]) for index in indices])
+            yield number, cells
+
+    def _csv_rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        indices = [self.columns.index(name) for name in columns]
+        for number, cells in self._full_lines():
+            yield number, tuple([text_cell(cells[index]) for index in indices])
 
     def _parquet_rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        number = 0
+        for batch in self._parquet_batches(columns):
+            for values in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+                number += 1
+                yield number, self._cells(values, number, value_cell)
+
+    def _parquet_batches(self, columns: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         import pyarrow.parquet as pq
 
-        number = 0
-        with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=[*dict.fromkeys(columns)]):
-                for values in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
-                    number += 1
-                    yield number, self._cells(values, number, _cell)
+        # A small buffer, since without one a column of a whole row group is read at once.
+        with pq.ParquetFile(self.path, buffer_size=2**20) as file:
+            yield from file.iter_batches(ROWS_AT_ONCE, columns=[*dict.fromkeys(columns)])
 
     @contextmanager
     def _defects(self) -> Iterator[None]:
@@ -188,7 +239,7 @@ def listed(columns: Sequence[str]) -> str:
     return some([*map(shown, columns)], 20)
 
 
-def _text_or_list(text: str) -> Cell:
+def text_cell(text: str) -> Cell:
     """A cell of a CSV file. Text that only looks like a list is text."""
     if text[:1] == "[" and text[-1:] == "]":
         for parse in (json.loads, ast.literal_eval):
@@ -197,18 +248,18 @@ def _text_or_list(text: str) -> Cell:
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
             if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
-                return _cell(values)
+                return value_cell(values)
     return () if not text or text.isspace() else (text,)
 
 
-def _cell(value: object) -> Cell:
+def value_cell(value: object) -> Cell:
     """Raises TypeError for bytes and objects, which have no text that is certain to be meant."""
     if isinstance(value, str):
         return (value,) if value and not value.isspace() else ()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ()
     if isinstance(value, list | tuple):
-        return tuple(text for part in value for text in _cell(part))
+        return tuple(text for part in value for text in value_cell(part))
     if isinstance(value, bool):
         return ("true" if value else "false",)
     if isinstance(value, bytes | dict):

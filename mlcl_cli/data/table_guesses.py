@@ -123,7 +123,7 @@ def _images(found: Guess, texts: Mapping[str, Sequence[str]]) -> None:
     columns = known or [name for name in texts if name not in found.columns.get("caption", ())]
     folders = _folders(found.triplets.resolve().parent)
     counts = {
-        folder: max(_existing(folder, texts[name], NAMES_TRIED) for name in columns)
+        folder: max(existing(folder, texts[name], NAMES_TRIED) for name in columns)
         for folder in folders[:FOLDERS_TRIED]
     }
     best = max(counts, key=lambda folder: counts[folder])
@@ -160,7 +160,7 @@ def _is_file(folder: Path, name: str) -> bool:
     return not name.startswith("/") and os.path.isfile(folder / name)  # noqa: PTH113  # False, not an error
 
 
-def _existing(folder: Path, names: Sequence[str], tried: int) -> int:
+def existing(folder: Path, names: Sequence[str], tried: int) -> int:
     """How many of the first distinct names are files in the folder."""
     return sum(_is_file(folder, name) for name in list(dict.fromkeys(names))[:tried])
 
@@ -186,7 +186,7 @@ def _by_content(found: Guess, texts: Mapping[str, Sequence[str]]) -> None:
 
 def _are_files(folder: Path, names: Sequence[str]) -> bool:
     tried = list(dict.fromkeys(names))[:NAMES_TRIED]
-    return bool(tried) and _existing(folder, tried, NAMES_TRIED) >= len(tried) / 2
+    return bool(tried) and existing(folder, tried, NAMES_TRIED) >= len(tried) / 2
 
 
 def _is_prose(texts: Sequence[str]) -> bool:

@@ -152,6 +152,22 @@ class Bank:
             self._write(digests[start : start + count], features[start : start + count])
         self._merge()
 
+    def copies(self, stamps: Mapping[str, str]) -> dict[str, str]:
+        """The missing names whose stamp another name has, one with features or an earlier one, and that name.
+
+        An encoder's last bits depend on what an image is encoded beside, and equal images must tie when ranked.
+        """
+        missing, sources = set(self.missing(stamps)), dict[str, str]()
+        for name in sorted(stamps, key=missing.__contains__):
+            sources.setdefault(stamps[name], name)
+        return {name: source for name in stamps if name in missing and (source := sources[stamps[name]]) != name}
+
+    def copy(self, stamps: Mapping[str, str], copies: Mapping[str, str]) -> None:
+        """Add the features of each source of `copies` under its name. Raises MachineError as `add` and `table` do."""
+        if copies:
+            sources = self.table({source: stamps[source] for source in copies.values()}, torch.device("cpu"))
+            self.add({name: stamps[name] for name in copies}, sources.of([*copies.values()]))
+
     def table(self, stamps: Mapping[str, str], device: torch.device) -> FeatureTable:
         """The features of all names in `stamps`, row by row in that order, on `device`.
 

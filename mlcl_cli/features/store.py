@@ -4,9 +4,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 VIEWS_PER_BATCH = 64  # fixed, since the draws of an augmented view depend on its batch
 SECONDS_BETWEEN_SAVES = 60.0
 Files = Sequence[tuple[str, Path]]
+Note = TypeVar("Note")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,18 @@ class EncodedImages:
 
     table: FeatureTable
     bad: Mapping[str, BadImage]
+
+
+@dataclass(frozen=True)
+class EncodedBatch(Generic[Note]):
+    """Raw features (N, d) of the readable images of a batch, in fp32 on the CPU, and what was noted of each.
+
+    `bad` are the batch's other images.
+    """
+
+    features: Tensor
+    notes: Sequence[Note]
+    bad: Sequence[BadImage]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +100,11 @@ class FeatureStore:
             logger.info(f"{self.folder} has {what}: {some(older)}")
 
     def images(self, files: Files) -> EncodedImages:
-        """Features of images, each distinct one encoded once."""
+        """Features of images, each distinct one encoded once: names with equal stamps have equal features."""
         recipe = _Recipe(
             kind="images",
             read=lambda path, _name: self.transform(open_image(path)),
-            encode=lambda pixels, _names: self._encode_pixels(pixels),
+            encode=lambda pixels, _names: self.encode_pixels(pixels),
             batch_size=self.batch_size,
             key={"transform": repr(self.transform)},
         )
@@ -102,9 +117,29 @@ class FeatureStore:
         with self.progress.bar(f"Encoding {counted(len(names), 'image')}", len(names)) as advance:
             for start in range(0, len(names), self.batch_size):
                 batch = names[start : start + self.batch_size]
-                parts.append(self._encode_pixels(cache.read(batch)))
+                parts.append(self.encode_pixels(cache.read(batch)))
                 advance(len(batch))
         return self._table(names, parts)
+
+    @torch.no_grad()
+    def encode_files(
+        self, files: Files, read: Callable[[Path, str], tuple[Tensor, Note]]
+    ) -> Iterator[EncodedBatch[Note]]:
+        """Encode images batch by batch; nothing is banked.
+
+        `read` returns an image as `transform` does, and a note of it, for a path and a name; threads call it ahead.
+        """
+        starts = range(0, len(files), self.batch_size)
+        batches = [files[start : start + self.batch_size] for start in starts]
+        results = self._read(batches, read, self.batch_size)
+        for batch in batches:
+            found = list(islice(results, len(batch)))
+            read_ones = [result for result in found if not isinstance(result, BadImage)]
+            features = torch.empty(0, self.encoder.feature_dim)
+            if read_ones:
+                features = self.encode_pixels(torch.stack([pixels for pixels, _ in read_ones])).cpu()
+            bad = [result for result in found if isinstance(result, BadImage)]
+            yield EncodedBatch(features, [note for _, note in read_ones], bad)
 
     def views(self, files: Files, count: int, seed: int) -> Tensor:
         """`count` augmented views of each image, decoded once for all: (count, len(files), d).
@@ -168,7 +203,9 @@ class FeatureStore:
                 advance(len(rows))
         return features
 
-    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Raw features (N, d) of images as `transform` gives them, (N, 3, S, S), N > 0; nothing is banked."""
         encode = self.encoder.encode_images
         return self._encode(lambda part: encode(preprocess_pixels(part.to(self._device))), pixels)
 
@@ -201,12 +238,17 @@ class FeatureStore:
     def _banked(self, files: Files, recipe: _Recipe) -> EncodedImages:
         stamps = self.stamps_of(dict(files))
         with self._bank(recipe.kind, self.fingerprints.image, {"dataset": self.dataset, **recipe.key}) as bank:
-            missing = set(bank.missing(stamps))
+            copies = bank.copies(stamps) if recipe.kind == "images" else {}
+            missing = set(bank.missing(stamps)) - copies.keys()
             # Batches are those of all files, so that a build that was interrupted ends in the same features.
             starts = range(0, len(files), recipe.batch_size)
             batches = (files[start : start + recipe.batch_size] for start in starts)
             needed = ([file for file in batch if file[0] in missing or file[0] not in stamps] for batch in batches)
             bad = self._fill(bank, stamps, [batch for batch in needed if batch], recipe)
+            with defer_signals():
+                bank.copy(stamps, {name: source for name, source in copies.items() if source not in bad})
+            same = {name: bad[source] for name, source in copies.items() if source in bad}
+            bad |= {name: replace(image, name=name, path=dict(files)[name]) for name, image in same.items()}
             readable = {name: stamps[name] for name, _ in files if name not in bad}
             return EncodedImages(bank.table(readable, self._device), bad)
 
@@ -231,7 +273,7 @@ class FeatureStore:
         if not batches:
             return {}
         count = sum(map(len, batches))
-        results = self._read(batches, recipe)
+        results = self._read(batches, recipe.read, recipe.batch_size)
         bad: dict[str, BadImage] = {}
         unsaved: dict[str, Tensor] = {}
         saved = time.monotonic()
@@ -260,15 +302,17 @@ class FeatureStore:
                 save()
         return bad
 
-    def _read(self, batches: Sequence[Files], recipe: _Recipe) -> Iterator[Tensor | BadImage]:
+    def _read(
+        self, batches: Sequence[Files], read: Callable[[Path, str], Result], batch_size: int
+    ) -> Iterator[Result | BadImage]:
         """Read ahead while a GPU encodes; on a CPU, reading and encoding would only compete for its cores."""
         cpu = self._device.type == "cpu"
         for files in batches if cpu else [[file for batch in batches for file in batch]]:
 
-            def read(path: Path, position: int, files: Files = files) -> Tensor:
-                return recipe.read(path, files[position][0])
+            def read_one(path: Path, position: int, files: Files = files) -> Result:
+                return read(path, files[position][0])
 
-            results = read_files(files, read, self.workers, ahead=2 * recipe.batch_size)
+            results = read_files(files, read_one, self.workers, ahead=2 * batch_size)
             yield from list(results) if cpu else results
 
     def _table(self, names: Sequence[str], parts: Sequence[Tensor]) -> FeatureTable:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from mlcl_cli.html_report.thumbnails import Thumbnail
+from mlcl_cli.images.thumbnails import Thumbnail
 
 MAX_BYTES = 14_000_000  # of a page
 LARGE, MEDIUM, SMALL = 256, 160, 112  # the longer side in pixels
@@ -40,7 +40,7 @@ class Pictures:
         thumbnails = [(large, LARGE), (rest, MEDIUM if len(rest) < MANY else SMALL)]
         for paths, side in thumbnails:
             for path, thumbnail in self._thumbnails(paths, side):
-                symbol = _symbol(self.numbers[path], thumbnail if room > 0 else None)
+                symbol = picture_symbol(self.numbers[path], thumbnail if room > 0 else None)
                 room -= len(symbol)
                 yield symbol
 
@@ -48,7 +48,7 @@ class Pictures:
         """The symbols of other pictures in the order `wanted`, in at most `room` bytes; only these get numbers."""
         missing = list(dict.fromkeys(path for path in wanted if path not in self.numbers))
         for path, thumbnail in self._thumbnails(missing[: max(0, room) // SMALLEST], SMALL):
-            symbol = _symbol(len(self.numbers), thumbnail)
+            symbol = picture_symbol(len(self.numbers), thumbnail)
             room -= len(symbol)
             if room < 0:
                 return
@@ -59,7 +59,8 @@ class Pictures:
         return zip(paths, self.embed([(path.name, path) for path in paths], side), strict=True)
 
 
-def _symbol(number: int, thumbnail: Thumbnail | None) -> Markup:
+def picture_symbol(number: int, thumbnail: Thumbnail | None) -> Markup:
+    """A picture as an SVG symbol, empty without a thumbnail: `<use href="#pNUMBER"/>` shows it."""
     if thumbnail is None:
         return Markup('<symbol id="p{}"></symbol>\n').format(number)
     return Markup(

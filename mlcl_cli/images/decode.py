@@ -1,12 +1,16 @@
 """Images decoded in parallel and in order; one that cannot be read is reported, never skipped silently."""
 
+import errno
+import io
+import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -56,23 +60,56 @@ def open_image(path: Path) -> Image.Image:
     Only `FORMATS` are read, whatever the file's name. Raises OSError or ValueError with a readable reason: missing,
     empty, not an image, truncated, or larger than `set_limits` allows, which is checked before pixels are decoded.
     """
+    with _readable_reasons(), open_regular(path) as file:
+        return _decode(file)
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """`open_image` for the bytes of a file."""
+    with _readable_reasons():
+        return _decode(io.BytesIO(data))
+
+
+def read_part(path: Path, offset: int = 0, size: int | None = None) -> tuple[bytes, os.stat_result]:
+    """`size` bytes of a file from `offset` on, by default all, and the file's state before they were read.
+
+    Raises OSError with a readable reason, also if the file has fewer bytes.
+    """
+    with _readable_reasons(), open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        file.seek(offset)
+        data = file.read() if size is None else file.read(size)
+        if size is not None and len(data) < size:
+            raise OSError(f"expected {size:,} bytes from byte {offset:,} on, got {len(data):,}")
+        return data, status
+
+
+@contextmanager
+def _readable_reasons() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise OSError("missing") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"larger than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:g} megapixels") from None
+    except UnidentifiedImageError:
+        raise OSError(NOT_AN_IMAGE) from None
+    except (OSError, SyntaxError, EOFError) as error:
+        raise OSError(getattr(error, "strerror", None) or f"damaged: {error}") from None
+
+
+def _decode(file: BinaryIO) -> Image.Image:
+    if not file.read(1):
+        raise OSError(errno.ENODATA, "empty file")
+    file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning)
-        try:
-            with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
-                if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                    raise Image.DecompressionBombError
-                image.load()
-                return image
-        except FileNotFoundError:
-            raise OSError("missing") from None
-        except UnidentifiedImageError:
-            raise OSError("empty file" if path.stat().st_size == 0 else NOT_AN_IMAGE) from None
-        except Image.DecompressionBombError:
-            raise ValueError(f"larger than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:g} megapixels") from None
-        except (OSError, SyntaxError, EOFError) as error:
-            raise OSError(getattr(error, "strerror", None) or f"damaged: {error}") from None
+        with Image.open(file, formats=FORMATS) as image:
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+            return image
 
 
 def read_files(

@@ -35,6 +35,18 @@ def text_query(text: Tensor, image: Tensor) -> Tensor:  # noqa: ARG001
     return normalize(text, dim=-1)
 
 
+def weighted_query(text_weight: float) -> Compose:
+    """The weighted mean of the unit features, with that weight in [0, 1] for the text (METHOD.md, Equation 22)."""
+    return lambda text, image: normalize(
+        text_weight * normalize(text, dim=-1) + (1 - text_weight) * normalize(image, dim=-1), dim=-1
+    )
+
+
+def product_query(text: Tensor, image: Tensor) -> Tensor:
+    """The element-wise product of the unit features (METHOD.md, Equation 23)."""
+    return normalize(normalize(text, dim=-1) * normalize(image, dim=-1), dim=-1)
+
+
 def combiner_query(combiner: Combiner, weights: InferenceWeights) -> Compose:
     """The combiner's query (METHOD.md, Equations 15 and 16). Call in eval mode."""
     return lambda text, image: combiner.queries(text, image, weights)

@@ -40,6 +40,7 @@ class ClipReason(StrEnum):
     NONE_FITS = "no tuned CLIP fits"
     RUN = "the run's"
     COMBINER = "the combiner was trained on it"
+    CATALOG = "the catalog was encoded with it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,15 +204,23 @@ def choose_combiner(context: RunContext, requested: Path | None, clip: LoadedCli
 
     Raises DataError where there is none that fits the data set and the CLIP (`clip`, if the profile names one).
     """
+    checkpoint = find_combiner(context, requested, clip)
+    if checkpoint is None:
+        remedy = "Run `mlcl train-combiner` first, pass --checkpoint FILE, or use --combining-function sum"
+        what = f"found no combiner for {context.profile.dataset} with this CLIP"
+        raise DataError(what, where=context.profile.workspace, remedy=remedy)
+    return checkpoint
+
+
+def find_combiner(context: RunContext, requested: Path | None, clip: LoadedClip | None) -> Checkpoint | None:
+    """The same, or None where there is none."""
     if requested is not None:
         checkpoint = load_checkpoint(requested, Kind.COMBINER)
         logger.info(f"Combiner: {requested} (given by --checkpoint)")
         return checkpoint
     selection = choose_run(context, Kind.COMBINER, clip)
     if selection is None:
-        remedy = "Run `mlcl train-combiner` first, pass --checkpoint FILE, or use --combining-function sum"
-        what = f"found no combiner for {context.profile.dataset} with this CLIP"
-        raise DataError(what, where=context.profile.workspace, remedy=remedy)
+        return None
     checkpoint = load_checkpoint(selection.chosen.checkpoint, Kind.COMBINER)
     logger.log(NOTICE, f"Combiner: {selection.chosen.run.name}, {selection.describe(context.protocol.bests[0])}")
     newest = selection.newest

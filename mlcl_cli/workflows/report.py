@@ -19,7 +19,8 @@ from mlcl_cli.html_report.analysis import analyze
 from mlcl_cli.html_report.naming import LEVELS
 from mlcl_cli.html_report.page import Page, best_of, grouped
 from mlcl_cli.html_report.reported_run import ReportedRun
-from mlcl_cli.html_report.thumbnails import Thumbnail, thumbnails
+from mlcl_cli.html_report.thumbnails import thumbnails
+from mlcl_cli.images.thumbnails import Thumbnail
 from mlcl_cli.models.compute import choose_workers
 from mlcl_cli.progress import NOTICE, Progress, without_notes
 from mlcl_cli.retrieval.evaluation import Compose, sum_query

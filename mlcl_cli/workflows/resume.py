@@ -27,9 +27,11 @@ from mlcl_cli.workflows.content_digests import combined_digest, read_note
 
 logger = logging.getLogger(__name__)
 
-# The keys of a profile that may change when a run is resumed: where files are, and how the machine is used. What `clip`
-# and `evaluate` select is compared by the CLIP's fingerprint and the data's digest.
-MAY_CHANGE = {"workspace", "workers", "device", "resume", "checkpoints", "tensorboard", "loggers", "clip", "evaluate"}
+# The keys of a profile that may change when a run is resumed: where files are, how the machine is used, and what
+# training does not read. What `clip` and `evaluate` select is compared by the CLIP's fingerprint and the data's digest.
+MAY_CHANGE = {
+    "workspace", "workers", "device", "resume", "checkpoints", "tensorboard", "loggers", "clip", "evaluate", "catalog"
+}  # fmt: skip
 # The section of a profile that training this kind does not read.
 UNUSED_SECTION = {Kind.CLIP: "combiner", Kind.COMBINER: "finetune"}
 CONTENTS = "images.json"

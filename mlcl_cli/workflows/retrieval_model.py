@@ -21,7 +21,6 @@ from mlcl_cli.retrieval.evaluation import (
     combiner_query,
     image_query,
     level_query,
-    sum_query,
     text_query,
 )
 from mlcl_cli.retrieval.ranking import Ranks
@@ -36,10 +35,11 @@ from mlcl_cli.workflows.checkpoint_selection import (
     require_compatible,
     warn_of_transfer,
 )
+from mlcl_cli.workflows.composers import COMPOSERS, TextWeight
 from mlcl_cli.workflows.provenance import Circumstances, data_digest
 from mlcl_cli.workflows.run_context import RunContext, files_of
 
-BASELINES: Mapping[str, Compose] = {"sum": sum_query, "image": image_query, "text": text_query}
+COMBINER = "combiner"
 SINGLE_MODALITIES: dict[str, Compose] = {"image only": image_query, "text only": text_query}
 
 
@@ -56,6 +56,7 @@ class RetrievalModel:
     compose: Compose
     parts: Mapping[str, Compose]
     combiner: Checkpoint | None = None
+    text_weight: TextWeight | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -85,7 +86,7 @@ class PreparedSplit:
 
     def provenance(self) -> dict[str, object]:
         """The keys of `--json` that say which weights were used, and under which circumstances."""
-        combiner, clip = self.model.combiner, self.model.clip
+        combiner, clip, weight = self.model.combiner, self.model.clip, self.model.text_weight
         return {
             "checkpoint": str(combiner.path) if combiner else None,
             "clip": str(clip.choice.checkpoint or clip.choice.model),
@@ -93,6 +94,8 @@ class PreparedSplit:
             "clip_fingerprint": self.model.store.fingerprints.both,
             "trained_on": combiner.about.dataset if combiner else clip.trained_on,
             "seed": combiner.about.seed if combiner else None,
+            "text_weight": weight.value if weight else None,
+            "text_weight_triplets": weight.triplets if weight else None,
             **asdict(self.circumstances),
         }
 
@@ -151,17 +154,33 @@ def load_retrieval_model(context: RunContext, combining_function: str, path: Pat
     Raises UsageError for a `path` that a baseline would ignore, DataError if there is no combiner, or it does not fit
     the CLIP.
     """
-    if baseline := BASELINES.get(combining_function):
-        if path is not None:
-            what = f"--checkpoint names a combiner, but {combining_function} uses none"
-            raise UsageError(what, where="--combining-function", remedy="Leave one of them out")
+    if combining_function in COMPOSERS:
+        require_no_checkpoint(combining_function, path)
         clip = load_encoder(context, choose_clip(context), announce=context.profile.clip.checkpoint == "auto")
-        warn_of_transfer(context, str(clip.choice.checkpoint or clip.choice.model), clip.trained_on)
-        store = context.store(clip.encoder)
-        return RetrievalModel(combining_function, clip, store, baseline, SINGLE_MODALITIES)
+        return baseline_model(context, combining_function, clip)
     named = named_clip(context)
     checkpoint = choose_combiner(context, path, named)
-    clip = named or load_encoder(context, clip_of_combiner(context, checkpoint))
+    return combiner_model(context, checkpoint, named or load_encoder(context, clip_of_combiner(context, checkpoint)))
+
+
+def require_no_checkpoint(combining_function: str, path: Path | None) -> None:
+    """Raise UsageError for a combiner that a baseline would ignore."""
+    if path is not None:
+        what = f"--checkpoint names a combiner, but {combining_function} uses none"
+        raise UsageError(what, where="--combining-function", remedy="Leave one of them out")
+
+
+def baseline_model(context: RunContext, combining_function: str, clip: LoadedClip) -> RetrievalModel:
+    """The model that queries without a combiner. Raises as its composer does."""
+    warn_of_transfer(context, str(clip.choice.checkpoint or clip.choice.model), clip.trained_on)
+    store = context.store(clip.encoder)
+    composer = COMPOSERS[combining_function](context, store)
+    weight = composer.text_weight
+    return RetrievalModel(combining_function, clip, store, composer.compose, SINGLE_MODALITIES, text_weight=weight)
+
+
+def combiner_model(context: RunContext, checkpoint: Checkpoint, clip: LoadedClip) -> RetrievalModel:
+    """The model that queries with a combiner. Raises DataError if it does not fit the CLIP."""
     store = context.store(clip.encoder)
     require_compatible(context, checkpoint, store)
     architecture = checkpoint.about.architecture
@@ -169,4 +188,4 @@ def load_retrieval_model(context: RunContext, combining_function: str, path: Pat
     combiner.to(context.compute.device).eval()
     compose = combiner_query(combiner, InferenceWeights(context.profile.combiner.inference_weights))
     parts = SINGLE_MODALITIES | {level: level_query(combiner, level) for level in combiner.architecture.levels}
-    return RetrievalModel(combining_function, clip, store, compose, parts, checkpoint)
+    return RetrievalModel(COMBINER, clip, store, compose, parts, checkpoint)

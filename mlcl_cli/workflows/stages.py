@@ -9,8 +9,8 @@ from typing import Self
 import torch
 
 from mlcl_cli.config import Profile
-from mlcl_cli.config.schema import Combiner as CombinerSettings
-from mlcl_cli.config.schema import Finetune as FinetuneSettings
+from mlcl_cli.config.sections import Combiner as CombinerSettings
+from mlcl_cli.config.sections import Finetune as FinetuneSettings
 from mlcl_cli.data.protocols import Protocol
 from mlcl_cli.data.records import Split
 from mlcl_cli.features.bank import FeatureTable

@@ -42,6 +42,10 @@ OPTIONS = {
     | {"--intervals"},
     "score": COMMON | {"--protocol", "--intervals"},
     "compare": COMMON | {"--protocol"},
+    "index": COMMON | {"--columns", "--sync", "--force", "--shard", "--ray", "--store", "--catalog"},
+    "search": COMMON
+    | {"--image", "--item", "--where", "--group-by", "--explain", "--checkpoint", "--combining-function", "--html"}
+    | {"--interactive", "--store", "--catalog"},
     "report": COMMON | {"--all", "--output", "--queries"},
     "export": {"--force", "--profile", "--set", "--json", "--debug", "--help"},
     "bench": {"--only", "--repeats", "--device", "--smallest", "--quiet", "--json", "--debug", "--help"},

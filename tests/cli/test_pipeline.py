@@ -10,6 +10,8 @@ import yaml
 from command_line import Mlcl
 from world import world
 
+from mlcl_cli.workflows.composers import COMPOSERS
+
 METRICS = {
     "fashioniq": [f"{category}/recall@{k}" for category in ("dress", "shirt", "toptee") for k in (10, 50)]
     + ["average/recall@10", "average/recall@50", "average/recall"],
@@ -44,7 +46,7 @@ def test_the_five_commands_run_and_agree(mlcl: Mlcl, tmp_path: Path, dataset: st
     assert evaluated["metrics"] == combiner["metrics"]
     assert evaluated["checkpoint"] == combiner["best"]["checkpoint"]
     assert evaluated["split"] == "val"
-    for function in ("sum", "image", "text"):
+    for function in COMPOSERS:
         baseline = mlcl("evaluate", "--combining-function", function, "--json").json
         assert (baseline["combining_function"], baseline["checkpoint"]) == (function, None)
 

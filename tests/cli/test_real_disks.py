@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from shop import product, shop, stored, write_products
 from world import world
 
 from mlcl_cli.runs.checkpoints import load_checkpoint
@@ -101,8 +102,27 @@ def read_only(disk: Path, source: Path) -> None:
         assert "Traceback" not in refused.stderr
 
 
+def catalog_fills_up(disk: Path, _source: Path) -> None:
+    shop(disk, count := 1_000)
+    write_products(disk / "few.csv", [product(number) for number in range(20)])
+    assert mlcl(disk, "index", "few.csv").returncode == 0
+    before = stored(disk)
+    balloon = fill(disk, 100_000)
+    refused = mlcl(disk, "index", "products.csv")
+    assert refused.returncode == 4, refused.stderr
+    assert "No space left on device" in refused.stderr.splitlines()[-1]
+    assert "Free up space" in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
+    after = stored(disk)
+    assert {name: after[name] for name in before} == before
+    balloon.unlink()
+    done = mlcl(disk, "index", "products.csv", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(stored(disk)) == count
+
+
 @needs_mount
-@pytest.mark.parametrize(("case", "megabytes"), [("fills_up", 40), ("read_only", 400)])
+@pytest.mark.parametrize(("case", "megabytes"), [("fills_up", 40), ("read_only", 400), ("catalog_fills_up", 40)])
 def test_a_full_or_read_only_disk_is_one_error(tmp_path: Path, case: str, megabytes: int) -> None:
     world(tmp_path / "world", "cirr", triplets=30)
     done = small_disk(tmp_path / "disk", megabytes, case)
@@ -145,4 +165,5 @@ def test_two_processes_fill_one_bank_in_turn(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"fills_up": fills_up, "read_only": read_only}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
+    cases = {"fills_up": fills_up, "read_only": read_only, "catalog_fills_up": catalog_fills_up}
+    cases[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

@@ -80,6 +80,12 @@ evaluate:
   gallery: original
   exclude_reference: auto
   captions: auto
+  text_weight: auto
+catalog:
+  name: default
+  store: lancedb
+  search: auto
+  vectors: fp16
 """
 
 

@@ -13,6 +13,7 @@ from world import picture, tiny_clip
 from mlcl_cli.errors import MachineError
 from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.images.decode import BadImagesError
+from mlcl_cli.images.file_stamps import content_digest
 from mlcl_cli.images.image_cache import ImageCache
 from mlcl_cli.images.transforms import Transform
 from mlcl_cli.models import compute
@@ -83,6 +84,25 @@ def test_out_of_memory_halves_the_batch_with_a_warning(tmp_path: Path, files: li
         "Out of memory while encoding 8 at once: trying 4",
     ]
     assert "Set clip.encode_batch: 4" in messages.warnings[-1]
+
+
+def test_equal_files_have_equal_features_in_any_batch_and_in_any_order(
+    tmp_path: Path, files: list[tuple[str, Path]]
+) -> None:
+    for number in range(60, 70):
+        shutil.copy(tmp_path / f"{number - 60}.png", tmp_path / f"{number}.png")
+    (tmp_path / "30.png").write_bytes(b"broken")
+    shutil.copy(tmp_path / "30.png", tmp_path / "31.png")
+    features = store(tmp_path, Encoder, 8)
+    features.stamps_of = lambda paths: {name: content_digest(path) for name, path in paths.items()}
+    features.images(files[60:64])  # what is banked already is the source, whatever comes first later
+    encoded = features.images(files)
+    for number in range(60, 70):
+        assert torch.equal(encoded.table.of([str(number)]), encoded.table.of([str(number - 60)]))
+    assert {name: image.path.name for name, image in encoded.bad.items()} == {"30": "30.png", "31": "31.png"}
+    again = features.images(files[::-1])
+    names = [name for name, _ in files if name not in encoded.bad]
+    assert torch.equal(again.table.of(names), encoded.table.of(names))
 
 
 def _cache(features: FeatureStore, files: list[tuple[str, Path]]) -> ImageCache:

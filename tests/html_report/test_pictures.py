@@ -12,7 +12,7 @@ from mlcl_cli.data.protocols import SHOES
 from mlcl_cli.html_report.analysis import analyze
 from mlcl_cli.html_report.explorer import SHOWN, Explorer
 from mlcl_cli.html_report.pictures import LARGE, MEDIUM, SMALL, Pictures
-from mlcl_cli.html_report.thumbnails import Thumbnail
+from mlcl_cli.images.thumbnails import Thumbnail
 from mlcl_cli.retrieval.evaluation import Evaluation, sum_query, text_query
 
 

@@ -13,9 +13,8 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
 
-from torture import SIGNALS, finished, start, wait
+from forked import SIGNALS, finished, start, wait
 
 COMMAND = (
     *("sweep", "--set", "combiner.levels=[sum,cat,hybrid]|[hybrid]", "--set", "combiner.sscl=[mid,high]|[]"),

@@ -1,0 +1,1 @@
+"""Where the vectors and fields of a catalog are stored, and how they are searched."""

@@ -1,0 +1,66 @@
+"""The references of queries: images from outside of a catalog, and items in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from mlcl_cli.errors import UsageError
+from mlcl_cli.stores.conditions import Condition
+from mlcl_cli.stores.scan import vectors_of
+from mlcl_cli.stores.searching import fetch_rows
+from mlcl_cli.stores.store import ID, NORM, POSITION, PRODUCT, VECTOR, Store
+from mlcl_cli.suggestions import did_you_mean, shown
+from mlcl_cli.workflows.retriever import Query, QueryImage
+
+MAX_COMPARED = 20_000  # ids that a suggestion is looked for in
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A query's reference: an image, or the raw feature (d,) of an item with its product; None without a reference."""
+
+    image: "QueryImage | Tensor | None"
+    product: str | None = None
+
+
+def find_reference(store: Store, query: Query) -> Reference:
+    """The reference of a query. An item is named by its id, or by its product, whose first image is then the reference.
+
+    Raises UsageError for both an image and an item, and for an unknown item.
+    """
+    if query.item is None:
+        return Reference(query.image)
+    if query.image is not None:
+        raise UsageError("an image and an item exclude each other", where="query", remedy="Give one of them")
+    row = fetch_item(store, query.item, [PRODUCT, NORM, VECTOR])
+    vector = torch.from_numpy(vectors_of(row.to_batches()[0])[0])
+    return Reference(vector * row[NORM][0].as_py(), row[PRODUCT][0].as_py())
+
+
+def fetch_item(store: Store, item: str, columns: Sequence[str]) -> pa.Table:
+    """The `columns` of the item's row. Raises UsageError if there is none."""
+    row = fetch_rows(store, [item], columns)
+    return row if len(row) else fetch_rows(store, [_first_image(store, item)], columns)
+
+
+def _first_image(store: Store, product: str) -> str:
+    """The id of a product's first image. Raises UsageError if there is no such product."""
+    images = store.fetch([POSITION, ID], conditions=(Condition(PRODUCT, "=", product),))
+    found = [(row[POSITION], str(row[ID])) for batch in images for row in batch.to_pylist()]
+    if not found:
+        what = f"the catalog has no item {shown(product)}{did_you_mean(product, _ids(store, len(product)))}"
+        raise UsageError(what, where="item")
+    return min(found)[1]
+
+
+def _ids(store: Store, length: int) -> list[str]:
+    """Some ids of about that length."""
+    ids: list[str] = []
+    for batch in store.fetch([ID]):
+        ids += [one for one in batch.column(ID).to_pylist() if abs(len(one) - length) <= 2]
+        if len(ids) > MAX_COMPARED:
+            break
+    return ids[:MAX_COMPARED]

@@ -1,0 +1,153 @@
+"""A model and the catalog that it searches: from queries to hits."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from mlcl_cli.config import Profile
+from mlcl_cli.errors import DataError, UsageError
+from mlcl_cli.progress import Progress
+from mlcl_cli.stores.conditions import Conditions
+from mlcl_cli.stores.open import open_catalog
+from mlcl_cli.stores.searching import Searcher, fetch_rows
+from mlcl_cli.stores.store import ID, PRODUCT, Catalog, Found, Vectors
+from mlcl_cli.stores.where import as_conditions
+from mlcl_cli.workflows.catalog_model import load_catalog_model
+from mlcl_cli.workflows.hits import hits_of
+from mlcl_cli.workflows.index_rows import index_rows
+from mlcl_cli.workflows.index_shard import Counts
+from mlcl_cli.workflows.indexing import FOLDER
+from mlcl_cli.workflows.query_features import raw_features
+from mlcl_cli.workflows.references import fetch_item, find_reference
+from mlcl_cli.workflows.retrieval_model import RetrievalModel
+from mlcl_cli.workflows.retriever import Hit, Query, QueryImage, Where
+from mlcl_cli.workflows.run_context import RunContext
+
+
+@dataclass(frozen=True)
+class SearchEngine:
+    """A model, and a catalog that was encoded with its CLIP. Many threads may use it at once."""
+
+    context: RunContext
+    model: RetrievalModel
+    catalog: Catalog
+
+    @classmethod
+    def open(
+        cls, profile: Profile, progress: Progress, combining_function: str | None = None, checkpoint: Path | None = None
+    ) -> Self:
+        """Load what a profile describes, as `Retriever.load` does."""
+        catalog = open_catalog(profile.catalog.store, profile.workspace / FOLDER, profile.catalog.name)
+        current = catalog.current()
+        context = RunContext.open(profile, progress, writes=False)
+        info = None if current is None else current.info
+        model = load_catalog_model(context, info, catalog.place, combining_function, checkpoint)
+        return cls(context, model, catalog)
+
+    def compose(
+        self, images: "Sequence[QueryImage | None] | None" = None, texts: Sequence[str | None] | None = None
+    ) -> Vectors:
+        """Unit queries (B, d): `Retriever.compose`."""
+        size = len(images if images is not None else texts or ())
+        images = [None] * size if images is None else images
+        texts = [None] * size if texts is None else texts
+        if len(images) != len(texts):
+            what = f"got {len(images)} images and {len(texts)} texts"
+            raise UsageError(what, where="compose", remedy="Give one of each a query, with None for what is missing")
+        if not size:
+            return np.empty((0, self.model.store.encoder.feature_dim), np.float32)
+        queries: Vectors = raw_features(self.model, texts, images).query(self.model.compose).cpu().numpy()
+        return queries
+
+    def search_many(
+        self,
+        queries: Sequence[Query],
+        where: Where = None,
+        *,
+        k: int = 10,
+        group_by: str | None = None,
+        explain: bool = False,
+    ) -> list[list[Hit]]:
+        """The hits of each query: `Retriever.search_many`."""
+        if k < 1:
+            raise UsageError(f"must be at least 1, not {k}", where="k")
+        store = self._searcher.store
+        conditions = self.conditions(where)
+        if not queries:
+            return []
+        references = [find_reference(store, query) for query in queries]
+        raw = raw_features(self.model, [query.text for query in queries], [one.image for one in references])
+        unit: Vectors = raw.query(self.model.compose).cpu().numpy()
+        found = self._found(unit, k, conditions, queries, [one.product for one in references], group_by)
+        parts = raw.parts(self.model.parts) if explain else None
+        return hits_of(store, found, parts)
+
+    def require_catalog(self) -> None:
+        """Raise DataError if there is no catalog yet."""
+        assert self._searcher
+
+    def conditions(self, where: Where) -> Conditions:
+        """What a filter says. Raises UsageError for one that is not valid, or names an unknown field."""
+        return as_conditions(where, self._searcher.store.info.fields)
+
+    def item(self, name: str) -> Hit:
+        """An item of the catalog as if it were found, with score 1. Raises UsageError if there is none."""
+        store = self._searcher.store
+        identifier = fetch_item(store, name, [ID])[ID][0].as_py()
+        return hits_of(store, [[Found(identifier, 1.0)]], None)[0][0]
+
+    def index(self, rows: Iterable[Mapping[str, object]]) -> Counts:
+        """Add rows to the catalog: `Retriever.index`."""
+        counts = index_rows(self.context.profile, self.context.progress, self.catalog, self.model, rows)
+        vars(self).pop("_searcher", None)  # a new one sees the rows at once
+        return counts
+
+    def about(self) -> dict[str, object]:
+        """Which weights query: the object `model` of `--json`."""
+        model = self.model
+        return {
+            "combining_function": model.combining_function,
+            "checkpoint": str(model.combiner.path) if model.combiner else None,
+            "clip": str(model.clip.choice.checkpoint or model.clip.choice.model),
+            "checkpoint_fingerprint": model.fingerprint if model.combiner else None,
+            "clip_fingerprint": model.store.fingerprints.both,
+            "text_weight": model.text_weight.value if model.text_weight else None,
+        }
+
+    @cached_property
+    def _searcher(self) -> Searcher:
+        current, profile = self.catalog.current(), self.context.profile
+        if current is None:
+            remedy = "Run `mlcl index` on a folder or a table of products first"
+            raise DataError("there is no catalog yet", where=self.catalog.place, remedy=remedy)
+        cache = profile.workspace / FOLDER / f"{profile.catalog.name}.cache"
+        return Searcher(current, profile.catalog.search, cache, str(self.context.compute.device))
+
+    def _found(
+        self,
+        unit: Vectors,
+        k: int,
+        conditions: Conditions,
+        queries: Sequence[Query],
+        products: Sequence[str | None],
+        group_by: str | None,
+    ) -> list[list[Found]]:
+        """What the unit queries find. The references' other images are hidden once they turn up, which is rare."""
+        hidden = [{*query.exclude, *([query.item] if query.item else [])} for query in queries]
+        while True:
+            found = self._searcher.search(unit, k, conditions, exclude=hidden, group_by=group_by)
+            own = [[one.id for one in rows] if product else [] for rows, product in zip(found, products, strict=True)]
+            seen = list(dict.fromkeys(identifier for ids in own for identifier in ids))
+            table = fetch_rows(self._searcher.store, seen, ["id", PRODUCT])
+            product_of = dict(zip(table["id"].to_pylist(), table[PRODUCT].to_pylist(), strict=True))
+            same = [
+                {identifier for identifier in ids if product_of.get(identifier) == product}
+                for ids, product in zip(own, products, strict=True)
+            ]
+            if not any(same):
+                return found
+            hidden = [ids | further for ids, further in zip(hidden, same, strict=True)]

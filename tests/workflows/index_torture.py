@@ -1,0 +1,161 @@
+"""Cuts `mlcl index` at random moments, runs it again, and compares the table with one that nobody cut.
+
+python tests/workflows/index_torture.py CUTS. The catalog is indexed, edited, indexed with --sync, and indexed by a new
+CLIP, to which searches switch. Commands run in forked copies of this process, and commit every few rows.
+"""
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from forked import SIGNALS, finished, in_child, start, wait
+
+PRODUCTS = 160
+COMMAND = ("index", "products.csv", "--sync", "--force", "--json")
+KILLED, STOPPED = -9, 75
+
+
+def preload() -> None:
+    """Import what forked commands need; LanceDB itself starts a thread, which no fork survives."""
+    import lance_namespace  # noqa: F401
+    import pandas as pd  # noqa: F401
+    import pyarrow.dataset  # noqa: F401
+    import torch
+
+    from mlcl_cli.models.weights import import_clip
+    from mlcl_cli.workflows import index_shard, indexing  # noqa: F401
+
+    torch.set_num_threads(1)
+    import_clip()
+    index_shard.ROWS_AT_ONCE, index_shard.ROWS_BETWEEN_COMMITS = 32, 16
+
+
+class Shop:
+    """A catalog under edit; `kept` are the ids that no edit since the last whole run has touched."""
+
+    def __init__(self, draw: random.Random) -> None:
+        from shop import product, shop
+
+        self.draw, self.folder = draw, shop(Path(tempfile.mkdtemp(prefix="torture-index-")), PRODUCTS)
+        self.rows = [product(number) for number in range(PRODUCTS)]
+        self.kept: set[str] = set()
+        self.pictures = PRODUCTS
+
+    def edit(self) -> None:
+        """Change images and fields, remove and add products."""
+        from shop import product, write_products
+        from world import picture
+
+        self.kept = {row["id"] for row in self.rows}
+        for row in self.draw.sample(self.rows, PRODUCTS // 4):
+            self.kept.discard(row["id"])
+            action = self.draw.randrange(3)
+            if action == 0:
+                picture(self.folder / row["image"], self.draw.randrange(10_000))
+            elif action == 1:
+                row["price"] = self.draw.randrange(100) + 0.25
+            else:
+                self.rows.remove(row)
+                self.rows.append(product(self.pictures))
+                picture(self.folder / self.rows[-1]["image"], self.pictures)
+                self.pictures += 1
+        write_products(self.folder / "products.csv", self.rows)
+
+    def new_clip(self) -> None:
+        """Another CLIP under the same name."""
+        from world import tiny_clip
+
+        tiny_clip(self.folder / "clip.pt", seed=self.draw.randrange(10_000))
+        self.kept = {row["id"] for row in self.rows}
+
+    def check_cut(self) -> None:
+        """No id is there twice, and whatever was there before and is still in the catalog is there."""
+        from shop import stored
+
+        if self.kept:
+            assert self.kept <= stored(self.folder).keys()
+
+    def check_whole(self) -> None:
+        """The table is that of a run that nobody cut."""
+        from shop import assert_same_rows, stored
+
+        found, expected = stored(self.folder), stored(self.folder, "whole")
+        assert len(found) == len(self.rows)
+        for row in (*found.values(), *expected.values()):
+            row.pop("position")  # a row keeps its own until something else of it changes
+        assert_same_rows(found, expected)
+
+
+def cut(shop: Shop, seconds: float, cuts: int) -> Counter[str]:
+    """Run the command to its end through some cuts; counts those that met it alive, by signal."""
+    met: Counter[str] = Counter()
+    for _ in range(cuts):
+        child = start(shop.folder, COMMAND)
+        time.sleep(shop.draw.uniform(0.2 * seconds, seconds))
+        if finished(child) is not None:
+            break
+        chosen = shop.draw.choice((SIGNALS[0], *SIGNALS[:3]))
+        os.kill(child, chosen)
+        code = wait(child)
+        assert code in (0, KILLED, STOPPED), log(shop)
+        met[chosen.name] += code != 0
+        in_child(shop.check_cut)
+    assert wait(start(shop.folder, COMMAND)) == 0, log(shop)
+    return met
+
+
+def log(shop: Shop) -> str:
+    return (shop.folder / "log").read_text()[-3000:]
+
+
+def torture(cuts: int, seed: int, *, report: bool = False) -> Counter[str]:
+    """At least `cuts` cuts. Raises AssertionError where a row is lost, there twice, or not what it should be."""
+    preload()
+    draw, total = random.Random(seed), Counter[str]()
+    shop = Shop(draw)
+    try:
+        while total.total() < cuts:
+            for change in (lambda: None, shop.edit, shop.new_clip):
+                change()
+                began = time.monotonic()
+                shutil.rmtree(shop.folder / "work/catalogs/whole", ignore_errors=True)
+                assert wait(start(shop.folder, (*COMMAND, "--catalog", "whole"))) == 0, log(shop)
+                total += cut(shop, time.monotonic() - began, draw.randint(1, 4))
+                in_child(shop.check_whole)
+                if report:
+                    print(f"{dict(total)}, {total.total()} of {cuts}", flush=True)
+            if draw.random() < 0.3:  # begin with an empty workspace again
+                shutil.rmtree(shop.folder / "work")
+                shop.kept = set()
+    finally:
+        shutil.rmtree(shop.folder, ignore_errors=True)
+    return total
+
+
+def shards(count: int) -> None:
+    """Index in `count` processes at once, and compare the table with that of one process."""
+    preload()
+    shop: Any = Shop(random.Random(0))
+    try:
+        index = ("index", "products.csv")
+        parts = [start(shop.folder, (*index, "--shard", f"{number}/{count}")) for number in range(count)]
+        assert [wait(part) for part in parts] == [0] * count, log(shop)
+        assert wait(start(shop.folder, (*index, "--catalog", "whole"))) == 0, log(shop)
+        in_child(shop.check_whole)
+    finally:
+        shutil.rmtree(shop.folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "shards":
+        shards(int(sys.argv[2]))
+    else:
+        print(torture(int(sys.argv[1]), seed=int(time.time()), report=True))
