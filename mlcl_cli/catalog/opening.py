@@ -35,7 +35,7 @@ def open_source(catalog: Path | Sequence[Path], columns: Mapping[str, str] | Non
     if not paths:
         raise UsageError("names no file", where="CATALOG", remedy="Name a folder, a table or .tar files")
     path = paths[0]
-    if len(paths) > 1 or path.suffix.lower() == ARCHIVE and not path.is_dir():
+    if len(paths) > 1 or (path.suffix.lower() == ARCHIVE and not path.is_dir()):
         if others := [path for path in paths if path.suffix.lower() != ARCHIVE]:
             what = "is not a .tar file, and only those can be several"
             raise UsageError(what, where=others[0], remedy="Name a folder or a table alone")

@@ -15,7 +15,6 @@ from mlcl_cli.catalog.source import ImageFile
 from mlcl_cli.catalog.stream import Chunk, Entry, make_entry
 from mlcl_cli.data.table_files import DELIMITERS, Cell, RawRows, TableFile, text_cell, value_cell
 from mlcl_cli.data.table_guesses import IMAGE_FOLDERS, NAMES_TRIED, existing
-from mlcl_cli.errors import DataError
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -29,7 +28,7 @@ class TableReader:
 
     @classmethod
     def open(cls, path: Path, columns: Mapping[str, str]) -> "TableReader":
-        """Raises UsageError for a wrong key in `columns`, DataError for a damaged table or a column it does not have."""
+        """Raises UsageError for a wrong key in `columns`, DataError for a damaged table or a missing column."""
         table = TableFile(path)
         return cls(table, find_columns(columns, table.columns, path))
 
