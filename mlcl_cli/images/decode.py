@@ -4,9 +4,11 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -56,23 +58,40 @@ def open_image(path: Path) -> Image.Image:
     Only `FORMATS` are read, whatever the file's name. Raises OSError or ValueError with a readable reason: missing,
     empty, not an image, truncated, or larger than `set_limits` allows, which is checked before pixels are decoded.
     """
+    with _readable_reasons(lambda: path.stat().st_size == 0), open_regular(path) as file:
+        return _decoded(file)
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """The image in the bytes of a file. Raises what `open_image` raises, except that it is missing."""
+    with _readable_reasons(lambda: not data):
+        return _decoded(BytesIO(data))
+
+
+def _decoded(file: BinaryIO) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning)
-        try:
-            with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
-                if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                    raise Image.DecompressionBombError
-                image.load()
-                return image
-        except FileNotFoundError:
-            raise OSError("missing") from None
-        except UnidentifiedImageError:
-            raise OSError("empty file" if path.stat().st_size == 0 else NOT_AN_IMAGE) from None
-        except Image.DecompressionBombError:
-            raise ValueError(f"larger than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:g} megapixels") from None
-        except (OSError, SyntaxError, EOFError) as error:
-            raise OSError(getattr(error, "strerror", None) or f"damaged: {error}") from None
+        with Image.open(file, formats=FORMATS) as image:
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+            return image
+
+
+@contextmanager
+def _readable_reasons(is_empty: Callable[[], bool]) -> Iterator[None]:
+    """Turn what opening and decoding raise into an OSError or ValueError that says why."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise OSError("missing") from None
+    except UnidentifiedImageError:
+        raise OSError("empty file" if is_empty() else NOT_AN_IMAGE) from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"larger than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:g} megapixels") from None
+    except (OSError, SyntaxError, EOFError) as error:
+        raise OSError(getattr(error, "strerror", None) or f"damaged: {error}") from None
 
 
 def read_files(
