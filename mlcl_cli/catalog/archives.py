@@ -100,7 +100,7 @@ class ArchiveReader:
         try:
             with open_regular(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 while (info := tar.next()) is not None:
-                    tar.members = []  # else all stay in memory
+                    tar.members = []  # type: ignore[attr-defined]  # else all stay in memory
                     if not info.isdir() and (member := self._member(archive, tar, info)):
                         yield member
                 _require_end(archive, file, tar.offset)

@@ -56,6 +56,7 @@ PATTERNS = {
 }
 # Missing values as pandas, R and spreadsheets write them. In a column of text, they are text.
 MISSING = pa.array(["", "NA", "N/A", "#N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "<NA>"])
+SCALARS: Mapping[type, Kind] = {bool: Kind.BOOLEAN, float: Kind.NUMBER}
 WIDER = {
     frozenset({Kind.INTEGER, Kind.NUMBER}): Kind.NUMBER,
     frozenset({Kind.DATE, Kind.TIME}): Kind.TIME,
@@ -205,7 +206,7 @@ def _kind_of_values(values: Sequence[object], so_far: Kind) -> Kind:
             is_long = any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in same)
             kinds.append(Kind.TEXT if is_long else Kind.INTEGER)
         else:
-            kinds.append({bool: Kind.BOOLEAN, float: Kind.NUMBER}.get(found, Kind.OTHER))
+            kinds.append(SCALARS.get(found, Kind.OTHER))
     return joined(kinds)
 
 

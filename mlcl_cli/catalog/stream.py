@@ -23,7 +23,6 @@ from mlcl_cli.suggestions import shown
 logger = logging.getLogger(__name__)
 FIX_ROW = "Fix the row, or remove it"
 RERUN = "Run the command again"
-CHANGED = "changed while it was read"
 SURROGATE = re.compile("[\ud800-\udfff]")
 REPEATED_TRACED = 1_000  # ids of which one is named in the message
 
@@ -117,10 +116,10 @@ class StreamSource:
             raise DataError(f"{first.defect}{more}", where=first.place, remedy=FIX_ROW)
         if not ids.hashes:
             raise DataError("has no images", where=self.reader.path, remedy=self.reader.empty_remedy)
-        if count := ids.count_repeated():
-            raise self._repeated(ids.first_repeated(), count)
+        if (count := ids.count_repeated()) and (error := self._repeated(ids.first_repeated(), count)):
+            raise error
         for name, what in fields.left_out().items():
-            logger.log(NOTICE, f"{self.reader.path}: column {shown(name)} is left out, since it has {what}")
+            logger.log(NOTICE, f"{self.reader.path}: left out column {shown(name)} ({what})")
         return _Survey(fields, len(ids.hashes))
 
     def batches(self, shard: Shard, size: int) -> Iterator[Sequence[SourceRow]]:
@@ -134,7 +133,7 @@ class StreamSource:
             values = _converted(fields, names, chunk) if any(chosen) else iter([()] * len(chosen))
             for entry, is_chosen, row in zip(chunk.entries, chosen, values, strict=True):
                 if entry.defect:
-                    raise DataError(f"{entry.defect}, since it {CHANGED}", where=entry.place, remedy=RERUN)
+                    raise DataError(f"changed while it was read, and {entry.defect}", where=entry.place, remedy=RERUN)
                 if is_chosen:
                     product = product_of(entry)
                     for number, image in enumerate(entry.images):
@@ -147,8 +146,8 @@ class StreamSource:
         if batch:
             yield batch
 
-    def _repeated(self, hashes: Sequence[int], count: int) -> DataError:
-        """Read once more to name a row whose id repeats another's."""
+    def _repeated(self, hashes: Sequence[int], count: int) -> DataError | None:
+        """Read once more to name a row whose id repeats another's; None if only hashes are equal."""
         suspects, places = set(hashes), dict[str, str]()
         for chunk in self.reader.chunks(with_fields=False):
             for entry in chunk.entries:
@@ -161,7 +160,7 @@ class StreamSource:
                         what = f"repeats id {shown(own_id)} of {places[own_id]}{more}"
                         return DataError(what, where=entry.place, remedy=self.reader.repeated_remedy)
                     places[own_id] = entry.place
-        return DataError(CHANGED, where=self.reader.path, remedy=RERUN)
+        return None
 
 
 def product_of(entry: Entry) -> str:
@@ -216,8 +215,8 @@ def make_entry(place: str, ids: Cell | None, products: Cell, images: Sequence[Im
         defect = "has several products"
     own_id, product = (cell[0].strip() if cell else "" for cell in (ids, products))
     for text in (own_id, product, *(image.name for image in images)):
-        if not text.isascii() and SURROGATE.search(text):
-            defect = defect or f"has {shown(text)}, which is not UTF-8 text"
+        if not defect and not text.isascii() and SURROGATE.search(text):
+            defect = f"has {shown(text)}, which is not UTF-8 text"
     return Entry(place, own_id, product, images, defect)
 
 

@@ -28,7 +28,7 @@ class TableReader:
 
     @classmethod
     def open(cls, path: Path, columns: Mapping[str, str]) -> "TableReader":
-        """Raises UsageError for a wrong key in `columns`, DataError for a damaged table or a column it does not have."""
+        """Raises UsageError for a wrong key in `columns`, DataError for a damaged table or a missing column."""
         table = TableFile(path)
         return cls(table, find_columns(columns, table.columns, path))
 
@@ -73,8 +73,9 @@ class TableReader:
         blank = [None] * len(rows.numbers)
         ids, products = (columns.get(name or "", blank) for name in (self.columns.id, self.columns.product))
         images = [columns.get(name, blank) for name in self.columns.images]
+        where = f"{self.path}, {self.table.unit}"
         for number, own_id, product, *cells in zip(rows.numbers, ids, products, *images, strict=True):
-            yield self._entry(self.table.place(number), own_id, product, cells)
+            yield self._entry(f"{where} {number}", own_id, product, cells)
 
     def _entry(self, place: str, own_id: object, product: object, images: Sequence[object]) -> Entry:
         try:
