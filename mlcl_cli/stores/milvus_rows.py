@@ -19,7 +19,7 @@ from mlcl_cli.stores.store import FIELD_PREFIX, ID, THUMBNAIL, VECTOR
 Entity: TypeAlias = dict[str, object]  # a row by the names of its columns in the database
 FIELDS = "fields"  # the column of all fields
 MAX_BYTES = 65_535  # of a string and of a JSON value
-NEVER = f"{ID} in []"
+EVERYTHING, NEVER = f'{ID} >= ""', f"{ID} in []"
 _LEAST = -(2**63)
 
 
@@ -38,12 +38,17 @@ def is_in(ids: Sequence[str]) -> str:
     return f"{ID} in [{', '.join(map(quote, ids))}]"
 
 
+def all_of(*expressions: str) -> str:
+    """An expression that holds where all of those that are not empty do."""
+    return " and ".join(f"({expression})" for expression in expressions if expression)
+
+
 def to_expression(conditions: Conditions, fields: pa.Schema) -> str:
     """An expression that holds where all conditions do; empty without conditions.
 
     Raises UsageError for a field that does not exist, or a value that its type cannot be compared with.
     """
-    return " and ".join(f"({_clause(condition, fields)})" for condition in conditions)
+    return all_of(*(_clause(condition, fields) for condition in conditions))
 
 
 def _clause(condition: Condition, fields: pa.Schema) -> str:
@@ -88,19 +93,33 @@ def _literal(type_: pa.DataType, value: Comparable) -> str | None:
     return str(value.numerator) if value > _LEAST else repr(float(_LEAST))  # the parser cannot read the integer
 
 
-def require_storable(fields: pa.Schema) -> None:
-    """Raise DataError for a field whose type JSON does not have."""
-    for field in fields:
-        try:
-            _json_type(field.type)
-        except pa.ArrowNotImplementedError as error:
-            remedy = "Store it as a string, or leave it out"
-            where = f"field {field.name!r}"
-            raise DataError(f"is of type {field.type}, which Milvus cannot store", where=where, remedy=remedy) from error
+def further_fields(incoming: pa.Schema, fields: pa.Schema) -> list[pa.Field]:
+    """The fields of rows that a table lacks; one without any value is one of strings.
+
+    Raises DataError if a field has another type in the table, or one that JSON does not have.
+    """
+    further = []
+    for field in incoming:
+        index, empty = fields.get_field_index(field.name), types.is_null(field.type)
+        where = f"field {field.name!r}"
+        if index < 0:
+            try:
+                _json_type(field.type)
+            except pa.ArrowNotImplementedError as error:
+                what, remedy = (
+                    f"is of type {field.type}, which Milvus cannot store",
+                    "Store it as text, or leave it out",
+                )
+                raise DataError(what, where=where, remedy=remedy) from error
+            further.append(pa.field(field.name, pa.string() if empty else field.type))
+        elif fields.field(index).type != field.type and not empty:
+            what = f"is of type {fields.field(index).type} in the catalog, and of type {field.type} in the new rows"
+            raise DataError(what, where=where, remedy="Give it one type, or another name")
+    return further
 
 
 def to_entities(rows: pa.Table) -> list[Entity]:
-    """Rows as the server takes them. Raises DataError for a value that is too long for it."""
+    """Rows as the server takes them: one for each id, the last. Raises DataError for a value that is too long."""
     own = [name for name in rows.column_names if name != VECTOR and not name.startswith(FIELD_PREFIX)]
     columns = {name: rows[name].to_pylist() for name in own}
     columns[THUMBNAIL] = [base64.b64encode(value or b"").decode() for value in columns[THUMBNAIL]]
@@ -110,7 +129,7 @@ def to_entities(rows: pa.Table) -> list[Entity]:
     entities = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     for entity in entities:
         _require_fitting(entity)
-    return entities
+    return [*{entity[ID]: entity for entity in entities}.values()]
 
 
 def to_batch(entities: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.RecordBatch:
@@ -156,6 +175,8 @@ def _fields(entity: Mapping[str, object]) -> Mapping[str, object]:
 
 def _json_type(type_: pa.DataType) -> pa.DataType:
     """The type under which values are stored: dates and timestamps as integers, in their own unit."""
+    if types.is_null(type_):
+        return pa.string()
     if types.is_dictionary(type_):
         return _json_type(type_.value_type)
     if types.is_decimal(type_):

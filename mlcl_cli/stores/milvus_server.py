@@ -17,7 +17,7 @@ T = TypeVar("T")
 TIMEOUT = 60  # seconds, for one request
 _CONNECT_TIMEOUT = 10
 _LOADING_TIMEOUT = 300  # for which requests wait until another process has loaded the table
-_NOT_LOADED = (101, 102, 103)  # Milvus' codes for a table and its parts that are released, or not loaded completely
+_NOT_LOADED = (101, 102, 103, 700)  # Milvus' codes for a table that is released, not loaded completely, or not indexed
 _NOT_FOUND = 100
 
 
