@@ -17,7 +17,7 @@ from messages import Messages
 from mlcl_cli.catalog.opening import open_source
 from mlcl_cli.catalog.source import Shard
 from mlcl_cli.errors import DataError, UsageError
-from mlcl_cli.images.image_bytes import read_image
+from mlcl_cli.images.decode import read_part
 
 NAME = st.text(st.sampled_from("ab.-#é {[*% \n"), min_size=1, max_size=5).filter(lambda name: not name.startswith("."))
 PATHS = st.lists(st.lists(NAME, min_size=1, max_size=3).map("/".join), max_size=8).map(
@@ -99,11 +99,10 @@ def test_archives_give_the_rows_and_types_of_the_same_table(tmp_path: Path, tabl
             for number in range(row % 3 + 1)
         ]
         for row in rows:
-            data, fingerprint = read_image(row.image.path, row.image.offset, row.image.size)
+            data, _ = read_part(row.image.path, row.image.offset, row.image.size)
             number = int(row.id.rpartition("#")[2]) - 1 if row.id != row.product else 0
             assert data.decode() == f"{table.ids.index(row.product)} {number}"
             assert row.image.name == f"{row.image.path.name}/x/{data.decode()[0]:0>4}.{number}.JPG"
-            assert fingerprint.endswith(f":{row.image.size}:{row.image.path.stat().st_mtime_ns}:{row.image.offset}")
 
 
 def test_a_sample_is_named_by_its_key_without_an_id(tmp_path: Path) -> None:
@@ -126,7 +125,7 @@ def test_columns_of_archives_are_fields_of_their_json(tmp_path: Path) -> None:
     assert rows_of(path, {"id": "none"})[0].id == "1"
     with pytest.raises(DataError, match="sample '1': has no 'skuu'; did you mean 'sku'"):
         rows_of(path, {"id": "skuu"})
-    with pytest.raises(UsageError, match="the images of .tar files are their members"):
+    with pytest.raises(UsageError, match=r"the images of .tar files are their members"):
         open_source(path, {"image": "jpg"})
 
 

@@ -250,10 +250,10 @@ def test_a_defect_is_one_clear_line_with_its_place(tmp_path: Path, name: str, co
 
 def test_a_missing_path_or_column_is_an_error_at_once(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [("sku", "image"), (1, "a.jpg")])
-    with pytest.raises(DataError, match="has no column 'skuu'.*Set --columns id=sku, if that is the one"):
+    with pytest.raises(DataError, match=r"has no column 'skuu'.*Set --columns id=sku, if that is the one"):
         open_source(path, {"id": "skuu"})
     with pytest.raises(
-        UsageError, match="sets 'sku', but a catalog's columns are id, image, product. Write it as id=sku"
+        UsageError, match=r"sets 'sku', but a catalog's columns are id, image, product. Write it as id=sku"
     ):
         open_source(path, {"sku": "id"})
     with pytest.raises(DataError, match=r"missing\.csv: does not exist"):
