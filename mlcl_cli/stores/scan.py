@@ -20,11 +20,20 @@ def vectors_of(batch: pa.RecordBatch) -> Vectors:
     return values.reshape(len(column), column.type.list_size)
 
 
+def exact_scores(vectors: NDArray[np.floating], query: Vectors) -> Vectors:
+    """The inner products of rows (n, d) with a query (d,), in fp64 and rounded to fp32: equal for equal rows.
+
+    A matrix product would not do: how it rounds a row depends on how many rows there are, and where.
+    """
+    products = np.multiply(vectors, query, dtype=np.float64)
+    scores: Vectors = products.sum(axis=1).astype(np.float32)
+    return scores
+
+
 def best_rows(batches: Iterable[pa.RecordBatch], queries: Vectors, k: int) -> list[list[Found]]:
     """The `k` rows with the largest inner product with each unit query (B, d), best first, in bounded memory.
 
-    Scores are computed in fp64 and rounded to fp32, so that equal vectors have equal scores wherever they are. Equal
-    scores are in the order of `position`.
+    Scores are those of `exact_scores`. Equal scores are in the order of `position`.
     """
     best = [_Best(k) for _ in queries]
     for batch in batches:
@@ -51,7 +60,7 @@ class _Best:
         if len(rough) > self.k:
             floor = max(floor, np.partition(rough, -self.k)[-self.k])
         (rows,) = np.nonzero(rough >= floor - _ROUNDING)
-        exact = (vectors[rows].astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+        exact = exact_scores(vectors[rows], query)
         scores = np.concatenate([self.scores, exact])
         positions = np.concatenate([self.positions, batch.column(POSITION).to_numpy()[rows]])
         order = np.lexsort((positions, -scores))[: self.k]
