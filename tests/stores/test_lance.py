@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -96,7 +95,7 @@ def test_a_field_without_values_takes_strings_later(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def indexed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LanceStore, Oracle]]:
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> tuple[LanceStore, Oracle]:
     """A table with indexes on vectors and on fields, and the same rows as a dictionary."""
     draw, oracle = np.random.default_rng(0), Oracle()
     chosen = {field.name: store_oracle.values[field.type] for field in FIELDS}
@@ -109,7 +108,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LanceSto
     store.upsert(as_table(rows))
     oracle.upsert(rows)
     assert store.optimize(index=True) is not None
-    yield store, oracle
+    return store, oracle
 
 
 def examples(strategy: "store_oracle.st.SearchStrategy[object]") -> list[object]:
@@ -260,7 +259,7 @@ def test_what_the_database_reports_is_one_line_with_the_place(tmp_path: Path) ->
         contents(opened)
     assert len(str(caught.value).splitlines()) == 1
     (tmp_path / "catalog.json").write_text("{")
-    with pytest.raises(MachineError, match="catalog.json: cannot be read"):
+    with pytest.raises(MachineError, match=r"catalog\.json: cannot be read"):
         LanceCatalog(tmp_path).current()
 
 
