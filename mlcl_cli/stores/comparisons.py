@@ -135,7 +135,7 @@ def _to_float(value: Value) -> float:
     try:
         return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 becomes 0.0
     except OverflowError:
-        return math.copysign(math.inf, value)  # type: ignore[arg-type]
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
 
 
 def _ticks(type_: pa.DataType, value: date) -> Fraction:
