@@ -86,32 +86,44 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(array)
 
 
-def raw_features(
-    model: RetrievalModel, texts: Sequence[str | None], images: Sequence["Tensor | QueryImage | None"]
-) -> RawFeatures:
-    """Raw features of queries. An image may also be a raw feature (d,) already; a blank text is none.
+@dataclass(frozen=True, slots=True)
+class PreparedQuery:
+    """A query as the encoder takes it: pixels (3, S, S) in uint8, or the raw feature (d,) of an image in a catalog.
 
-    Raises UsageError for a query without image and text and as `read_image` does.
+    `product` is that of the item that it refers to. Raises UsageError without text and image; a blank text is none.
     """
+
+    text: str | None = None
+    pixels: Tensor | None = None
+    feature: Tensor | None = None
+    product: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.has_text and not self.has_image:
+            raise UsageError("has neither an image nor words", where="query", remedy="Give one of them, or both")
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there are words."""
+        return bool(self.text and self.text.strip())
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there is an image, or its feature."""
+        return self.pixels is not None or self.feature is not None
+
+
+def raw_features(model: RetrievalModel, queries: Sequence[PreparedQuery]) -> RawFeatures:
+    """Raw features of queries, encoded together."""
     store, device = model.store, model.store.encoder.compute.device
-    words = [text if text and text.strip() else None for text in texts]
-    for row, (text, image) in enumerate(zip(words, images, strict=True)):
-        if text is None and image is None:
-            where = "query" if len(words) == 1 else f"query {row}"
-            raise UsageError("has neither an image nor words", where=where, remedy="Give one of them, or both")
-    zeros = torch.zeros(len(words), store.encoder.feature_dim, device=device)
-    found, pixels, rows = zeros.clone(), list[Tensor](), list[int]()
-    for row, image in enumerate(images):
-        if isinstance(image, Tensor):
-            found[row] = image.to(device)
-        elif image is not None:
-            pixels.append(read_image(image, store))
-            rows.append(row)
-    if pixels:
-        found[rows] = store.encode_pixels(torch.stack(pixels))
-    given = [text for text in words if text is not None]
-    written = zeros
-    with_text = torch.tensor([text is not None for text in words], device=device)
-    if given:
-        written[with_text] = store.texts(given, banked=False).of(given)
-    return RawFeatures(written, found, with_text, torch.tensor([i is not None for i in images], device=device))
+    texts = torch.zeros(len(queries), store.encoder.feature_dim, device=device)
+    images = texts.clone()
+    for row, query in enumerate(queries):
+        if query.feature is not None:
+            images[row] = query.feature.to(device)
+    if shown := {row: query.pixels for row, query in enumerate(queries) if query.pixels is not None}:
+        images[[*shown]] = store.encode_pixels(torch.stack([*shown.values()]))
+    if written := {row: str(query.text) for row, query in enumerate(queries) if query.has_text}:
+        texts[[*written]] = store.texts([*written.values()], banked=False).of([*written.values()])
+    has_text = torch.tensor([query.has_text for query in queries], device=device)
+    return RawFeatures(texts, images, has_text, torch.tensor([query.has_image for query in queries], device=device))

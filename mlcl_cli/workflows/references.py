@@ -1,7 +1,7 @@
-"""The references of queries: images from outside of a catalog, and items in it."""
+"""Items of a catalog as the references of queries."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 import torch
@@ -13,31 +13,22 @@ from mlcl_cli.stores.scan import vectors_of
 from mlcl_cli.stores.searching import fetch_rows
 from mlcl_cli.stores.store import ID, NORM, POSITION, PRODUCT, VECTOR, Store
 from mlcl_cli.suggestions import did_you_mean, shown
-from mlcl_cli.workflows.retriever import Query, QueryImage
 
 MAX_COMPARED = 20_000  # ids that a suggestion is looked for in
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A query's reference: an image, or the raw feature (d,) of an item with its product; None without a reference."""
+class Item(NamedTuple):
+    """A catalog's item as a reference: its raw feature (d,), and the product that it belongs to."""
 
-    image: "QueryImage | Tensor | None"
-    product: str | None = None
+    feature: Tensor
+    product: str
 
 
-def find_reference(store: Store, query: Query) -> Reference:
-    """The reference of a query. An item is named by its id, or by its product, whose first image is then the reference.
-
-    Raises UsageError for both an image and an item, and for an unknown item.
-    """
-    if query.item is None:
-        return Reference(query.image)
-    if query.image is not None:
-        raise UsageError("an image and an item exclude each other", where="query", remedy="Give one of them")
-    row = fetch_item(store, query.item, [PRODUCT, NORM, VECTOR])
+def find_item(store: Store, item: str) -> Item:
+    """The item with an id, or the first image of a product. Raises UsageError if there is none."""
+    row = fetch_item(store, item, [PRODUCT, NORM, VECTOR])
     vector = torch.from_numpy(vectors_of(row.to_batches()[0])[0])
-    return Reference(vector * row[NORM][0].as_py(), row[PRODUCT][0].as_py())
+    return Item(vector * row[NORM][0].as_py(), row[PRODUCT][0].as_py())
 
 
 def fetch_item(store: Store, item: str, columns: Sequence[str]) -> pa.Table:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from torch import Tensor
 
 from mlcl_cli.config import Profile
 from mlcl_cli.errors import DataError, UsageError
@@ -21,11 +22,34 @@ from mlcl_cli.workflows.hits import hits_of
 from mlcl_cli.workflows.index_rows import index_rows
 from mlcl_cli.workflows.index_shard import Counts
 from mlcl_cli.workflows.indexing import FOLDER
-from mlcl_cli.workflows.query_features import raw_features
-from mlcl_cli.workflows.references import fetch_item, find_reference
+from mlcl_cli.workflows.query_features import PreparedQuery, raw_features, read_image
+from mlcl_cli.workflows.references import fetch_item, find_item
 from mlcl_cli.workflows.retrieval_model import RetrievalModel
 from mlcl_cli.workflows.retriever import Hit, Query, QueryImage, Where
 from mlcl_cli.workflows.run_context import RunContext
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How the catalog is searched: see `Retriever.search`. Raises UsageError for a `k` below 1."""
+
+    conditions: Conditions = ()
+    k: int = 10
+    group_by: str | None = None
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UsageError(f"must be at least 1, not {self.k}", where="k")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedQuery:
+    """A query's unit feature (d,), its parts' as `RawFeatures.parts` gives them, and its item's product."""
+
+    unit: Vectors
+    parts: Mapping[str, Tensor]
+    product: str | None
 
 
 @dataclass(frozen=True)
@@ -60,8 +84,8 @@ class SearchEngine:
             raise UsageError(what, where="compose", remedy="Give one of each a query, with None for what is missing")
         if not size:
             return np.empty((0, self.model.store.encoder.feature_dim), np.float32)
-        queries: Vectors = raw_features(self.model, texts, images).query(self.model.compose).cpu().numpy()
-        return queries
+        queries = [Query(text, image) for text, image in zip(texts, images, strict=True)]
+        return np.stack([one.unit for one in self.encode(self._prepare_all(queries))])
 
     def search_many(
         self,
@@ -73,18 +97,47 @@ class SearchEngine:
         explain: bool = False,
     ) -> list[list[Hit]]:
         """The hits of each query: `Retriever.search_many`."""
-        if k < 1:
-            raise UsageError(f"must be at least 1, not {k}", where="k")
-        store = self._searcher.store
-        conditions = self.conditions(where)
+        options = SearchOptions(self.conditions(where), k, group_by, explain)
         if not queries:
             return []
-        references = [find_reference(store, query) for query in queries]
-        raw = raw_features(self.model, [query.text for query in queries], [one.image for one in references])
+        return self.find(self.encode(self._prepare_all(queries)), queries, options)
+
+    def prepare(self, query: Query) -> PreparedQuery:
+        """Decode a query's image, or look up its item. Raises what `Retriever.search` does for a query."""
+        if query.item is None:
+            pixels = None if query.image is None else read_image(query.image, self.model.store)
+            return PreparedQuery(query.text, pixels)
+        if query.image is not None:
+            raise UsageError("an image and an item exclude each other", where="query", remedy="Give one of them")
+        item = find_item(self._searcher.store, query.item)
+        return PreparedQuery(query.text, feature=item.feature, product=item.product)
+
+    def _prepare_all(self, queries: Sequence[Query]) -> list[PreparedQuery]:
+        """`prepare` for each of several queries, whose errors say which one it is."""
+        prepared = []
+        for row, query in enumerate(queries):
+            try:
+                prepared.append(self.prepare(query))
+            except UsageError as error:
+                if error.where != "query" or len(queries) == 1:
+                    raise
+                raise UsageError(error.what, where=f"query {row}", remedy=error.remedy) from error
+        return prepared
+
+    def encode(self, queries: Sequence[PreparedQuery]) -> list[EncodedQuery]:
+        """Encode queries together."""
+        raw = raw_features(self.model, queries)
         unit: Vectors = raw.query(self.model.compose).cpu().numpy()
-        found = self._found(unit, k, conditions, queries, [one.product for one in references], group_by)
-        parts = raw.parts(self.model.parts) if explain else None
-        return hits_of(store, found, parts)
+        parts = raw.parts(self.model.parts)
+        return [EncodedQuery(*values) for values in zip(unit, parts, (one.product for one in queries), strict=True)]
+
+    def find(
+        self, encoded: Sequence[EncodedQuery], queries: Sequence[Query], options: SearchOptions
+    ) -> list[list[Hit]]:
+        """The hits of each query that was encoded."""
+        unit = np.stack([one.unit for one in encoded])
+        found = self._found(unit, queries, [one.product for one in encoded], options)
+        return hits_of(self._searcher.store, found, [one.parts for one in encoded] if options.explain else None)
 
     def require_catalog(self) -> None:
         """Raise DataError if there is no catalog yet."""
@@ -128,18 +181,14 @@ class SearchEngine:
         return Searcher(current, profile.catalog.search, cache, str(self.context.compute.device))
 
     def _found(
-        self,
-        unit: Vectors,
-        k: int,
-        conditions: Conditions,
-        queries: Sequence[Query],
-        products: Sequence[str | None],
-        group_by: str | None,
+        self, unit: Vectors, queries: Sequence[Query], products: Sequence[str | None], options: SearchOptions
     ) -> list[list[Found]]:
         """What the unit queries find. The references' other images are hidden once they turn up, which is rare."""
         hidden = [{*query.exclude, *([query.item] if query.item else [])} for query in queries]
         while True:
-            found = self._searcher.search(unit, k, conditions, exclude=hidden, group_by=group_by)
+            found = self._searcher.search(
+                unit, options.k, options.conditions, exclude=hidden, group_by=options.group_by
+            )
             own = [[one.id for one in rows] if product else [] for rows, product in zip(found, products, strict=True)]
             seen = list(dict.fromkeys(identifier for ids in own for identifier in ids))
             table = fetch_rows(self._searcher.store, seen, ["id", PRODUCT])
