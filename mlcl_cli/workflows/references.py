@@ -24,27 +24,39 @@ class Item(NamedTuple):
     product: str
 
 
+class UnknownItemError(UsageError):
+    """The catalog has no such item."""
+
+    def __init__(self, item: str, suggestion: str = "") -> None:
+        self.item = item
+        super().__init__(f"the catalog has no item {shown(item)}{suggestion}", where="item")
+
+
 def find_item(store: Store, item: str) -> Item:
-    """The item with an id, or the first image of a product. Raises UsageError if there is none."""
+    """The item with an id, or the first image of a product. Raises UnknownItemError if there is none."""
     row = fetch_item(store, item, [PRODUCT, NORM, VECTOR])
     vector = torch.from_numpy(vectors_of(row.to_batches()[0])[0])
     return Item(vector * row[NORM][0].as_py(), row[PRODUCT][0].as_py())
 
 
 def fetch_item(store: Store, item: str, columns: Sequence[str]) -> pa.Table:
-    """The `columns` of the item's row. Raises UsageError if there is none."""
+    """The `columns` of the item's row. Raises UnknownItemError if there is none."""
     row = fetch_rows(store, [item], columns)
     return row if len(row) else fetch_rows(store, [_first_image(store, item)], columns)
 
 
 def _first_image(store: Store, product: str) -> str:
-    """The id of a product's first image. Raises UsageError if there is no such product."""
+    """The id of a product's first image. Raises UnknownItemError if there is no such product."""
     images = store.fetch([POSITION, ID], conditions=(Condition(PRODUCT, "=", product),))
     found = [(row[POSITION], str(row[ID])) for batch in images for row in batch.to_pylist()]
     if not found:
-        what = f"the catalog has no item {shown(product)}{did_you_mean(product, _ids(store, len(product)))}"
-        raise UsageError(what, where="item")
+        raise UnknownItemError(product)
     return min(found)[1]
+
+
+def suggest_item(store: Store, item: str) -> str:
+    """The end of a message that suggests the nearest id, or nothing; it takes a second in a large catalog."""
+    return did_you_mean(item, _ids(store, len(item)))
 
 
 def _ids(store: Store, length: int) -> list[str]:

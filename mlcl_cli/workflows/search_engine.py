@@ -23,7 +23,7 @@ from mlcl_cli.workflows.index_rows import index_rows
 from mlcl_cli.workflows.index_shard import Counts
 from mlcl_cli.workflows.indexing import FOLDER
 from mlcl_cli.workflows.query_features import PreparedQuery, raw_features, read_image
-from mlcl_cli.workflows.references import fetch_item, find_item
+from mlcl_cli.workflows.references import UnknownItemError, fetch_item, find_item, suggest_item
 from mlcl_cli.workflows.retrieval_model import RetrievalModel
 from mlcl_cli.workflows.retriever import Hit, Query, QueryImage, Where
 from mlcl_cli.workflows.run_context import RunContext
@@ -118,6 +118,8 @@ class SearchEngine:
         for row, query in enumerate(queries):
             try:
                 prepared.append(self.prepare(query))
+            except UnknownItemError as error:
+                raise UnknownItemError(error.item, suggest_item(self._searcher.store, error.item)) from error
             except UsageError as error:
                 if error.where != "query" or len(queries) == 1:
                     raise
