@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "html_report": TRAINING | {"training", "retrieval"},
     "workflows": TRAINING
     | {"training", "retrieval", "catalog", "stores", "config", "demo", "bench", "html_report", "__init__"},
-    "cli": BASE | {"catalog", "config", "data", "demo", "runs", "streams", "workflows", "__init__"},
+    "server": BASE | {"config", "images", "stores", "workflows", "__init__"},
+    "cli": BASE | {"catalog", "config", "data", "demo", "runs", "server", "streams", "workflows", "__init__"},
 }
 TORCH_FREE = {
     "__init__", "atomic_files", "catalog", "cli", "config", "data", "errors", "formatting", "progress", "safe_reading",

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from mlcl_cli import __version__
-from mlcl_cli.cli import dataset_commands, evaluate, indexing, runs, search, sweep, train, triplets
+from mlcl_cli.cli import dataset_commands, evaluate, indexing, runs, search, serve, sweep, train, triplets
 from mlcl_cli.cli.command import WITHOUT_PROFILE, CommandContext, command
 from mlcl_cli.cli.command_classes import Group
 from mlcl_cli.cli.completion import bash_words, runs_or_files
@@ -140,6 +140,7 @@ dataset_commands.register_submissions(app)
 triplets.register(app)
 indexing.register(app)
 search.register(app)
+serve.register(app)
 command(app, "report", "mlcl report --all --output report.html")(runs.report)
 
 

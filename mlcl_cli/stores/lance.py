@@ -64,6 +64,7 @@ class LanceCatalog:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._connection: DBConnection | None = None
+        self._stores: dict[str, LanceStore] = {}  # one a table, so that this process sees its own changes at once
 
     @property
     def place(self) -> str:
@@ -80,9 +81,7 @@ class LanceCatalog:
         files = self._files(encoder)
         with _reported(self.place):
             files.recover()
-            if not files.exists():
-                return None
-            return LanceStore(self._connect().open_table(encoder), files)
+            return self._open(encoder, files) if files.exists() else None
 
     def create(self, info: TableInfo) -> "LanceStore":
         """The table of an encoder, made if there is none."""
@@ -95,7 +94,8 @@ class LanceCatalog:
                 about = json.dumps({"encoder": info.encoder, "clip": info.clip})
                 schema = stored_schema(info.schema()).with_metadata({_METADATA: about.encode()})
                 self._connect().create_table(info.encoder, schema=schema)
-            return LanceStore(self._connect().open_table(info.encoder), files)
+                self._stores.pop(info.encoder, None)
+            return self._open(info.encoder, files)
 
     def finish(self, encoder: str, shard: int, shards: int) -> bool:
         """Note a finished shard; the last one makes the table current."""
@@ -113,9 +113,15 @@ class LanceCatalog:
             for name, since in [*state.retired.items()]:
                 if time.time() - since > KEPT.total_seconds():
                     self._files(name).remove()
+                    self._stores.pop(name, None)
                     del state.retired[name]
             self._write(state)
             return complete
+
+    def _open(self, encoder: str, files: TableFiles) -> "LanceStore":
+        if encoder not in self._stores:
+            self._stores[encoder] = LanceStore(self._connect().open_table(encoder), files)
+        return self._stores[encoder]
 
     def _files(self, encoder: str) -> TableFiles:
         return TableFiles(self._folder / f"{encoder}.lance")

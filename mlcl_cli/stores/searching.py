@@ -4,13 +4,13 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from mlcl_cli.errors import NotFiniteError, UsageError, is_out_of_memory
+from mlcl_cli.errors import MlclError, NotFiniteError, UsageError, is_out_of_memory
 from mlcl_cli.progress import NOTICE
 from mlcl_cli.stores.comparisons import group_column, stored
 from mlcl_cli.stores.conditions import Condition, Conditions, Value
@@ -66,6 +66,8 @@ class Searcher:
     mode: SearchMode
     cache: Path
     device: str = "cpu"
+    in_background: bool = False
+    _is_updating: bool = field(default=False, init=False, repr=False)
     _way: _Way | None = field(default=None, init=False, repr=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
@@ -105,11 +107,27 @@ class Searcher:
 
     def _current(self) -> _Way:
         with self._lock:
-            version = self.store.version
-            if self._way is None or self._way.version != version:
-                self._way = None  # its memory may be needed
-                self._way = self._choose(version)
-            return self._way
+            version, way = self.store.version, self._way
+            if way is not None and way.version == version:
+                return way
+            if way is not None and self.in_background:
+                if not self._is_updating:
+                    self._is_updating = True
+                    Thread(target=self._update, args=(version,), name="update catalog", daemon=True).start()
+                return way
+            self._way = None  # its memory may be needed
+            self._way = way = self._choose(version)
+            return way
+
+    def _update(self, version: str) -> None:
+        try:
+            way = self._choose(version)
+            with self._lock:
+                self._way = way
+        except MlclError as error:
+            logger.warning(f"Searches do not see the catalog's last changes: {error}")
+        finally:
+            self._is_updating = False
 
     def _choose(self, version: str) -> _Way:
         rows, index = self.store.count(), self.store.index

@@ -15,7 +15,7 @@ from mlcl_cli.progress import Progress
 from mlcl_cli.stores.conditions import Conditions
 from mlcl_cli.stores.open import open_catalog
 from mlcl_cli.stores.searching import Searcher, fetch_rows
-from mlcl_cli.stores.store import ID, PRODUCT, Catalog, Found, Vectors
+from mlcl_cli.stores.store import ID, PRODUCT, Catalog, Found, Store, Vectors
 from mlcl_cli.stores.where import as_conditions
 from mlcl_cli.workflows.catalog_model import load_catalog_model
 from mlcl_cli.workflows.hits import hits_of
@@ -52,25 +52,32 @@ class EncodedQuery:
     product: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SearchEngine:
     """A model, and a catalog that was encoded with its CLIP. Many threads may use it at once."""
 
     context: RunContext
     model: RetrievalModel
     catalog: Catalog
+    in_background: bool = False
 
     @classmethod
     def open(
-        cls, profile: Profile, progress: Progress, combining_function: str | None = None, checkpoint: Path | None = None
+        cls,
+        profile: Profile,
+        progress: Progress,
+        combining_function: str | None = None,
+        checkpoint: Path | None = None,
+        *,
+        in_background: bool = False,
     ) -> Self:
-        """Load what a profile describes, as `Retriever.load` does."""
+        """Load what a profile describes, as `Retriever.load` does; `in_background` is `Searcher`'s."""
         catalog = open_catalog(profile.catalog.store, profile.workspace / FOLDER, profile.catalog.name)
         current = catalog.current()
         context = RunContext.open(profile, progress, writes=False)
         info = None if current is None else current.info
         model = load_catalog_model(context, info, catalog.place, combining_function, checkpoint)
-        return cls(context, model, catalog)
+        return cls(context, model, catalog, in_background)
 
     def compose(
         self, images: "Sequence[QueryImage | None] | None" = None, texts: Sequence[str | None] | None = None
@@ -141,6 +148,11 @@ class SearchEngine:
         found = self._found(unit, queries, [one.product for one in encoded], options)
         return hits_of(self._searcher.store, found, [one.parts for one in encoded] if options.explain else None)
 
+    @property
+    def store(self) -> Store:
+        """The table that is searched. Raises DataError if there is no catalog yet."""
+        return self._searcher.store
+
     def require_catalog(self) -> None:
         """Raise DataError if there is no catalog yet."""
         assert self._searcher
@@ -158,8 +170,13 @@ class SearchEngine:
     def index(self, rows: Iterable[Mapping[str, object]]) -> Counts:
         """Add rows to the catalog: `Retriever.index`."""
         counts = index_rows(self.context.profile, self.context.progress, self.catalog, self.model, rows)
-        vars(self).pop("_searcher", None)  # a new one sees the rows at once
+        if not self.in_background:
+            vars(self).pop("_searcher", None)  # a new one sees the rows at once
         return counts
+
+    def warm_up(self) -> None:
+        """Encode and search once, so that the first query does not wait for what is made then."""
+        self.search_many([Query("a")], k=1)
 
     def about(self) -> dict[str, object]:
         """Which weights query: the object `model` of `--json`."""
@@ -180,7 +197,8 @@ class SearchEngine:
             remedy = "Run `mlcl index` on a folder or a table of products first"
             raise DataError("there is no catalog yet", where=self.catalog.place, remedy=remedy)
         cache = profile.workspace / FOLDER / f"{profile.catalog.name}.cache"
-        return Searcher(current, profile.catalog.search, cache, str(self.context.compute.device))
+        device = str(self.context.compute.device)
+        return Searcher(current, profile.catalog.search, cache, device, self.in_background)
 
     def _found(
         self, unit: Vectors, queries: Sequence[Query], products: Sequence[str | None], options: SearchOptions

@@ -1,0 +1,1 @@
+"""Search over HTTP: the API, and the page that uses it."""

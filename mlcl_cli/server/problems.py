@@ -1,0 +1,90 @@
+"""Errors over HTTP: application/problem+json (RFC 9457), with what is wrong, where, and what to do."""
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from mlcl_cli.errors import DataError, MachineError, MlclError, UsageError
+from mlcl_cli.workflows.references import UnknownItemError
+
+logger = logging.getLogger(__name__)
+
+STATUS = {UnknownItemError: 404, UsageError: 422, DataError: 422, MachineError: 503}
+
+
+class ProblemError(Exception):
+    """A request that cannot be answered, with the HTTP status that says why."""
+
+    def __init__(
+        self,
+        status: int,
+        what: str,
+        *,
+        where: str | None = None,
+        remedy: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.status, self.what, self.where, self.remedy, self.headers = status, what, where, remedy, headers
+        super().__init__(what)
+
+    @classmethod
+    def of(cls, error: MlclError) -> "ProblemError":
+        """An error of the catalog or the query."""
+        status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+        return cls(status, error.what, where=None if error.where is None else str(error.where), remedy=error.remedy)
+
+    @classmethod
+    def of_validation(cls, error: ValidationError) -> "ProblemError":
+        """The first mistake in a request."""
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or None
+        return cls(422, first["msg"].removeprefix("Value error, "), where=where)
+
+    def body(self) -> dict[str, object]:
+        """The problem's JSON."""
+        parts = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.what,
+            "where": self.where,
+            "remedy": self.remedy,
+        }
+        return {name: value for name, value in parts.items() if value is not None}
+
+    def response(self) -> JSONResponse:
+        """The problem as an answer."""
+        return JSONResponse(self.body(), self.status, self.headers, media_type="application/problem+json")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every error with a problem; one that nobody expected says nothing about its cause, but is logged."""
+
+    @app.exception_handler(ProblemError)
+    async def on_problem(_: Request, error: ProblemError) -> JSONResponse:
+        return error.response()
+
+    @app.exception_handler(MlclError)
+    async def on_error(_: Request, error: MlclError) -> JSONResponse:
+        problem = ProblemError.of(error)
+        if problem.status >= 500:
+            logger.error(str(error))
+        return problem.response()
+
+    @app.exception_handler(ValidationError)
+    async def on_invalid(_: Request, error: ValidationError) -> JSONResponse:
+        return ProblemError.of_validation(error).response()
+
+    @app.exception_handler(HTTPException)
+    async def on_http(_: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers) if error.headers else None
+        return ProblemError(error.status_code, str(error.detail), headers=headers).response()
+
+    @app.exception_handler(Exception)
+    async def on_bug(_: Request, error: Exception) -> JSONResponse:
+        logger.error("unexpected error", exc_info=error)
+        return ProblemError(500, "the server made a mistake", remedy="Its log says which").response()

@@ -1,0 +1,87 @@
+"""Starts a server: one process, or several that share a socket."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from mlcl_cli.errors import MachineError, MlclError
+from mlcl_cli.server.app import create_app
+from mlcl_cli.server.metrics import DIRECTORY
+from mlcl_cli.server.settings import ServerSettings
+
+GRACE = 30  # seconds, for requests in flight when the server is stopped
+KEEP_ALIVE = 15  # seconds, for connections without a request
+
+
+class Server(uvicorn.Server):
+    """A server that ends with exit code 0 when a signal stops it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals meanwhile. uvicorn's own would raise them again at the end."""
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at an address. Raises MachineError if it is taken or does not exist here."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        bound = socket.create_server((host, port), family=family, backlog=2_048)
+    except OSError as error:
+        remedy = "Choose another --port, or --port 0 for any" if error.errno == 98 else "Choose another --host"
+        raise MachineError(
+            f"cannot listen: {error.strerror or error}", where=f"{host}:{port}", remedy=remedy
+        ) from error
+    bound.set_inheritable(True)
+    return bound
+
+
+def run_server(settings: ServerSettings, bound: socket.socket, workers: int) -> None:
+    """Answer requests until a signal stops the server. Raises as `create_app` does, with a single worker."""
+    config = uvicorn.Config(
+        partial(create_app if workers == 1 else _create_worker, settings),
+        factory=True,
+        workers=workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        timeout_graceful_shutdown=GRACE,
+        timeout_keep_alive=KEEP_ALIVE,
+        h11_max_incomplete_event_size=64 * 1024,
+        proxy_headers=False,
+        http="h11",
+    )
+    if workers == 1:
+        Server(config).run(sockets=[bound])
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[DIRECTORY] = folder
+        supervisor = Multiprocess(config, [bound])
+        supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise MachineError("a worker did not start", remedy="Its error is above")
+
+
+def _create_worker(settings: ServerSettings) -> FastAPI:
+    try:
+        return create_app(settings)
+    except MlclError as error:
+        logging.getLogger(__name__).error(str(error))  # a traceback says no more
+        sys.exit(STARTUP_FAILURE)

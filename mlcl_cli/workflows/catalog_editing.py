@@ -1,0 +1,107 @@
+"""Items of a catalog that are added, changed and deleted one by one, as over HTTP."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import pyarrow as pa
+
+from mlcl_cli.atomic_files import write_file
+from mlcl_cli.errors import DataError
+from mlcl_cli.images.decode import decode_image
+from mlcl_cli.stores.searching import fetch_rows
+from mlcl_cli.stores.store import FIELD_PREFIX, FIELDS_FINGERPRINT, ID, PRODUCT, Store
+from mlcl_cli.workflows.indexing import FOLDER
+from mlcl_cli.workflows.references import UnknownItemError
+from mlcl_cli.workflows.search_engine import SearchEngine
+
+CHANGED = ""  # the fingerprint of fields that no table has: `mlcl index` compares and rewrites them
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEdit:
+    """An item as it is to be. Without an `image` (the bytes of its file), that of the stored item stays."""
+
+    id: str
+    image: bytes | None
+    product: str | None
+    fields: Mapping[str, object]
+
+
+@dataclass(eq=False)
+class CatalogEditor:
+    """Changes the catalog that an engine searches, one change at a time.
+
+    Images are kept under WORKSPACE/catalogs/NAME.images, named by their content.
+    """
+
+    engine: SearchEngine
+
+    def __post_init__(self) -> None:
+        self._lock = Lock()
+        profile = self.engine.context.profile
+        self._images = profile.workspace / FOLDER / f"{profile.catalog.name}.images"
+
+    def put(self, edits: Sequence[ItemEdit]) -> None:
+        """Add or replace items with different ids; all of them, or none if one cannot be used.
+
+        Raises DataError for an image that cannot be read and a field of another type than the catalog's,
+        UnknownItemError for a new item without an image.
+        """
+        with self._lock:
+            store = self.engine.store
+            kept = [edit for edit in edits if edit.image is None]
+            stored = fetch_rows(store, [edit.id for edit in kept], store.info.schema().names)
+            known = set(stored[ID].to_pylist())
+            for edit in kept:
+                if edit.id not in known:
+                    raise UnknownItemError(edit.id)
+            rows = [self._row(edit, edit.image) for edit in edits if edit.image is not None]
+            if kept:
+                by_id = {edit.id: edit for edit in kept}
+                store.upsert(_edited(store, stored, [by_id[identifier] for identifier in stored[ID].to_pylist()]))
+            if rows:
+                self.engine.index(rows)
+
+    def delete(self, identifier: str) -> None:
+        """Remove an item. Raises UnknownItemError if there is none."""
+        with self._lock:
+            store = self.engine.store
+            if not len(fetch_rows(store, [identifier], [ID])):
+                raise UnknownItemError(identifier)
+            store.delete([identifier])
+
+    def _row(self, edit: ItemEdit, data: bytes) -> dict[str, object]:
+        return {ID: edit.id, "image": self._save(data), PRODUCT: edit.product, "fields": edit.fields}
+
+    def _save(self, data: bytes) -> Path:
+        try:
+            decode_image(data)
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot be used: {error}", where="image", remedy="Send another one") from error
+        name = hashlib.blake2b(data, digest_size=16).hexdigest()
+        path = self._images / name[:2] / name
+        if not path.exists():
+            write_file(path, data)
+        return path
+
+
+def _edited(store: Store, stored: pa.Table, edits: Sequence[ItemEdit]) -> pa.Table:
+    """Stored rows with the product and the fields of the edits, in the same order."""
+    columns = {name: stored[name] for name in stored.column_names if not name.startswith(FIELD_PREFIX)}
+    products = [edit.product or old for edit, old in zip(edits, stored[PRODUCT].to_pylist(), strict=True)]
+    columns[PRODUCT] = pa.array(products, pa.string())
+    columns[FIELDS_FINGERPRINT] = pa.array([CHANGED] * len(edits), pa.string())
+    fields = store.info.fields
+    for name in dict.fromkeys([*fields.names, *(name for edit in edits for name in edit.fields)]):
+        values = [edit.fields.get(name) for edit in edits]
+        index = fields.get_field_index(name)
+        try:
+            column = pa.array(values)
+            columns[FIELD_PREFIX + name] = column if index < 0 else column.cast(fields.field(index).type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            expected = "one type" if index < 0 else str(fields.field(index).type)
+            raise DataError(f"expected {expected}, got another", where=f"fields.{name}", remedy="Convert it") from error
+    return pa.table(columns)
