@@ -8,7 +8,6 @@ from fastapi import FastAPI
 from mlcl_cli import __version__
 from mlcl_cli.server import docs, items, page, search, status
 from mlcl_cli.server.guard import BodyLimit, Headers, Observer
-from mlcl_cli.server.logs import set_up_logging
 from mlcl_cli.server.problems import add_handlers
 from mlcl_cli.server.service import Service
 from mlcl_cli.server.settings import ServerSettings
@@ -18,7 +17,6 @@ DESCRIPTION = "Composed image retrieval: a reference image and words that modify
 
 def create_app(settings: ServerSettings) -> FastAPI:
     """Load the model and the catalog. Raises as `Loaded.open` does."""
-    set_up_logging()
     service = Service(settings)
 
     @asynccontextmanager

@@ -17,6 +17,7 @@ from uvicorn.supervisors import Multiprocess
 
 from mlcl_cli.errors import MachineError, MlclError
 from mlcl_cli.server.app import create_app
+from mlcl_cli.server.logs import set_up_logging
 from mlcl_cli.server.metrics import DIRECTORY
 from mlcl_cli.server.settings import ServerSettings
 
@@ -55,7 +56,7 @@ def bind(host: str, port: int) -> socket.socket:
 def run_server(settings: ServerSettings, bound: socket.socket, workers: int) -> None:
     """Answer requests until a signal stops the server. Raises as `create_app` does, with a single worker."""
     config = uvicorn.Config(
-        partial(create_app if workers == 1 else _create_worker, settings),
+        partial(_create_app if workers == 1 else _create_worker, settings),
         factory=True,
         workers=workers,
         log_config=None,
@@ -79,9 +80,14 @@ def run_server(settings: ServerSettings, bound: socket.socket, workers: int) -> 
         raise MachineError("a worker did not start", remedy="Its error is above")
 
 
+def _create_app(settings: ServerSettings) -> FastAPI:
+    set_up_logging()
+    return create_app(settings)
+
+
 def _create_worker(settings: ServerSettings) -> FastAPI:
     try:
-        return create_app(settings)
+        return _create_app(settings)
     except MlclError as error:
         logging.getLogger(__name__).error(str(error))  # a traceback says no more
         sys.exit(STARTUP_FAILURE)

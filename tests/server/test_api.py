@@ -1,0 +1,262 @@
+"""The API: it finds what `Retriever` finds, says what is wrong, and lets nobody write without the key."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api import AUTHORIZED, COUNT, client_of, encoded, indexed_shop
+from starlette.testclient import TestClient
+
+from mlcl_cli import Hit, Retriever
+from mlcl_cli.workflows.hits import as_json
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return indexed_shop(tmp_path_factory.mktemp("api"))
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Iterator[TestClient]:
+    with client_of(folder) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def retriever(folder: Path) -> Retriever:
+    return Retriever.load(folder / "mlcl.yaml")
+
+
+def post(client: TestClient, **request: Any) -> list[dict[str, Any]]:
+    response = client.post("/v1/search", json=request)
+    assert response.status_code == 200, response.text
+    hits: list[dict[str, Any]] = response.json()["hits"]
+    return hits
+
+
+def as_answered(hits: list[Hit]) -> list[dict[str, Any]]:
+    return [{**as_json(hit), "image": f"/v1/items/{hit.id}/image"} for hit in hits]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"text": "red"},
+        {"item": "sku3"},
+        {"item": "sku3", "text": "red", "k": 30},
+        {"text": "red", "where": "price < 5 and color = 'red'"},
+        {"text": "red", "where": [["price", "<", 5], ["color", "in", ["red", "blue"]]]},
+        {"text": "a", "group_by": "product"},
+        {"text": "a", "exclude": ["sku1", "sku2"]},
+        {"item": "sku5", "text": "a", "explain": True},
+    ],
+    ids=str,
+)
+def test_finds_what_the_retriever_finds(client: TestClient, retriever: Retriever, asked: dict[str, Any]) -> None:
+    assert post(client, **asked) == as_answered(retriever.search(**asked))
+
+
+def test_an_image_is_taken_in_all_forms(client: TestClient, retriever: Retriever, folder: Path) -> None:
+    path = folder / "query.jpg"
+    expected = as_answered(retriever.search("in red", image=path, k=5, where="price < 9", exclude=["sku1"]))
+    for image in (encoded(path), f"data:image/jpeg;base64,{encoded(path)}"):
+        found = post(client, image=image, text="in red", k=5, where="price < 9", exclude=["sku1"])
+        assert found == expected
+    form = {"text": "in red", "k": "5", "where": "price < 9", "exclude": "sku1"}
+    for exclude in ("sku1", '["sku1"]'):
+        response = client.post("/v1/search", data={**form, "exclude": exclude}, files={"image": path.open("rb")})
+        assert response.json()["hits"] == expected
+
+
+def test_the_answer_says_how_long_it_took_and_which_model_queried(client: TestClient) -> None:
+    answer = client.post("/v1/search", json={"text": "a"}).json()
+    assert answer["took_ms"] > 0
+    assert answer["model"]["combining_function"] == "sum"
+
+
+WRONG = [
+    ({}, 422, "has neither an image nor words"),
+    ({"text": " "}, 422, "has neither an image nor words"),
+    ({"text": "a", "k": 0}, 422, "greater than or equal to 1"),
+    ({"text": "a", "k": 10**9}, 422, "less than or equal to 200"),
+    ({"text": "a" * 2_000}, 422, "at most 1000 characters"),
+    ({"text": "a", "wheer": "b"}, 422, "not permitted"),
+    ({"text": "a", "where": "nope = 1"}, 422, "there is no field"),
+    ({"text": "a", "where": "price < 1; drop table"}, 422, "where"),
+    ({"text": "a", "where": [["price", "like", 1]]}, 422, "Input should be"),
+    ({"text": "a", "where": [["price", "in", []]]}, 422, ""),
+    ({"text": "a", "group_by": "nope"}, 422, "there is no such field"),
+    ({"item": "nope"}, 404, "the catalog has no item 'nope'"),
+    ({"item": "sku1", "image": "aGk="}, 422, "cannot be used: not an image"),
+    ({"image": "!"}, 422, "is not valid base64"),
+    ({"image": "data:text/plain,hi"}, 422, "expected a data: URI in base64"),
+    ({"image": "http://example.org/a.jpg"}, 422, "this server fetches no addresses"),
+    ({"text": "a", "exclude": ["b"] * 2_000}, 422, "at most 1000 items"),
+    ({"text": "a\udcff"}, 400, "not valid JSON in UTF-8"),
+    ({"text": "a", "k": float("nan")}, 400, "not valid JSON in UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("request_", "status", "detail"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_request_is_a_problem(client: TestClient, request_: dict[str, Any], status: int, detail: str) -> None:
+    response = client.post("/v1/search", content=json.dumps(request_), headers={"content-type": "application/json"})
+    if request_.get("where") == [["price", "in", []]]:
+        assert response.json()["hits"] == []
+        return
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert detail in response.text
+    assert response.json()["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"[1]", "application/json", 422),
+        (b"{", "application/json", 400),
+        (b"\xff", "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b"text=a", "application/x-www-form-urlencoded", 415),
+        (b"", "", 415),
+        (b"nonsense", "multipart/form-data", 400),
+        (b"nonsense", "multipart/form-data; boundary=x", 400),
+    ],
+)
+def test_another_body_is_a_problem(client: TestClient, content: bytes, kind: str, status: int) -> None:
+    response = client.post("/v1/search", content=content, headers={"content-type": kind})
+    assert (response.status_code, response.json()["status"]) == (status, status)
+
+
+def test_unknown_addresses_and_methods_are_problems(client: TestClient) -> None:
+    for response in (client.get("/nope"), client.get("/v1/search"), client.get("/../etc/passwd")):
+        assert response.status_code in (404, 405)
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_items_are_read_and_browsed(client: TestClient) -> None:
+    item = client.get("/v1/items/sku4").json()
+    expected = {"price": 2.0, "color": "blue", "kept": True, "since": "2026-01-05"}
+    assert item == {"id": "sku4", "product": "p2", "image": "/v1/items/sku4/image", "fields": expected}
+    picture = client.get(item["image"])
+    assert picture.content.startswith(b"\xff\xd8")
+    assert picture.headers["content-type"] == "image/jpeg"
+    first = client.get("/v1/items", params={"count": 5}).json()
+    second = client.get("/v1/items", params={"start": 5, "count": 200}).json()
+    assert first["total"] == second["total"] == COUNT
+    assert [one["id"] for one in first["items"] + second["items"]] == [f"sku{number}" for number in range(COUNT)]
+    some = client.get("/v1/items", params={"where": "color = 'red' and price >= 6"}).json()
+    assert [one["id"] for one in some["items"]] == ["sku12", "sku15", "sku18", "sku21"]
+    assert client.get("/v1/items/nope").status_code == 404
+    assert client.get("/v1/items/nope/image").status_code == 404
+
+
+def test_fields_tell_what_filters_can_use(client: TestClient) -> None:
+    fields = {one["name"]: one for one in client.get("/v1/fields").json()["fields"]}
+    assert list(fields) == ["price", "color", "kept", "since"]
+    assert (fields["price"]["kind"], fields["price"]["min"], fields["price"]["max"]) == ("number", 0, 11.5)
+    assert sorted(fields["color"]["values"]) == ["blue", "red"]
+    assert (fields["kept"]["kind"], sorted(fields["kept"]["values"])) == ("boolean", [False, True])
+    assert (fields["since"]["kind"], fields["since"]["max"]) == ("date", "2026-01-24")
+
+
+CHANGES = [
+    ("PUT", "/v1/items/x", {"json": {"fields": {}}}),
+    ("DELETE", "/v1/items/sku1", {}),
+    ("POST", "/v1/items", {"content": b"{}", "headers": {"content-type": "application/x-ndjson"}}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "rest"), CHANGES)
+@pytest.mark.parametrize("key", [None, "", "Bearer", "Bearer wrong", "Basic YTpi", "Bearer é"])
+def test_nobody_writes_without_the_key(
+    client: TestClient, method: str, path: str, rest: dict[str, Any], key: str | None
+) -> None:
+    headers = rest.get("headers", {}) | ({} if key is None else {"Authorization": key.encode()})
+    response = client.request(method, path, **{**rest, "headers": headers})
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert client.get("/v1/items").json()["total"] == COUNT
+
+
+def test_nobody_writes_to_a_server_without_a_key(folder: Path) -> None:
+    with client_of(folder, key=None) as client:
+        for method, path, rest in CHANGES:
+            headers = rest.get("headers", {}) | {"Authorization": "Bearer None"}  # type: ignore[operator]
+            response = client.request(method, path, **{**rest, "headers": headers})  # type: ignore[arg-type]
+            assert (response.status_code, response.json()["detail"]) == (403, "this server accepts no changes")
+
+
+def test_every_answer_has_security_headers_and_no_path_of_this_machine(client: TestClient, folder: Path) -> None:
+    answers = [client.get(path) for path in ("/", "/v1/items", "/v1/fields", "/nope", "/metrics", "/docs")]
+    answers.append(client.post("/v1/search", json={"text": "a", "explain": True}))
+    for answer in answers:
+        assert "script-src 'self';" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert str(folder) not in answer.text
+
+
+def test_the_documentation_needs_no_other_server(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert "http" not in page
+    for name in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js"):
+        assert f"/docs/{name}" in page
+        assert client.get(f"/docs/{name}").status_code == 200
+    assert client.get("/docs/nope").status_code == 404
+    described = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/search", "/v1/items", "/v1/items/{id}", "/v1/items/{id}/image", "/v1/fields", "/healthz"} <= set(
+        described
+    )
+
+
+def test_counters_tell_what_was_asked(client: TestClient) -> None:
+    client.post("/v1/search", json={"text": "a"})
+    text = client.get("/metrics").text
+    assert 'mlcl_requests_total{method="POST",route="/v1/search",status="200"}' in text
+    assert "mlcl_batch_queries_bucket" in text
+    assert f"mlcl_catalog_rows {COUNT}.0" in text
+    assert client.get("/healthz").json() == client.get("/readyz").json() == {"status": "ok"}
+
+
+def test_items_are_added_changed_and_removed(tmp_path: Path) -> None:
+    folder = indexed_shop(tmp_path)
+    picture = folder / "query.jpg"
+    with client_of(folder) as client:
+        files = {"image": picture.open("rb")}
+        added = client.put(
+            "/v1/items/new/ one", data={"fields": '{"price": 3, "size": "L"}'}, files=files, headers=AUTHORIZED
+        )
+        assert added.status_code == 200, added.text
+        assert added.json()["fields"] == {"price": 3.0, "color": None, "kept": None, "since": None, "size": "L"}
+        assert post(client, image=encoded(picture), k=1)[0]["id"] == "new/ one"
+        changed = client.put("/v1/items/new/ one", json={"fields": {"color": "pink"}}, headers=AUTHORIZED)
+        assert changed.json()["fields"] == {"price": None, "color": "pink", "kept": None, "since": None, "size": None}
+        assert [hit["id"] for hit in post(client, text="a", where="color = 'pink'")] == ["new/ one"]
+        assert client.put("/v1/items/y", json={"fields": {}}, headers=AUTHORIZED).status_code == 404
+        wrong = client.put("/v1/items/sku1", json={"fields": {"price": "cheap"}}, headers=AUTHORIZED)
+        assert (wrong.status_code, wrong.json()["where"]) == (422, "fields.price")
+        bad = client.put("/v1/items/y", json={"image": "aGk="}, headers=AUTHORIZED)
+        assert (bad.status_code, bad.json()["where"]) == (422, "image")
+        assert client.delete("/v1/items/new/ one", headers=AUTHORIZED).status_code == 204
+        assert client.delete("/v1/items/new/ one", headers=AUTHORIZED).status_code == 404
+        assert client.get("/v1/items/new/ one").status_code == 404
+        assert client.get("/v1/items").json()["total"] == COUNT
+
+
+def test_many_items_are_stored_line_by_line(tmp_path: Path) -> None:
+    folder = indexed_shop(tmp_path)
+    image = encoded(folder / "query.jpg")
+    lines: list[Any] = [{"id": f"n{number}", "image": image, "fields": {"price": number}} for number in range(100)]
+    lines[3] = {"id": "n3"}
+    lines[7] = {"id": "n7", "image": "!"}
+    lines[70] = {"id": "n1", "fields": {"price": 1000}}
+    lines[80] = {"id": "n80", "image": image, "fields": {"price": "cheap"}}
+    content = "\n".join([*map(json.dumps, lines), "", "{"])
+    with client_of(folder) as client:
+        headers = AUTHORIZED | {"content-type": "application/x-ndjson"}
+        answer = client.post("/v1/items", content=content, headers=headers).json()
+        assert (answer["stored"], answer["failed"]) == (97, 4)
+        assert sorted(error["line"] for error in answer["errors"]) == [4, 8, 81, 102]
+        assert client.get("/v1/items").json()["total"] == COUNT + 96
+        assert client.get("/v1/items/n1").json()["fields"]["price"] == 1000
