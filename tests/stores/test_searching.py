@@ -20,7 +20,7 @@ from test_exact import best, ids
 from mlcl_cli.errors import NotFiniteError, UsageError
 from mlcl_cli.stores import searching
 from mlcl_cli.stores.conditions import Condition
-from mlcl_cli.stores.searching import How, Searcher, SearchMode, fetch_rows
+from mlcl_cli.stores.searching import MAX_EXACT_ON_CPU, How, Searcher, SearchMode, fetch_rows, wants_index
 from mlcl_cli.stores.store import Store
 from mlcl_cli.stores.where import parse_where
 
@@ -182,6 +182,26 @@ def test_auto_takes_the_index_of_many_rows(tmp_path: Path, monkeypatch: pytest.M
     assert Searcher(store, "exact", cache).how.method == "exact"
     monkeypatch.setattr(searching, "MAX_EXACT_ON_CPU", 10_000)
     assert Searcher(store, "auto", cache).how.method == "exact"
+
+
+@pytest.mark.parametrize(
+    ("mode", "rows", "gpu_memory", "wanted"),
+    [
+        ("auto", MAX_EXACT_ON_CPU, None, False),
+        ("auto", MAX_EXACT_ON_CPU + 1, None, True),
+        ("auto", 10_000_000, 16 * 10**9, False),
+        ("auto", 10_000_001, 16 * 10**9, True),
+        ("auto", MAX_EXACT_ON_CPU, 1_000, False),
+        ("exact", 10**9, None, False),
+        ("exact", 10**9, 1_000, False),
+        ("index", 10**6, 16 * 10**9, True),
+    ],
+)
+def test_an_index_is_wanted_where_exact_search_is_slow(
+    mode: SearchMode, rows: int, gpu_memory: int | None, wanted: bool
+) -> None:
+    """10,000,000 rows of 640 dimensions take 12.8 GB in fp16."""
+    assert wants_index(mode, rows, 640, gpu_memory) is wanted
 
 
 def test_queries_must_be_finite(tmp_path: Path) -> None:
