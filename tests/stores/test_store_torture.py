@@ -1,4 +1,4 @@
-"""A short torture of a store; tests/stores/torture.py runs a long one."""
+"""A short torture of a store; `make torture` runs a long one."""
 
 import subprocess
 import sys
