@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, OverflowMethod
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -266,10 +266,11 @@ def show_table(
 ) -> None:
     """Print columns aligned to the `left` and then to the `right`; `whole` keeps each row on one line."""
     table = Table(title=safe(title) or None, title_justify="left", box=box.SIMPLE, padding=0)
+    overflow: OverflowMethod = "ellipsis" if whole else "fold"
     for name in left:
-        table.add_column(name, no_wrap=whole)
+        table.add_column(name, no_wrap=whole, overflow=overflow)
     for name in right:
-        table.add_column(name, no_wrap=whole, justify="right")
+        table.add_column(name, no_wrap=whole, overflow=overflow, justify="right")
     for row in rows:
         table.add_row(*row)
     new_console().print(table)

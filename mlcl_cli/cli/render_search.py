@@ -27,7 +27,7 @@ def show_search(result: "SearchResult", page: Path | None = None) -> None:
     names = list(result.hits[0].fields) if result.hits else []
     values = [{name: _short(shown_value(hit.fields[name])) for name in names} for hit in result.hits]
     scores = [[f"{score:.3f}" for score in (hit.score, *(hit.levels or {}).values())] for hit in result.hits]
-    heads = [[f"{number}", _short(hit.id)] for number, hit in enumerate(result.hits, 1)]
+    heads = [[f"{number}", safe(hit.id)] for number, hit in enumerate(result.hits, 1)]
     right = ["score", *result.parts.values()]
     used = sum(column_widths([["", "id", *right], *([*head, *own] for head, own in zip(heads, scores, strict=True))]))
     room = console.width - used - (PICTURE[0] + 2 if pictured else 0)
@@ -38,7 +38,7 @@ def show_search(result: "SearchResult", page: Path | None = None) -> None:
         rows.append([*picture, *head, *(fields[name] for name in shown), *own])
     if rows:
         left = [*([""] if pictured else []), "", "id", *map(safe, shown)]
-        show_table(rows, left=left, right=right, title=result.title, whole=True)
+        show_table(rows, left=left, right=right, title=result.title, whole=room >= 0)
     if len(shown) < len(names):
         say(f"A wider terminal, --html or --json shows all {counted(len(names), 'field')}")
     if page is not None:

@@ -1,24 +1,32 @@
-"""The guide's examples of searching a catalog, run as they are written."""
+"""Examples of searching a catalog, in the guide and in README, run as they are written."""
 
+import os
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
 from command_line import Mlcl
 from shop import write_products
 from typer.testing import CliRunner
-from world import picture, world
+from world import picture, tiny_clip, world
 
 from mlcl_cli.cli.app import app
 
-GUIDE = (Path(__file__).parents[2] / ".github/GUIDE.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+GUIDE, README = (ROOT / name for name in (".github/GUIDE.md", "README.md"))
 
 
-def code(heading: str) -> list[str]:
-    """The indented lines of a section."""
-    section = re.split(r"\n#{2,3} ", GUIDE.split(f" {heading}\n", 1)[1])[0]
-    return [line.removeprefix("    ") for line in section.splitlines() if line.startswith("    ") or not line]
+def blocks(document: Path, heading: str) -> list[str]:
+    """The indented blocks of a section."""
+    section = re.split(r"\n#{2,3} ", document.read_text(encoding="utf-8").split(f"# {heading}\n", 1)[1])[0]
+    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", section, re.MULTILINE)
+    return [textwrap.dedent(block).strip() for block in found]
+
+
+def code(document: Path, heading: str) -> str:
+    return "\n\n".join(blocks(document, heading))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +51,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_of_the_guide_finds_something(shop: Path, mlcl: Mlcl) -> None:
-    commands = [line for line in code("Search a catalog") if line.startswith("mlcl search")]
+    commands = [line for line in code(GUIDE, "Search a catalog").splitlines() if line.startswith("mlcl search")]
     assert len(commands) == 5
     for line in commands:
         _, *arguments = shlex.split(line, comments=True)
@@ -58,7 +66,7 @@ def test_the_python_of_the_guide_runs(
 ) -> None:
     monkeypatch.chdir(shop)
     names: dict[str, object] = {}
-    exec("\n".join(code("From Python")), names)
+    exec(code(GUIDE, "From Python"), names)
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 5
     assert all(line.startswith("SKU-") for line in printed)
@@ -67,3 +75,58 @@ def test_the_python_of_the_guide_runs(
     assert [len(found) for found in names["several"]] == [5, 5]  # type: ignore[attr-defined]
     found = names["retriever"].search("boots", k=40)  # type: ignore[attr-defined]
     assert "SKU-99" in {hit.id for hit in found}
+
+
+@pytest.fixture
+def products(tmp_path: Path) -> Path:
+    """A shop's folder: a table of products, their pictures, and a picture to search with."""
+    rows = []
+    for number in range(40):
+        picture(tmp_path / f"photos/{number}.jpg", 700 + number)
+        color, style = ("red", "blue", "black", "white")[number % 4], ("boot", "sandal")[number // 4 % 2]
+        rows.append(
+            {"id": f"SKU-{number}", "image": f"photos/{number}.jpg", "color": color, "style": style, "price": number}
+        )
+    write_products(tmp_path / "products.csv", rows)
+    picture(tmp_path / "shoe.jpg", 900)
+    tiny_clip(tmp_path / "clip.pt")
+    return tmp_path
+
+
+def test_readme_leads_from_a_table_to_results_in_five_lines(
+    products: Path, mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands, python, machines = blocks(README, "Search your own products")
+    lines = commands.splitlines()
+    assert len(lines) == 5
+    small = ("combiner.epochs=1", "combiner.projection_dim=16", "combiner.hidden_dim=32", "combiner.batch_size=16")
+    for line in lines:
+        _, command, *arguments = shlex.split(line, comments=True)
+        if command == "train-combiner":
+            arguments += [part for setting in small for part in ("--set", setting)]
+        assert mlcl(command, *arguments).code == 0
+        if command == "init":
+            profile = products / "mlcl.yaml"
+            profile.write_text(profile.read_text().replace("RN50x4 ", f"{products / 'clip.pt'} ", 1))
+    assert "SKU-" in (products / "found.html").read_text()
+
+    monkeypatch.chdir(products)
+    names: dict[str, object] = {}
+    exec(python, names)
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert names["queries"].shape[0] == 1  # type: ignore[attr-defined]
+
+    shards = {"RANK": "1", "WORLD_SIZE": "2", "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "2"}
+    for name, value in shards.items():
+        monkeypatch.setenv(name, value)
+    for line in re.findall(r"mlcl (index products.csv --shard [^']+)'", machines):
+        assert mlcl(*os.path.expandvars(line).split(), "--json").json["unchanged"] > 0
+
+
+def test_products_are_searched_without_training(products: Path, mlcl: Mlcl) -> None:
+    assert mlcl("init").code == 0
+    for line in blocks(README, "Search your own products")[0].splitlines()[3:]:
+        _, *arguments = shlex.split(line, comments=True)
+        outcome = mlcl(*arguments, "--set", f"clip.model={products / 'clip.pt'}")
+        assert outcome.code == 0, outcome.err
+    assert "No combiner in this workspace: a query is the element-wise sum" in outcome.err

@@ -6,11 +6,8 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -22,11 +19,13 @@ from shop import assert_same_rows, product, shop, stored, write_products
 from torch.nn.functional import normalize
 from world import picture, tiny_clip
 
+from mlcl_cli.features.store import FeatureStore
 from mlcl_cli.images.decode import open_image
 from mlcl_cli.images.transforms import Transform, preprocess_pixels
 from mlcl_cli.models.compute import Compute
 from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.models.weights import load_clip
+from mlcl_cli.signals import EXIT_CODE, interruptible
 from mlcl_cli.stores import lance_index, searching
 from mlcl_cli.stores.store import MIN_RECALL
 
@@ -272,25 +271,23 @@ def test_after_any_edits_the_table_equals_a_new_one(mlcl: Mlcl, folder: Path, se
     assert_same_rows(old, new)
 
 
-def test_ctrl_c_commits_what_is_encoded(tmp_path: Path) -> None:
-    folder = shop(tmp_path, count := 1_500)
-    slowly = ("--set", "clip.encode_batch=1")
-    command = [sys.executable, "-m", "mlcl_cli", "index", "products.csv", "--json", *slowly]
-    committed, patience = 0, 4.0
-    while not committed:
-        process = subprocess.Popen(command, cwd=folder, stderr=PIPE, stdout=PIPE, text=True)
-        time.sleep(patience)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 75, err
-        if "rows stored" in err:
-            committed = int(err.split("stopped by Ctrl-C. ")[1].split(" rows stored")[0].replace(",", ""))
-            assert "run the same command again" in err
-        patience *= 1.5
-    done = subprocess.run(command[:-2], cwd=folder, capture_output=True, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout)
-    assert (result["unchanged"], result["added"]) == (committed, count - committed)
-    assert len(stored(folder)) == count
+def test_ctrl_c_commits_what_is_encoded(mlcl: Mlcl, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, batches = FeatureStore.encode_files, []
+
+    def cut(*arguments: Any) -> Iterator[object]:
+        for batch in real(*arguments):
+            batches.append(batch)
+            yield batch
+            if len(batches) == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch, interruptible():
+        patch.setattr(FeatureStore, "encode_files", cut)
+        outcome = index(mlcl, "--set", "clip.encode_batch=1")
+    assert outcome.code == EXIT_CODE
+    assert "stopped by Ctrl-C. 5 rows stored; run the same command again to go on" in outcome.err
+    assert counts(index(mlcl)) == {"unchanged": 5, "added": COUNT - 5, "encoded": COUNT - 5}
+    assert len(stored(folder)) == COUNT
 
 
 @pytest.mark.parametrize(
