@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from mlcl_cli.atomic_files import exclusive_lock, to_json, write_file
 from mlcl_cli.errors import MachineError
+from mlcl_cli.signals import defer_signals
 from mlcl_cli.stores import lance_index
 from mlcl_cli.stores.conditions import Conditions
 from mlcl_cli.stores.lance_errors import read_json, reported
@@ -126,7 +127,8 @@ class LanceCatalog:
     def _connect(self) -> "DBConnection":
         if self._connection is None:
             os.environ.setdefault("LANCEDB_LOG", "error")  # it would print warnings that are none
-            import lancedb
+            with defer_signals():  # pydantic turns an interruption within it into an error of its own
+                import lancedb
 
             session = lancedb.Session(index_cache_size_bytes=2**30, metadata_cache_size_bytes=2**28)
             self._connection = lancedb.connect(self._folder, read_consistency_interval=STALENESS, session=session)

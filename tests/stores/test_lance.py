@@ -24,7 +24,7 @@ from mlcl_cli.stores.open import open_catalog
 from mlcl_cli.stores.store import MIN_RECALL
 
 E1 = [1.0, *[0.0] * 7]
-ROWS = 3_000
+ROWS = 2_000
 
 
 @pytest.fixture(scope="module", autouse=True)

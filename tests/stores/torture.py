@@ -292,7 +292,7 @@ def torture(cuts: int, seed: int, report: bool = False) -> Counter[str]:
                 print(f"{met.total()} of {cuts}: {dict(met)}; {len(expected.rows):,} rows", flush=True)
         reads, _ = reader.communicate()
         assert reader.returncode == 0, "the reader failed"
-        switched = cut_finishing(Path(temporary) / "switched", 1 if report else 50)
+        switched = cut_finishing(Path(temporary) / "switched", 1 if report else 150)
         assert switched.keys() == {"e0", "e1"}
         if report:
             print(f"the reader: {reads.strip()}")
