@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,11 @@ class Shop:
         if self.current() != before:
             assert stored(self.folder).keys() == {row["id"] for row in self.rows}
 
-    def check_whole(self) -> None:
+    def check_whole(self, name: str = "default") -> None:
         """The table is that of a run that nobody cut."""
         from shop import assert_same_rows, stored
 
-        found, expected = stored(self.folder), stored(self.folder, "whole")
+        found, expected = stored(self.folder, name), stored(self.folder, "whole")
         assert len(found) == len(self.rows)
         for row in (*found.values(), *expected.values()):
             row.pop("position")  # a row keeps its own until something else of it changes
@@ -158,22 +159,24 @@ def torture(cuts: int, seed: int, *, report: bool = False) -> Counter[str]:
     return total
 
 
-def shards(count: int) -> None:
-    """Index in `count` processes at once, and compare the table with that of one process."""
+def at_once(count: int) -> None:
+    """Index in `count` processes at once, each a shard, then each the same, and compare with what one process makes."""
     preload()
     shop: Any = Shop(random.Random(0))
     try:
         index = ("index", "products.csv")
-        parts = [start(shop.folder, (*index, "--shard", f"{number}/{count}")) for number in range(count)]
-        assert [wait(part) for part in parts] == [0] * count, log(shop)
         assert wait(start(shop.folder, (*index, "--catalog", "whole"))) == 0, log(shop)
-        in_child(shop.check_whole)
+        shards = [("--shard", f"{number}/{count}") for number in range(count)]
+        for name, further in (("shards", shards), ("same", [()] * count)):
+            parts = [start(shop.folder, (*index, "--catalog", name, *options)) for options in further]
+            assert [wait(part) for part in parts] == [0] * count, log(shop)
+            in_child(partial(shop.check_whole, name))
     finally:
         shutil.rmtree(shop.folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "shards":
-        shards(int(sys.argv[2]))
+    if sys.argv[1] == "at-once":
+        at_once(int(sys.argv[2]))
     else:
         print(torture(int(sys.argv[1]), seed=int(time.time()), report=True))
