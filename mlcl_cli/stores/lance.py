@@ -259,7 +259,7 @@ class LanceStore:
         return self._tune(probes, rows, lance_index.LEAST_EFFORT, began)
 
     def _clean_up(self) -> None:
-        """Drop versions that newer ones replaced longer than KEPT ago, however old they are: readers may use others."""
+        """Drop versions that newer ones replaced longer than KEPT ago; an old one that was just replaced is in use."""
         age = self._files.age_of_version_before(KEPT.total_seconds())
         if age is not None:
             self._table.optimize(cleanup_older_than=timedelta(seconds=age) + GRACE)
