@@ -292,10 +292,11 @@ def torture(cuts: int, seed: int, report: bool = False) -> Counter[str]:
                 print(f"{met.total()} of {cuts}: {dict(met)}; {len(expected.rows):,} rows", flush=True)
         reads, _ = reader.communicate()
         assert reader.returncode == 0, "the reader failed"
+        if report:
+            print(f"the reader: {reads.strip()}", flush=True)
         switched = cut_finishing(Path(temporary) / "switched", 1 if report else 150)
         assert switched.keys() == {"e0", "e1"}
         if report:
-            print(f"the reader: {reads.strip()}")
             print(f"cuts of the switch alone, by the table that was current then: {dict(switched)}", flush=True)
     return met
 
