@@ -27,8 +27,9 @@ floors: $(FLOORS)/.installed ## Run a few tests with the lowest versions that py
 browser: ## Install Chromium, in which tests open the report (Debian, as root)
 	command -v chromium || { apt-get update --quiet && apt-get install --yes --no-install-recommends chromium; }
 
-torture: $(VENV)/.installed-dev ## Interrupt training and indexing at random moments, resume, compare
+torture: $(VENV)/.installed-dev ## Interrupt training, indexing and stores at random moments, resume, compare
 	$(BIN)/python tests/training/torture.py 200
+	$(BIN)/python tests/stores/torture.py 100
 	$(BIN)/python tests/workflows/index_torture.py 100
 
 ray: $(VENV)/.installed-dev ## Index a catalog on a Ray cluster of two workers, one of which is killed

@@ -20,7 +20,6 @@ from mlcl_cli.stores.store import ID, POSITION, Found, Vectors
 MAX_SCORES = 50_000_000  # fp32 scores in memory at once: 200 MB
 _NARROW = 1 / 8  # the share of rows below which a CPU copies them faster than it multiplies all
 _ROWS_AT_ONCE = 32_768  # that are copied to a GPU, or scored exactly
-_FREE_SHARE = 0.8  # of a GPU's free memory that vectors may take
 # How far a product of unit vectors is off, at most: in fp16, query and row are rounded, and their product is in fp32.
 _ROUNDING = {torch.float32: 5e-6, torch.float16: 1.5e-3}
 _Rows = NDArray[np.int64]
@@ -32,12 +31,6 @@ class _Groups:
 
     numbers: Tensor
     count: int
-
-
-def fits(rows: int, dimension: int, device: torch.device) -> bool:
-    """Whether a GPU has the memory for so many vectors in fp16."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return 2 * rows * dimension <= _FREE_SHARE * free
 
 
 class ExactRows:

@@ -1,11 +1,10 @@
 """Catalogs in LanceDB: embedded, in a folder, with many readers and writers at once."""
 
-import errno
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -13,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
 from mlcl_cli.atomic_files import exclusive_lock, to_json, write_file
-from mlcl_cli.errors import REMEDIES, MachineError
+from mlcl_cli.errors import MachineError
+from mlcl_cli.signals import defer_signals
 from mlcl_cli.stores import lance_index
 from mlcl_cli.stores.conditions import Conditions
+from mlcl_cli.stores.lance_errors import read_json, reported
 from mlcl_cli.stores.lance_files import TableFiles
 from mlcl_cli.stores.lance_rows import aligned, from_column, further_columns, stored_schema, to_column
 from mlcl_cli.stores.lance_sql import is_in, to_sql
@@ -41,12 +42,12 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 KEPT = timedelta(hours=1)  # for readers: old versions of a table, and tables that are no longer current
+GRACE = timedelta(minutes=1)  # between a version's own time and that of its file
 FOREVER = timedelta(days=100 * 365)
 STALENESS = timedelta(seconds=5)  # after which a reader looks for a new version
 _METADATA = b"mlcl"
 _MAX_IDS = 10_000  # in one condition
 _ATTEMPTS = 5  # where the file system has no locks
-_REBUILD = "Restore it from a backup, or delete the folder and index again"
 _REPORT = TypeAdapter(IndexReport)
 
 
@@ -56,6 +57,9 @@ class _State(BaseModel):
     current: str | None = None
     retired: dict[str, float] = {}  # when each ceased to be current, in seconds since the epoch
     done: dict[str, dict[int, list[int]]] = {}
+
+
+_STATE = TypeAdapter(_State)
 
 
 class LanceCatalog:
@@ -79,7 +83,7 @@ class LanceCatalog:
     def open(self, encoder: str) -> "LanceStore | None":
         """The table of an encoder."""
         files = self._files(encoder)
-        with _reported(self.place):
+        with reported(self._folder):
             files.recover()
             return self._open(encoder, files) if files.exists() else None
 
@@ -89,7 +93,7 @@ class LanceCatalog:
             if state.retired.pop(info.encoder, None) is not None:
                 self._write(state)
         files = self._files(info.encoder)
-        with _reported(self.place), files.commit():
+        with reported(self._folder), files.commit():
             if not files.exists():
                 about = json.dumps({"encoder": info.encoder, "clip": info.clip})
                 schema = stored_schema(info.schema()).with_metadata({_METADATA: about.encode()})
@@ -129,7 +133,8 @@ class LanceCatalog:
     def _connect(self) -> "DBConnection":
         if self._connection is None:
             os.environ.setdefault("LANCEDB_LOG", "error")  # it would print warnings that are none
-            import lancedb
+            with defer_signals():  # pydantic turns an interruption within it into an error of its own
+                import lancedb
 
             session = lancedb.Session(index_cache_size_bytes=2**30, metadata_cache_size_bytes=2**28)
             self._connection = lancedb.connect(self._folder, read_consistency_interval=STALENESS, session=session)
@@ -146,13 +151,7 @@ class LanceCatalog:
         return self._folder / "catalog.json"
 
     def _state(self) -> _State:
-        try:
-            return _State.model_validate_json(self._state_path.read_bytes())
-        except FileNotFoundError:
-            return _State()
-        except (OSError, ValidationError) as error:
-            what = f"cannot be read ({getattr(error, 'strerror', None) or 'not what mlcl writes'})"
-            raise MachineError(what, where=self._state_path, remedy=_REBUILD) from error
+        return read_json(self._state_path, _STATE) or _State()
 
     def _write(self, state: _State) -> None:
         write_file(self._state_path, state.model_dump_json().encode())
@@ -183,10 +182,7 @@ class LanceStore:
     @property
     def index(self) -> IndexReport | None:
         """The approximate index."""
-        try:
-            return _REPORT.validate_json(self._files.report.read_bytes())
-        except FileNotFoundError:
-            return None
+        return read_json(self._files.report, _REPORT)
 
     @property
     def version(self) -> str:
@@ -251,8 +247,8 @@ class LanceStore:
         An index that has not fallen behind is only extended, unless its recall turns out too low.
         """
         began = time.monotonic()
-        for kept in (FOREVER, KEPT):  # the new version is synced before any older one goes
-            self._commit(partial(self._table.optimize, cleanup_older_than=kept))
+        self._commit(partial(self._table.optimize, cleanup_older_than=FOREVER))
+        self._commit(self._clean_up)  # now that the new version is synced
         rows = self.count()
         if rows < lance_index.FEWEST_ROWS:
             return self.index
@@ -267,6 +263,12 @@ class LanceStore:
                 return tuned
         self._commit(lambda: lance_index.index_vectors(self._table, rows, self.info.dimension))
         return self._tune(probes, rows, lance_index.LEAST_EFFORT, began)
+
+    def _clean_up(self) -> None:
+        """Drop versions that newer ones replaced longer than KEPT ago; an old one that was just replaced is in use."""
+        age = self._files.age_of_version_before(KEPT.total_seconds())
+        if age is not None:
+            self._table.optimize(cleanup_older_than=timedelta(seconds=age) + GRACE)
 
     def _tune(self, probes: Sequence[Probe], rows: int, effort: int, began: float) -> IndexReport:
         """Raise the effort until the recall is high enough or no effort helps, and note it with the table."""
@@ -297,22 +299,16 @@ class LanceStore:
                     if "conflict" not in str(error).lower() or attempt + 1 == _ATTEMPTS:
                         raise
 
-    def _reported(self) -> AbstractContextManager[None]:
-        return _reported(self._files.folder)
-
-
-@contextmanager
-def _reported(place: Path | str) -> Iterator[None]:
-    """An error of the database as a MachineError in one line."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        what = str(error).splitlines()[0].split(", /")[0]  # then it names lines of its source
-        full = "No space left" in str(error)
-        remedy = (
-            REMEDIES[errno.ENOSPC] if full else "Check the disk; if this is not the reason, index into another catalog"
-        )
-        raise MachineError(f"LanceDB failed: {what}", where=place, remedy=remedy) from error
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            with reported(self._files.folder):
+                yield
+        except MachineError as error:
+            if self._files.exists():
+                raise
+            what = "the table has been removed, some time after another one replaced it"
+            raise MachineError(what, where=self._files.folder, remedy="Open the catalog again") from error
 
 
 def _parts(ids: Sequence[str]) -> Iterator[list[str]]:

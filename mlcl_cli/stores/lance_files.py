@@ -6,13 +6,15 @@ manifest that refers to it, under a new name, and never changed.
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from mlcl_cli.atomic_files import exclusive_lock, write_file
+from mlcl_cli.stores.lance_errors import read_json
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -22,6 +24,9 @@ class _Mark(BaseModel):
 
     version: int
     boot: str
+
+
+_MARK = TypeAdapter(_Mark)
 
 
 class TableFiles:
@@ -55,6 +60,12 @@ class TableFiles:
         """A name for a version; after a power cut, its number alone may come again."""
         path = self._versions().get(version)
         return f"{version}.{path.stat().st_mtime_ns}" if path is not None else str(version)
+
+    def age_of_version_before(self, seconds: float) -> float | None:
+        """The age in seconds of the version that was the newest so many seconds ago; None if there was none."""
+        now = time.time()
+        ages = (now - path.stat().st_mtime for path in self._versions().values())
+        return min((age for age in ages if age > seconds), default=None)
 
     def remove(self) -> None:
         """Delete the table. If this is interrupted, the table does not exist, and deleting it again takes the rest."""
@@ -97,10 +108,7 @@ class TableFiles:
         self._write_mark(version)
 
     def _read_mark(self) -> _Mark | None:
-        try:
-            return _Mark.model_validate_json(self._mark.read_bytes())
-        except FileNotFoundError:
-            return None
+        return read_json(self._mark, _MARK)
 
     def _write_mark(self, version: int) -> None:
         write_file(self._mark, _Mark(version=version, boot=_boot()).model_dump_json().encode())

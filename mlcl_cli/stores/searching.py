@@ -26,7 +26,30 @@ MAX_EXACT_ON_CPU = 150_000  # rows; 28 ms per 100,000 on one core (measured)
 MAX_ROWS_WITHOUT_INDEX = 10_000  # that a database scans in some milliseconds
 _ROWS_A_GROUP = 4  # that the index is asked for at first, and how many times as many from one time to the next
 _MOST_ROWS = 4_096  # that it is asked for, before groups that were found are left out instead
+_GPU_SHARE = 0.8  # of a GPU's free memory that vectors may take
 _INDEX_REMEDY = "Run mlcl index again with catalog.search: index"
+
+
+def wants_index(mode: SearchMode, rows: int, dimension: int, gpu_memory: int | None) -> bool:
+    """Whether a table is searched by its index, and so needs one. `gpu_memory` is in bytes, None on a CPU."""
+    if mode != "auto":
+        return mode == "index"
+    return rows > MAX_EXACT_ON_CPU and not fits(rows, dimension, gpu_memory)
+
+
+def gpu_memory(device: str) -> int | None:
+    """The bytes of memory that are free on a CUDA device for this process; None for the CPU."""
+    if device == "cpu":
+        return None
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def fits(rows: int, dimension: int, gpu_memory: int | None) -> bool:
+    """Whether a GPU holds so many vectors in fp16 for exact search."""
+    return gpu_memory is not None and 2 * rows * dimension <= _GPU_SHARE * gpu_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +153,19 @@ class Searcher:
             self._is_updating = False
 
     def _choose(self, version: str) -> _Way:
-        rows, index = self.store.count(), self.store.index
-        recall = index.recall if index is not None else None
-        by_index = _Way(version, How("index", rows, recall=recall), None)
-        if self.mode == "index":
-            if index is None and rows > MAX_ROWS_WITHOUT_INDEX:
+        info, rows, index = self.store.info, self.store.count(), self.store.index
+        memory = gpu_memory(self.device)
+        if fits(rows, info.dimension, memory) and not wants_index(self.mode, rows, info.dimension, memory):
+            if (exact := self._on_gpu()) is not None:
+                return _Way(version, How("exact", rows, self.device), exact)
+            memory = None  # another process has taken it meanwhile
+        if wants_index(self.mode, rows, info.dimension, memory):
+            if index is not None or (self.mode == "index" and rows <= MAX_ROWS_WITHOUT_INDEX):
+                return _Way(version, How("index", rows, recall=index.recall if index is not None else None), None)
+            if self.mode == "index":
                 what = f"the catalog has {rows:,} rows and no index"
                 remedy = f"{_INDEX_REMEDY}, or search with catalog.search: auto"
                 raise UsageError(what, where="catalog.search: index", remedy=remedy)
-            return by_index
-        if self.device != "cpu" and (exact := self._on_gpu(rows)) is not None:
-            return _Way(version, How("exact", rows, self.device), exact)
-        if self.mode == "auto" and rows > MAX_EXACT_ON_CPU:
-            if index is not None:
-                return by_index
             logger.log(NOTICE, f"Searching {rows:,} rows without an index is slow. {_INDEX_REMEDY}")
         return _Way(version, How("exact", rows, "cpu"), self._on_cpu())
 
@@ -156,16 +178,14 @@ class Searcher:
         fields = self.store.info.fields
         return ExactRows(open_copy(self.store, self.cache, "fp32"), fields, torch.device("cpu"), torch.float32)
 
-    def _on_gpu(self, rows: int) -> "ExactRows | None":
+    def _on_gpu(self) -> "ExactRows | None":
         """None if the rows do not fit."""
         import torch
 
         from mlcl_cli.stores.copies import open_copy
-        from mlcl_cli.stores.exact import ExactRows, fits
+        from mlcl_cli.stores.exact import ExactRows
 
         info, device = self.store.info, torch.device(self.device)
-        if not fits(rows, info.dimension, device):
-            return None
         try:
             return ExactRows(open_copy(self.store, self.cache, info.precision), info.fields, device, torch.float16)
         except RuntimeError as error:

@@ -18,7 +18,7 @@ from mlcl_cli.formatting import counted, duration
 from mlcl_cli.images.decode import BadImage, BadImagesError
 from mlcl_cli.progress import NOTICE, Advance, Progress
 from mlcl_cli.stores.open import open_catalog
-from mlcl_cli.stores.searching import MAX_EXACT_ON_CPU
+from mlcl_cli.stores.searching import gpu_memory, wants_index
 from mlcl_cli.stores.store import Catalog, IndexReport, Store, TableInfo
 from mlcl_cli.workflows.catalog_clip import choose_catalog_clip, table_info
 from mlcl_cli.workflows.catalog_ids import IdSet, ids_of_shard
@@ -211,9 +211,9 @@ class Indexing:
             self._optimize()
 
     def _optimize(self) -> None:
-        mode, on_cpu = self.profile.catalog.search, self.features.encoder.compute.device.type == "cpu"
-        wanted = mode == "index" or (mode == "auto" and on_cpu and self.store.count() > MAX_EXACT_ON_CPU)
-        report = self.store.optimize(index=wanted)
+        memory = gpu_memory(str(self.features.encoder.compute.device))
+        rows, dimension = self.store.count(), self.store.info.dimension
+        report = self.store.optimize(index=wants_index(self.profile.catalog.search, rows, dimension, memory))
         if report is not None:
             built = f"on {counted(report.rows, 'row')}, built in {duration(report.seconds)}"
             logger.log(NOTICE, f"Index {built}: recall@10 {report.recall:.3f} on held-out rows")

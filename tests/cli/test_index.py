@@ -26,6 +26,8 @@ from mlcl_cli.models.compute import Compute
 from mlcl_cli.models.encoder import Encoder
 from mlcl_cli.models.weights import load_clip
 from mlcl_cli.signals import EXIT_CODE, interruptible
+from mlcl_cli.stores import lance_index, searching
+from mlcl_cli.stores.store import MIN_RECALL
 
 COUNT = 12
 
@@ -214,6 +216,23 @@ def test_other_vectors_and_transforms_are_other_tables(mlcl: Mlcl, folder: Path)
         for options in ([], ["--set", "catalog.vectors=fp32"], ["--set", "image.transform=clip"])
     ]
     assert len(set(encoders)) == 3
+
+
+def test_an_index_is_built_where_the_profile_or_many_rows_ask_for_it(
+    mlcl: Mlcl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop(tmp_path, count := 40)
+    monkeypatch.setattr(lance_index, "FEWEST_ROWS", count)
+    assert index(mlcl).json["index"] is None
+    outcome = index(mlcl, "--set", "catalog.search=index")
+    built = outcome.json["index"]
+    assert built["rows"] == count
+    assert built["recall"] >= MIN_RECALL
+    assert f"Index on {count} rows, built in " in outcome.err
+    assert f"recall@10 {built['recall']:.3f} on held-out rows" in outcome.err
+    monkeypatch.setattr(searching, "MAX_EXACT_ON_CPU", count - 1)
+    assert index(mlcl, "--catalog", "many").json["index"]["rows"] == count
+    assert index(mlcl, "--catalog", "exact", "--set", "catalog.search=exact").json["index"] is None
 
 
 def test_catalogs_with_different_names_are_apart(mlcl: Mlcl, folder: Path) -> None:

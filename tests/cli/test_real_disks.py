@@ -119,6 +119,22 @@ def catalog_fills_up(disk: Path, _source: Path) -> None:
     done = mlcl(disk, "index", "products.csv", "--json")
     assert done.returncode == 0, done.stderr
     assert len(stored(disk)) == count
+    becomes_read_only(disk)
+
+
+def becomes_read_only(disk: Path) -> None:
+    """Searches go on, even if the machine has started anew and nobody could see to the table."""
+    (mark,) = disk.glob("work/catalogs/default/*.synced.json")
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"boot": "before"}))
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    found = mlcl(disk, "search", "red", "--json", "-k", "3")
+    assert found.returncode == 0, found.stderr
+    assert "the copy of the catalog that searches read cannot be kept here (Read-only file system)" in found.stderr
+    assert len(json.loads(found.stdout)["hits"]) == 3
+    refused = mlcl(disk, "index", "products.csv")
+    assert refused.returncode == 4, refused.stderr
+    assert "Read-only file system" in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
 
 
 @needs_mount

@@ -1,7 +1,9 @@
 """A catalog's table as a plain dictionary, which real stores are compared with, and rows to fill both with."""
 
 import operator
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,8 @@ from mlcl_cli.stores.open import open_catalog
 from mlcl_cli.stores.store import FIELD_PREFIX, Catalog, Store, TableInfo, Vectors
 
 Row = dict[str, object]
+PROCESSES = 3
+AtOnce = Callable[..., list[Future[object]]]  # the fixture `at_once`
 DIMENSION = 8
 # A field of each type that a condition can compare; the names are what people call their columns.
 FIELDS = pa.schema(
@@ -51,6 +55,14 @@ class Place:
 
     def open(self) -> Catalog:
         return open_catalog(self.address, self.folder, self.name)
+
+
+def meet_and_work(number: int, folder: Path, work: Callable[..., object], arguments: tuple[object, ...]) -> object:
+    """Call `work` once all PROCESSES have come so far: each makes a file."""
+    (folder / str(number)).touch()
+    while len(list(folder.iterdir())) < PROCESSES:
+        time.sleep(0.001)
+    return work(number, *arguments)
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -15,14 +17,23 @@ from hypothesis import given, settings
 from store_oracle import FIELDS, INFO, Oracle, Row, as_table, contents, plain_row, unit_vectors
 
 from mlcl_cli.errors import MachineError, UsageError
-from mlcl_cli.stores import lance_index
+from mlcl_cli.stores import lance, lance_files, lance_index
 from mlcl_cli.stores.conditions import Condition, Conditions
 from mlcl_cli.stores.lance import LanceCatalog, LanceStore
 from mlcl_cli.stores.open import open_catalog
 from mlcl_cli.stores.store import MIN_RECALL
 
 E1 = [1.0, *[0.0] * 7]
-ROWS = lance_index.FEWEST_ROWS
+ROWS = 2_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fewest_rows() -> Iterator[None]:
+    """So few rows get an index already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lance_index, "FEWEST_ROWS", ROWS)
+        patch.setattr(lance_index, "_ROWS_A_PARTITION", 100)
+        yield
 
 
 def ids(store: LanceStore | None) -> set[str]:
@@ -134,7 +145,7 @@ def test_indexed_fields_keep_what_comparisons_in_python_keep(
 
 def test_an_index_is_measured_described_and_extended(tmp_path: Path) -> None:
     info = replace(INFO, dimension=32)
-    vectors = unit_vectors(ROWS + 600, 32, seed=1)
+    vectors = unit_vectors(ROWS + 300, 32, seed=1)
     rows = [plain_row(number, vector, info, stock=number % 1_000) for number, vector in enumerate(vectors)]
     catalog = LanceCatalog(tmp_path)
     store = catalog.create(info)
@@ -155,7 +166,7 @@ def test_an_index_is_measured_described_and_extended(tmp_path: Path) -> None:
     store.delete([*gone])
     oracle = Oracle({str(row["id"]): row for row in rows[50:]})
     for step in ("rows are not in the index yet", "rows are in the index"):
-        for conditions in ([], [Condition("stock", "<", 100)], [Condition("stock", "=", 7)]):
+        for conditions in ([], [Condition("stock", "<", 100)], [Condition("stock", "<", 5)]):
             found = store.search(vectors[ROWS : ROWS + 20], 10, conditions)
             best = [oracle.search(query, 10, conditions) for query in vectors[ROWS : ROWS + 20]]
             hits = [
@@ -248,6 +259,55 @@ def test_a_table_goes_an_hour_after_it_was_current(tmp_path: Path) -> None:
     assert {*json.loads(state.read_text())["retired"]} == set()
 
 
+def test_a_reader_of_an_old_version_goes_on_while_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last version before a long time without changes is what readers use, until they have seen the next one."""
+    monkeypatch.setattr(lance, "KEPT", timedelta(seconds=1))
+    monkeypatch.setattr(lance, "GRACE", timedelta(seconds=0.2))
+    made = [plain_row(number, E1) for number in range(2_000)]
+    store = LanceCatalog(tmp_path).create(INFO)
+    for part in (made, made[:1_000], made[500:]):
+        store.upsert(as_table(part))
+    time.sleep(0.5)
+    store.delete(["id 0"])
+    time.sleep(1.2)
+    reader = LanceCatalog(tmp_path).open(INFO.encoder)
+    assert reader is not None
+    stream = reader.fetch(["id"], batch_size=100)
+    found = [next(stream)]
+    folder, before = tmp_path / f"{INFO.encoder}.lance", int(reader.version.split(".")[0])
+    store.upsert(as_table(made[1_000:]))
+    store.delete([f"id {number}" for number in range(900)])
+    store.optimize(index=False)
+    assert sum(len(batch) for batch in (*found, *stream)) == len(made) - 1
+    assert len(contents(reader)) == len(made) - 1, "it has not looked for another version yet"
+    kept = sorted(lance_files._version(path) for path in (folder / "_versions").glob("*.manifest"))
+    assert kept[0] == before, "those before it are gone"
+
+
+@pytest.mark.parametrize("name", ["catalog.json", f"{INFO.encoder}.index.json", f"{INFO.encoder}.synced.json"])
+def test_a_damaged_file_is_named_and_may_be_deleted(tmp_path: Path, name: str) -> None:
+    catalog = LanceCatalog(tmp_path)
+    store = catalog.create(INFO)
+    store.upsert(as_table([plain_row(0, E1)]))
+    catalog.finish(INFO.encoder, 0, 1)
+    (tmp_path / name).write_text("{")
+
+    def use() -> None:
+        opened = LanceCatalog(tmp_path).create(INFO)
+        opened.upsert(as_table([plain_row(1, E1)]))
+        opened.search(np.float32([E1]), 1)
+        LanceCatalog(tmp_path).finish(INFO.encoder, 0, 1)
+
+    with pytest.raises(MachineError, match=rf"{name}: cannot be read \(not what mlcl writes\)\. Delete it") as caught:
+        use()
+    assert len(str(caught.value).splitlines()) == 1
+    (tmp_path / name).unlink()
+    use()
+    assert ids(LanceCatalog(tmp_path).current()) == {"id 0", "id 1"}
+
+
 def test_what_the_database_reports_is_one_line_with_the_place(tmp_path: Path) -> None:
     store = LanceCatalog(tmp_path).create(INFO)
     store.upsert(as_table([plain_row(0, E1)]))
@@ -258,9 +318,9 @@ def test_what_the_database_reports_is_one_line_with_the_place(tmp_path: Path) ->
     with pytest.raises(MachineError, match=rf"{INFO.encoder}.lance: LanceDB failed: ") as caught:
         contents(opened)
     assert len(str(caught.value).splitlines()) == 1
-    (tmp_path / "catalog.json").write_text("{")
-    with pytest.raises(MachineError, match=r"catalog\.json: cannot be read"):
-        LanceCatalog(tmp_path).current()
+    shutil.rmtree(tmp_path / f"{INFO.encoder}.lance")
+    with pytest.raises(MachineError, match=r"the table has been removed, .*\. Open the catalog again"):
+        contents(opened)
 
 
 def test_an_address_says_which_database_it_is(tmp_path: Path) -> None:

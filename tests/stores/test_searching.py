@@ -1,10 +1,9 @@
 """A catalog is searched as it is at that moment, by whichever search suits it."""
 
-import multiprocessing
 import resource
 import secrets
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from messages import Messages
-from store_oracle import FIELDS, INFO, Oracle, Place, Row, as_table, plain_row, rows, unit_vectors
+from store_oracle import FIELDS, INFO, AtOnce, Oracle, Place, Row, as_table, plain_row, rows, unit_vectors
 from test_exact import best, ids
 
 from mlcl_cli.errors import NotFiniteError, UsageError
-from mlcl_cli.stores import searching
+from mlcl_cli.stores import lance_index, searching
 from mlcl_cli.stores.conditions import Condition
-from mlcl_cli.stores.searching import How, Searcher, SearchMode, fetch_rows
+from mlcl_cli.stores.searching import MAX_EXACT_ON_CPU, How, Searcher, SearchMode, fetch_rows, wants_index
 from mlcl_cli.stores.store import Store
 from mlcl_cli.stores.where import parse_where
 
@@ -136,12 +135,11 @@ def search_once(_: int, place: Place, cache: Path) -> list[str]:
     return ids(Searcher(store, "exact", cache).search(QUERY, 300))[0]
 
 
-def test_processes_may_make_a_copy_at_once(tmp_path: Path) -> None:
+def test_processes_may_make_a_copy_at_once(tmp_path: Path, at_once: AtOnce) -> None:
     made, place, cache = drawn_rows(300), Place("lancedb", tmp_path, "test"), tmp_path / "cache"
     place.open().create(INFO).upsert(as_table(made))
-    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
-        found = [pool.submit(search_once, number, place, cache) for number in range(3)]
-    assert [one.result() for one in found] == [best(made, QUERY[0], 300)] * 3
+    found = [one.result() for one in at_once(search_once, place, cache)]
+    assert found == [best(made, QUERY[0], 300)] * len(found)
     assert len([*cache.iterdir()]) == 1
 
 
@@ -163,25 +161,46 @@ def test_threads_may_search_while_rows_are_written(tmp_path: Path) -> None:
 
 def test_auto_takes_the_index_of_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = Messages()
-    store = filled(tmp_path, drawn_rows(10_000))
-    monkeypatch.setattr(searching, "MAX_EXACT_ON_CPU", 5_000)
-    monkeypatch.setattr(searching, "MAX_ROWS_WITHOUT_INDEX", 5_000)
+    store = filled(tmp_path, drawn_rows(2_000))
+    monkeypatch.setattr(lance_index, "FEWEST_ROWS", 2_000)
+    monkeypatch.setattr(searching, "MAX_EXACT_ON_CPU", 1_000)
+    monkeypatch.setattr(searching, "MAX_ROWS_WITHOUT_INDEX", 1_000)
     cache = tmp_path / "cache"
-    assert str(Searcher(store, "auto", cache).how) == "exact search of 10,000 rows on cpu"
+    assert str(Searcher(store, "auto", cache).how) == "exact search of 2,000 rows on cpu"
     assert messages.notes == [
-        "Searching 10,000 rows without an index is slow. Run mlcl index again with catalog.search: index"
+        "Searching 2,000 rows without an index is slow. Run mlcl index again with catalog.search: index"
     ]
-    with pytest.raises(UsageError, match=r"10,000 rows and no index\. Run mlcl index again"):
+    with pytest.raises(UsageError, match=r"2,000 rows and no index\. Run mlcl index again"):
         Searcher(store, "index", cache).search(QUERY, 5)
     report = store.optimize(index=True)
     assert report is not None
     for mode in ("auto", "index"):
         searcher = Searcher(store, mode, cache)
-        assert str(searcher.how) == f"index of 10,000 rows, recall@10 {report.recall:.3f}"
+        assert str(searcher.how) == f"index of 2,000 rows, recall@10 {report.recall:.3f}"
         assert len(searcher.search(QUERY, 7)[0]) == 7
     assert Searcher(store, "exact", cache).how.method == "exact"
-    monkeypatch.setattr(searching, "MAX_EXACT_ON_CPU", 10_000)
+    monkeypatch.setattr(searching, "MAX_EXACT_ON_CPU", 2_000)
     assert Searcher(store, "auto", cache).how.method == "exact"
+
+
+@pytest.mark.parametrize(
+    ("mode", "rows", "gpu_memory", "wanted"),
+    [
+        ("auto", MAX_EXACT_ON_CPU, None, False),
+        ("auto", MAX_EXACT_ON_CPU + 1, None, True),
+        ("auto", 10_000_000, 16 * 10**9, False),
+        ("auto", 10_000_001, 16 * 10**9, True),
+        ("auto", MAX_EXACT_ON_CPU, 1_000, False),
+        ("exact", 10**9, None, False),
+        ("exact", 10**9, 1_000, False),
+        ("index", 10**6, 16 * 10**9, True),
+    ],
+)
+def test_an_index_is_wanted_where_exact_search_is_slow(
+    mode: SearchMode, rows: int, gpu_memory: int | None, wanted: bool
+) -> None:
+    """10,000,000 rows of 640 dimensions take 12.8 GB in fp16."""
+    assert wants_index(mode, rows, 640, gpu_memory) is wanted
 
 
 def test_queries_must_be_finite(tmp_path: Path) -> None:

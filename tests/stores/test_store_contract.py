@@ -1,9 +1,6 @@
 """What every store promises (`mlcl_cli/stores/store.py`), in each database, beside a dictionary."""
 
-import multiprocessing
 import secrets
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +9,19 @@ import pytest
 import store_oracle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_oracle import INFO, Oracle, Place, Row, as_table, contents, plain_row, unit_vectors, with_field
+from store_oracle import (
+    INFO,
+    PROCESSES,
+    AtOnce,
+    Oracle,
+    Place,
+    Row,
+    as_table,
+    contents,
+    plain_row,
+    unit_vectors,
+    with_field,
+)
 
 from mlcl_cli.errors import DataError
 from mlcl_cli.stores.conditions import Condition, Conditions
@@ -25,12 +34,6 @@ E1 = [1.0, *[0.0] * 7]
 def new_store(place: Place, info: TableInfo = INFO) -> Store:
     """An empty table."""
     return place.open().create(replace(info, encoder=f"e{secrets.token_hex(4)}"))
-
-
-def in_processes(count: int, work: Callable[..., object], *arguments: object) -> list[object]:
-    """What `work` returns in each of some processes, which start at once; it is given its number first."""
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-        return [future.result() for future in [pool.submit(work, number, *arguments) for number in range(count)]]
 
 
 def test_an_empty_table_holds_nothing(place: Place) -> None:
@@ -90,9 +93,10 @@ def create_and_finish(number: int, place: Place, shards: int) -> bool:
     return catalog.finish(INFO.encoder, number, shards)
 
 
-def test_shards_may_finish_at_once(place: Place) -> None:
-    shards = 4
-    assert any(in_processes(shards, create_and_finish, place, shards))
+def test_shards_may_finish_at_once(place: Place, at_once: AtOnce) -> None:
+    shards = PROCESSES
+    finished = [part.result() for part in at_once(create_and_finish, place, shards)]
+    assert any(finished)
     current = place.open().current()
     assert current is not None
     assert sorted(contents(current)) == [f"id {number}" for number in range(shards)]
@@ -221,29 +225,28 @@ def test_a_field_of_another_type_is_refused(place: Place) -> None:
 
 
 def write_batches(number: int, place: Place, vectors: Vectors) -> None:
-    """Writers share every third row, and delete rows of their own."""
+    """Three writers share every fourth row, and delete rows of their own."""
     store = place.open().create(INFO)
     for start in range(0, len(vectors), 60):
         rows = range(start, start + 60)
-        made = [plain_row(row, vectors[row]) for row in rows if row % 3 in (0, number + 1)]
+        made = [plain_row(row, vectors[row]) for row in rows if row % 4 in (0, number + 1)]
         store.upsert(as_table(made))
-        store.delete([f"id {start + number + 1}" for start in rows if start % 6 == 0])
+        store.delete([f"id {start + number + 1}" for start in rows if start % 8 == 0])
 
 
-def test_two_processes_may_write_while_others_read(place: Place) -> None:
+def test_processes_may_write_while_another_reads(place: Place, at_once: AtOnce) -> None:
     vectors = unit_vectors(300, INFO.dimension, seed=3)
     reader = place.open().create(INFO)
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        writers = [pool.submit(write_batches, number, place, vectors) for number in range(2)]
-        while not all(writer.done() for writer in writers):
-            ids = [row["id"] for batch in reader.fetch(["id"]) for row in batch.to_pylist()]
-            assert len(ids) == len(set(ids))
-            (found,) = reader.search(vectors[:1], 5)
-            assert len(found) <= 5
-            assert reader.count() <= 300
-        for writer in writers:
-            writer.result()
-    left = [row for row in range(300) if row % 6 not in (1, 2)]
+    writers = at_once(write_batches, place, vectors)
+    while not all(writer.done() for writer in writers):
+        ids = [row["id"] for batch in reader.fetch(["id"]) for row in batch.to_pylist()]
+        assert len(ids) == len(set(ids))
+        (found,) = reader.search(vectors[:1], 5)
+        assert len(found) <= 5
+        assert reader.count() <= 300
+    for writer in writers:
+        writer.result()
+    left = [row for row in range(300) if row % 8 not in (1, 2, 3)]
     opened = place.open().open(INFO.encoder)
     assert opened is not None
     assert sorted(contents(opened)) == sorted(f"id {row}" for row in left)

@@ -4,6 +4,7 @@ python tests/workflows/index_torture.py CUTS. The catalog is indexed, edited, in
 CLIP, to which searches switch. Commands run in forked copies of this process, and commit every few rows.
 """
 
+import json
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,11 @@ def preload() -> None:
 
 
 class Shop:
-    """A catalog under edit; `kept` are the ids that no edit since the last whole run has touched."""
+    """A catalog under edit.
+
+    `kept` are the ids that no edit since the last whole run has touched, `beside` counts the cuts of a run that builds
+    the table of a new CLIP while searches use the other one.
+    """
 
     def __init__(self, draw: random.Random) -> None:
         from shop import product, shop
@@ -48,13 +54,14 @@ class Shop:
         self.rows = [product(number) for number in range(PRODUCTS)]
         self.kept: set[str] = set()
         self.pictures = PRODUCTS
+        self.has_new_clip, self.beside = False, 0
 
     def edit(self) -> None:
         """Change images and fields, remove and add products."""
         from shop import product, write_products
         from world import picture
 
-        self.kept = {row["id"] for row in self.rows}
+        self.kept, self.has_new_clip = {row["id"] for row in self.rows}, False
         for row in self.draw.sample(self.rows, PRODUCTS // 4):
             self.kept.discard(row["id"])
             action = self.draw.randrange(3)
@@ -74,20 +81,30 @@ class Shop:
         from world import tiny_clip
 
         tiny_clip(self.folder / "clip.pt", seed=self.draw.randrange(10_000))
-        self.kept = {row["id"] for row in self.rows}
+        self.kept, self.has_new_clip = {row["id"] for row in self.rows}, True
 
-    def check_cut(self) -> None:
-        """No id is there twice, and whatever was there before and is still in the catalog is there."""
+    def current(self) -> str | None:
+        """The table that searches use."""
+        state = self.folder / "work/catalogs/default/catalog.json"
+        return json.loads(state.read_text())["current"] if state.exists() else None
+
+    def check_cut(self, before: str | None) -> None:
+        """No id is there twice, and whatever was there before and is still in the catalog is there.
+
+        If `before` is not the current table any more, the one that replaced it is complete.
+        """
         from shop import stored
 
         if self.kept:
             assert self.kept <= stored(self.folder).keys()
+        if self.current() != before:
+            assert stored(self.folder).keys() == {row["id"] for row in self.rows}
 
-    def check_whole(self) -> None:
+    def check_whole(self, name: str = "default") -> None:
         """The table is that of a run that nobody cut."""
         from shop import assert_same_rows, stored
 
-        found, expected = stored(self.folder), stored(self.folder, "whole")
+        found, expected = stored(self.folder, name), stored(self.folder, "whole")
         assert len(found) == len(self.rows)
         for row in (*found.values(), *expected.values()):
             row.pop("position")  # a row keeps its own until something else of it changes
@@ -97,6 +114,7 @@ class Shop:
 def cut(shop: Shop, seconds: float, cuts: int) -> Counter[str]:
     """Run the command to its end through some cuts; counts those that met it alive, by signal."""
     met: Counter[str] = Counter()
+    before = shop.current()
     for _ in range(cuts):
         child = start(shop.folder, COMMAND)
         time.sleep(shop.draw.uniform(0.2 * seconds, seconds))
@@ -107,7 +125,8 @@ def cut(shop: Shop, seconds: float, cuts: int) -> Counter[str]:
         code = wait(child)
         assert code in (0, KILLED, STOPPED), log(shop)
         met[chosen.name] += code != 0
-        in_child(shop.check_cut)
+        in_child(lambda: shop.check_cut(before))
+        shop.beside += shop.has_new_clip and code != 0 and shop.current() == before is not None
     assert wait(start(shop.folder, COMMAND)) == 0, log(shop)
     return met
 
@@ -131,31 +150,33 @@ def torture(cuts: int, seed: int, *, report: bool = False) -> Counter[str]:
                 total += cut(shop, time.monotonic() - began, draw.randint(1, 4))
                 in_child(shop.check_whole)
                 if report:
-                    print(f"{dict(total)}, {total.total()} of {cuts}", flush=True)
+                    print(f"{dict(total)}, {total.total()} of {cuts}, {shop.beside} beside an old table", flush=True)
             if draw.random() < 0.3:  # begin with an empty workspace again
                 shutil.rmtree(shop.folder / "work")
-                shop.kept = set()
+                shop.kept, shop.has_new_clip = set(), False
     finally:
         shutil.rmtree(shop.folder, ignore_errors=True)
     return total
 
 
-def shards(count: int) -> None:
-    """Index in `count` processes at once, and compare the table with that of one process."""
+def at_once(count: int) -> None:
+    """Index in `count` processes at once, each a shard, then each the same, and compare with what one process makes."""
     preload()
     shop: Any = Shop(random.Random(0))
     try:
         index = ("index", "products.csv")
-        parts = [start(shop.folder, (*index, "--shard", f"{number}/{count}")) for number in range(count)]
-        assert [wait(part) for part in parts] == [0] * count, log(shop)
         assert wait(start(shop.folder, (*index, "--catalog", "whole"))) == 0, log(shop)
-        in_child(shop.check_whole)
+        shards = [("--shard", f"{number}/{count}") for number in range(count)]
+        for name, further in (("shards", shards), ("same", [()] * count)):
+            parts = [start(shop.folder, (*index, "--catalog", name, *options)) for options in further]
+            assert [wait(part) for part in parts] == [0] * count, log(shop)
+            in_child(partial(shop.check_whole, name))
     finally:
         shutil.rmtree(shop.folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "shards":
-        shards(int(sys.argv[2]))
+    if sys.argv[1] == "at-once":
+        at_once(int(sys.argv[2]))
     else:
         print(torture(int(sys.argv[1]), seed=int(time.time()), report=True))

@@ -19,5 +19,6 @@ def test_interrupted_indexing_ends_in_the_same_table() -> None:
     assert "Counter" in run("3")
 
 
-def test_four_shards_in_four_processes_give_the_table_of_one() -> None:
-    run("shards", "4")
+def test_four_processes_at_once_give_the_table_of_one() -> None:
+    """Each indexes a shard, or all of them the same."""
+    run("at-once", "4")
