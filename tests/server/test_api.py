@@ -1,7 +1,8 @@
 """The API: it finds what `Retriever` finds, says what is wrong, and lets nobody write without the key."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,14 @@ def post(client: TestClient, **request: Any) -> list[dict[str, Any]]:
     return hits
 
 
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Searches see a change once a copy of the catalog has been made in the background."""
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 def as_answered(hits: list[Hit]) -> list[dict[str, Any]]:
     return [{**as_json(hit), "image": f"/v1/items/{hit.id}/image"} for hit in hits]
 
@@ -66,7 +75,7 @@ def test_an_image_is_taken_in_all_forms(client: TestClient, retriever: Retriever
         assert found == expected
     form = {"text": "in red", "k": "5", "where": "price < 9", "exclude": "sku1"}
     for exclude in ("sku1", '["sku1"]'):
-        response = client.post("/v1/search", data={**form, "exclude": exclude}, files={"image": path.open("rb")})
+        response = client.post("/v1/search", data={**form, "exclude": exclude}, files={"image": path.read_bytes()})
         assert response.json()["hits"] == expected
 
 
@@ -86,7 +95,7 @@ WRONG = [
     ({"text": "a", "where": "nope = 1"}, 422, "there is no field"),
     ({"text": "a", "where": "price < 1; drop table"}, 422, "where"),
     ({"text": "a", "where": [["price", "like", 1]]}, 422, "Input should be"),
-    ({"text": "a", "where": [["price", "in", []]]}, 422, ""),
+    ({"text": "a", "where": [["price", "in", []]]}, 422, "where"),
     ({"text": "a", "group_by": "nope"}, 422, "there is no such field"),
     ({"item": "nope"}, 404, "the catalog has no item 'nope'"),
     ({"item": "sku1", "image": "aGk="}, 422, "cannot be used: not an image"),
@@ -102,9 +111,6 @@ WRONG = [
 @pytest.mark.parametrize(("request_", "status", "detail"), WRONG, ids=lambda value: str(value)[:40])
 def test_a_wrong_request_is_a_problem(client: TestClient, request_: dict[str, Any], status: int, detail: str) -> None:
     response = client.post("/v1/search", content=json.dumps(request_), headers={"content-type": "application/json"})
-    if request_.get("where") == [["price", "in", []]]:
-        assert response.json()["hits"] == []
-        return
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert detail in response.text
@@ -223,16 +229,16 @@ def test_items_are_added_changed_and_removed(tmp_path: Path) -> None:
     folder = indexed_shop(tmp_path)
     picture = folder / "query.jpg"
     with client_of(folder) as client:
-        files = {"image": picture.open("rb")}
+        files = {"image": picture.read_bytes()}
         added = client.put(
             "/v1/items/new/ one", data={"fields": '{"price": 3, "size": "L"}'}, files=files, headers=AUTHORIZED
         )
         assert added.status_code == 200, added.text
         assert added.json()["fields"] == {"price": 3.0, "color": None, "kept": None, "since": None, "size": "L"}
-        assert post(client, image=encoded(picture), k=1)[0]["id"] == "new/ one"
+        wait_for(lambda: post(client, image=encoded(picture), k=1)[0]["id"] == "new/ one")
         changed = client.put("/v1/items/new/ one", json={"fields": {"color": "pink"}}, headers=AUTHORIZED)
         assert changed.json()["fields"] == {"price": None, "color": "pink", "kept": None, "since": None, "size": None}
-        assert [hit["id"] for hit in post(client, text="a", where="color = 'pink'")] == ["new/ one"]
+        wait_for(lambda: [hit["id"] for hit in post(client, text="a", where="color = 'pink'")] == ["new/ one"])
         assert client.put("/v1/items/y", json={"fields": {}}, headers=AUTHORIZED).status_code == 404
         wrong = client.put("/v1/items/sku1", json={"fields": {"price": "cheap"}}, headers=AUTHORIZED)
         assert (wrong.status_code, wrong.json()["where"]) == (422, "fields.price")
