@@ -141,14 +141,14 @@ async def _edit(service: Service, identifier: str, item: ItemRequest, upload: by
 
 
 def _put_all(service: Service, edits: Sequence[tuple[int, ItemEdit]]) -> list[tuple[int, ProblemError]]:
-    """Store items together; where that fails, one by one, and return what is wrong with some of them by their lines."""
-    editor = service.loaded.editor
+    """Store items together; where that fails, halves of them, and return what is wrong with some by their lines."""
     try:
-        editor.put([edit for _, edit in edits])
+        service.loaded.editor.put([edit for _, edit in edits])
     except MlclError as error:
         if len(edits) == 1:
             return [(edits[0][0], ProblemError.of(error))]
-        return [problem for one in edits for problem in _put_all(service, [one])]
+        half = len(edits) // 2
+        return _put_all(service, edits[:half]) + _put_all(service, edits[half:])
     return []
 
 

@@ -77,6 +77,7 @@ class Service:
                     await asyncio.to_thread(loaded.engine.warm_up)
                     self.loaded = loaded
                     logger.info("switched to the catalog's new table")
+                await asyncio.to_thread(self.loaded.editor.tidy)
                 self.metrics.rows.set(await asyncio.to_thread(self.loaded.engine.store.count))
             except MlclError as error:
                 logger.error(f"the catalog cannot be followed: {error}")

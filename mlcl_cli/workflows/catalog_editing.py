@@ -1,6 +1,7 @@
 """Items of a catalog that are added, changed and deleted one by one, as over HTTP."""
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from mlcl_cli.workflows.indexing import FOLDER
 from mlcl_cli.workflows.references import UnknownItemError
 from mlcl_cli.workflows.search_engine import SearchEngine
 
+CHANGES_AT_ONCE = 100  # after which the table is compacted
+QUIET = 60.0  # seconds without a change, after which it is, too
 CHANGED = ""  # the fingerprint of fields that no table has: `mlcl index` compares and rewrites them
 
 
@@ -41,6 +44,7 @@ class CatalogEditor:
 
     def __post_init__(self) -> None:
         self._lock = Lock()
+        self._changes, self._changed = 0, time.monotonic()
         profile = self.engine.context.profile
         self._images = profile.workspace / FOLDER / f"{profile.catalog.name}.images"
 
@@ -59,6 +63,7 @@ class CatalogEditor:
                 if edit.id not in known:
                     raise UnknownItemError(edit.id)
             rows = [self._row(edit, edit.image) for edit in edits if edit.image is not None]
+            self._note_change()
             if kept:
                 by_id = {edit.id: edit for edit in kept}
                 store.upsert(_edited(store, stored, [by_id[identifier] for identifier in stored[ID].to_pylist()]))
@@ -71,7 +76,20 @@ class CatalogEditor:
             store = self.engine.store
             if not len(fetch_rows(store, [identifier], [ID])):
                 raise UnknownItemError(identifier)
+            self._note_change()
             store.delete([identifier])
+
+    def tidy(self) -> None:
+        """Compact the table after many changes, or some time after the last one. Raises MachineError if it fails."""
+        is_due = self._changes >= CHANGES_AT_ONCE or time.monotonic() > self._changed + QUIET
+        if self._changes and is_due:
+            with self._lock:
+                self._changes = 0
+            self.engine.optimize()
+
+    def _note_change(self) -> None:
+        self._changes += 1
+        self._changed = time.monotonic()
 
     def _row(self, edit: ItemEdit, data: bytes) -> dict[str, object]:
         return {ID: edit.id, "image": self._save(data), PRODUCT: edit.product, "fields": edit.fields}

@@ -1,5 +1,6 @@
 """Rows from Python into a catalog, through the same code as `mlcl index`."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,15 @@ import pyarrow as pa
 from mlcl_cli.catalog.source import ImageFile, Shard, SourceRow
 from mlcl_cli.config import Profile
 from mlcl_cli.errors import DataError
+from mlcl_cli.images.decode import BadImagesError
 from mlcl_cli.progress import Progress
 from mlcl_cli.stores.store import ID, IMAGE, PRODUCT, Catalog
 from mlcl_cli.suggestions import shown
 from mlcl_cli.workflows.index_shard import Counts
 from mlcl_cli.workflows.indexing import WHOLE, Indexing, IndexOptions
 from mlcl_cli.workflows.retrieval_model import RetrievalModel
+
+logger = logging.getLogger(__name__)
 
 OWN = (ID, IMAGE, PRODUCT)
 FIELDS = "fields"
@@ -84,9 +88,18 @@ def _fields(row: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def index_rows(
-    profile: Profile, progress: Progress, catalog: Catalog, model: RetrievalModel, rows: Iterable[Mapping[str, object]]
+    profile: Profile,
+    progress: Progress,
+    catalog: Catalog,
+    model: RetrievalModel,
+    rows: Iterable[Mapping[str, object]],
+    *,
+    optimize: bool = True,
 ) -> Counts:
-    """Add rows, or replace those with the same ids. Raises as `mlcl index` does."""
+    """Add rows, or replace those with the same ids. Raises as `mlcl index` does.
+
+    Without `optimize`, the table is left as it is; whoever adds rows often does that from time to time.
+    """
     current = catalog.current()
     if current is not None:  # whatever the profile has, the rows join the others
         section = profile.catalog.model_copy(update={"vectors": current.info.precision})
@@ -96,6 +109,11 @@ def index_rows(
     indexing = Indexing(profile, options, source, catalog, model.store, model.clip.choice)
     with progress.bar("Indexing", len(source.rows)) as advance:
         result, _ = indexing.index(WHOLE, advance)
-    indexing.report_bad(result.bad, WHOLE)
-    indexing.conclude(result, WHOLE)
+    if result.bad:
+        error = BadImagesError(result.bad, "Everything else is stored. Fix them, or set bad_images: drop")
+        if profile.bad_images == "stop":
+            raise error
+        logger.warning(str(error))
+    if optimize or not indexing.is_current:
+        indexing.conclude(result, WHOLE)
     return result.counts

@@ -18,7 +18,7 @@ from mlcl_cli.formatting import counted, duration
 from mlcl_cli.images.decode import BadImage, BadImagesError
 from mlcl_cli.progress import NOTICE, Advance, Progress
 from mlcl_cli.stores.open import open_catalog
-from mlcl_cli.stores.searching import gpu_memory, wants_index
+from mlcl_cli.stores.searching import SearchMode, gpu_memory, wants_index
 from mlcl_cli.stores.store import Catalog, IndexReport, Store, TableInfo
 from mlcl_cli.workflows.catalog_clip import choose_catalog_clip, table_info
 from mlcl_cli.workflows.catalog_ids import IdSet, ids_of_shard
@@ -205,18 +205,14 @@ class Indexing:
             remedy = "Index the tables that they came from, too, or add --sync to leave them out"
             logger.warning(f"{what}, so searches keep using the table of the previous CLIP. {remedy}")
         elif shard.count == 1:  # indexed before the switch, so that no search meets a table without an index
-            self._optimize()
+            self.optimize()
             self.catalog.finish(self.store.info.encoder, 0, 1)
         elif self.catalog.finish(self.store.info.encoder, shard.index, shard.count):
-            self._optimize()
+            self.optimize()
 
-    def _optimize(self) -> None:
-        memory = gpu_memory(str(self.features.encoder.compute.device))
-        rows, dimension = self.store.count(), self.store.info.dimension
-        report = self.store.optimize(index=wants_index(self.profile.catalog.search, rows, dimension, memory))
-        if report is not None:
-            built = f"on {counted(report.rows, 'row')}, built in {duration(report.seconds)}"
-            logger.log(NOTICE, f"Index {built}: recall@10 {report.recall:.3f} on held-out rows")
+    def optimize(self) -> None:
+        """Compact the table, and index it where searches want that."""
+        optimize_table(self.store, self.profile.catalog.search, str(self.features.encoder.compute.device))
 
     def report_bad(self, bad: Sequence[BadImage], shard: Shard) -> None:
         """List images that could not be read in a file. Raises BadImagesError if the profile does not permit them."""
@@ -231,6 +227,15 @@ class Indexing:
             remedy = "Everything else is stored. Fix them, or set bad_images: drop, and run the command again"
             raise BadImagesError(bad, f"{file} lists them all. {remedy}")
         logger.warning(f"{counted(len(bad), 'image')} could not be read: {some(bad)}. {file} lists them all")
+
+
+def optimize_table(store: Store, mode: SearchMode, device: str) -> None:
+    """Compact a table, and index it where searches on the device want that."""
+    wanted = wants_index(mode, store.count(), store.info.dimension, gpu_memory(device))
+    report = store.optimize(index=wanted)
+    if report is not None:
+        built = f"on {counted(report.rows, 'row')}, built in {duration(report.seconds)}"
+        logger.log(NOTICE, f"Index {built}: recall@10 {report.recall:.3f} on held-out rows")
 
 
 def run_indexing(profile: Profile, progress: Progress, options: IndexOptions, ray: str | None = None) -> IndexResult:

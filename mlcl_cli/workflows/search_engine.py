@@ -21,7 +21,7 @@ from mlcl_cli.workflows.catalog_model import load_catalog_model
 from mlcl_cli.workflows.hits import hits_of
 from mlcl_cli.workflows.index_rows import index_rows
 from mlcl_cli.workflows.index_shard import Counts
-from mlcl_cli.workflows.indexing import FOLDER
+from mlcl_cli.workflows.indexing import FOLDER, optimize_table
 from mlcl_cli.workflows.query_features import PreparedQuery, raw_features, read_image
 from mlcl_cli.workflows.references import UnknownItemError, fetch_item, find_item, suggest_item
 from mlcl_cli.workflows.retrieval_model import RetrievalModel
@@ -168,11 +168,16 @@ class SearchEngine:
         return hits_of(store, [[Found(identifier, 1.0)]], None)[0][0]
 
     def index(self, rows: Iterable[Mapping[str, object]]) -> Counts:
-        """Add rows to the catalog: `Retriever.index`."""
-        counts = index_rows(self.context.profile, self.context.progress, self.catalog, self.model, rows)
+        """Add rows to the catalog: `Retriever.index`. With `in_background`, `optimize` is left to the caller."""
+        profile, progress = self.context.profile, self.context.progress
+        counts = index_rows(profile, progress, self.catalog, self.model, rows, optimize=not self.in_background)
         if not self.in_background:
             vars(self).pop("_searcher", None)  # a new one sees the rows at once
         return counts
+
+    def optimize(self) -> None:
+        """Compact the table that is searched, and index it where searches want that."""
+        optimize_table(self.store, self.context.profile.catalog.search, str(self.context.compute.device))
 
     def warm_up(self) -> None:
         """Encode and search once, so that the first query does not wait for what is made then."""
