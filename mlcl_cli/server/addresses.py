@@ -42,7 +42,7 @@ async def _fetch(url: str, limit: int) -> bytes | str:
     if port not in (None, PORTS[parts.scheme]):
         raise _problem("names a port other than the usual one")
     address = await _public_address(host, PORTS[parts.scheme])
-    target = parts._replace(netloc=f"[{address}]" if ":" in address else address).geturl()
+    target = parts._replace(netloc=_netloc(address)).geturl()
     async with (
         httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=TIMEOUT) as client,
         client.stream(
@@ -72,6 +72,10 @@ async def _public_address(host: str, port: int) -> str:
     if not addresses or not all(is_public(address) for address in addresses):
         raise _problem("leads to an address that is not public")
     return addresses[0]
+
+
+def _netloc(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def is_public(address: str) -> bool:
