@@ -1,7 +1,7 @@
 """Searches a million rows in a catalog's store, and beside it the bare database, faiss, and exactly.
 
 `make million` runs it: python tests/stores/million.py [--rows N] [--store ADDRESS]. The rows are clustered unit vectors
-with drawn fields; a temporary folder holds them, some 5 GB for a million, and is deleted at the end. Each search is
+with drawn fields; a temporary folder holds them, some 7 GB for a million, and is deleted at the end. Each search is
 timed in a process of its own, one query at a time.
 """
 
@@ -33,6 +33,7 @@ from mlcl_cli.stores.store import FIELD_PREFIX, MIN_RECALL, IndexReport, Store, 
 DIMENSION, CHUNK, QUERIES, WARM_UP, BLOCK, K = 640, 10_000, 100, 20, 10, 50
 SHARES = {"all rows": None, "10 %": 0.1, "0.1 %": 0.001}  # a condition `price < share` keeps so many
 INFO = TableInfo("e0", "drawn", DIMENSION, "fp16", pa.schema({"price": pa.float64(), "category": pa.string()}))
+MAX_MEGABYTES = 2_000  # of a process that searches by the index
 PARTITION = 2_000  # rows, in the indexes of faiss and the database
 
 Search = Callable[[Vectors, float | None], list[int]]  # a query, and the share of rows that a condition keeps
@@ -281,7 +282,7 @@ def table(results: Mapping[str, Measured]) -> str:
 
 
 def run(store: str, rows: int, folder: Path) -> None:
-    """Builds, searches, and prints a table. Raises SystemExit if the index finds too little."""
+    """Builds, searches, and prints a table. Raises SystemExit if the index finds too little or needs too much."""
     place = Place(store, folder, f"million-{secrets.token_hex(4)}", rows)
     with process() as pool:
         stored = pool.submit(fill, place).result()
@@ -300,6 +301,8 @@ def run(store: str, rows: int, folder: Path) -> None:
     print(table(results))
     if min(results[ours].hits) < MIN_RECALL * QUERIES * RECALL_AT:
         sys.exit("The index finds too little")
+    if results[ours].peak > MAX_MEGABYTES:
+        sys.exit("Searches take too much memory")
 
 
 if __name__ == "__main__":
