@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 FEWEST_ROWS = 10_000  # below, reading all rows takes some milliseconds
 LEAST_EFFORT, MOST_EFFORT = 24, 384  # partitions that a search reads at least, until it has enough candidates
 _ROWS_A_PARTITION = 2_000
-_CANDIDATES = 4  # for each row that is asked for: those whose stored vectors are read
+_CANDIDATES = 4  # for each row that is asked for: those whose stored vectors the database reads
 _CANDIDATES_BY_EFFORT = 8  # for each partition, at least
+_RANKED = 2  # for each row that is asked for: those that are ranked exactly, since the database rounds queries to fp16
 _MAX_CATEGORIES = 1_000  # among a sample's values
 _GROWTH = 1.5  # after which an index is built anew
 _MAX_PARTS = 8  # of an index, one for each time that it was extended
@@ -64,11 +65,17 @@ def is_fresh(table: "Table", report: IndexReport, rows: int) -> bool:
     return parts is not None and parts <= _MAX_PARTS and rows <= _GROWTH * report.rows
 
 
+def candidate_count(k: int, effort: int) -> int:
+    """How many rows' stored vectors the database reads in a search for the `k` best, about."""
+    return max(_CANDIDATES * k, _CANDIDATES_BY_EFFORT * effort)
+
+
 def candidates(table: "Table", query: Vectors, k: int, where: str | None, effort: int) -> list[pa.RecordBatch]:
-    """Rows among which the `k` best are: those that seem best by the index, or that it does not have yet."""
-    count = max(_CANDIDATES * k, _CANDIDATES_BY_EFFORT * effort)
+    """Rows among which the `k` best are: by the index and then by their stored vectors, or not in the index yet."""
+    count = _RANKED * k
     search = cast("LanceVectorQueryBuilder", table.search(query, vector_column_name=VECTOR)).distance_type("dot")
-    search = search.limit(count).minimum_nprobes(effort).maximum_nprobes(0).select([*COLUMNS, "_distance"])
+    search = search.minimum_nprobes(effort).maximum_nprobes(0).limit(count)
+    search = search.refine_factor(-(-candidate_count(k, effort) // count)).select([*COLUMNS, "_distance"])
     found = (search.where(where) if where else search).to_arrow()
     rows: list[pa.RecordBatch] = found.combine_chunks().to_batches()
     return rows
