@@ -7,13 +7,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import Mlcl, Outcome
 from hypothesis import settings
+from typer.testing import CliRunner
 
+from mlcl_cli.cli.app import app
 from mlcl_cli.openmp import set_wait_policy
 
 set_wait_policy(os.environ)  # as the entry point does, before any test imports torch
 settings.register_profile("mlcl", deadline=None)  # a busy machine is no failure
 settings.load_profile("mlcl")
+
+
+@pytest.fixture
+def mlcl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mlcl:
+    """Runs a command line in `tmp_path`, or in `folder`; `stdin` is its input."""
+    monkeypatch.delenv("MLCL_PROFILE", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*command: str, folder: Path = tmp_path, stdin: str = "") -> Outcome:
+        monkeypatch.chdir(folder)
+        result = CliRunner().invoke(app, list(command), input=stdin)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return run
 
 
 @pytest.fixture(scope="session")

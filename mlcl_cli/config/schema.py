@@ -71,7 +71,9 @@ else:
     }
     for _name, _defaults in DATA_SECTIONS.items():
         _paths = {key: (FilePath, Path(default)) for key, default in _defaults.items()}
-        _fields[_name] = create_model(_name.title(), __base__=Section, **_paths), Field({}, validate_default=True)
+        _section = create_model(_name.title(), __base__=Section, **_paths)
+        globals()[_name.title()] = _section  # where pickle looks for it: a server's workers receive profiles
+        _fields[_name] = _section, Field({}, validate_default=True)
     _DataKeys = create_model("_DataKeys", __base__=Section, **_fields)
 
 

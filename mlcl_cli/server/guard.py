@@ -29,6 +29,7 @@ POLICY = (
 )
 # Swagger's page sets styles in its elements.
 DOCS_POLICY = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+CLOSE = {"Connection": "close"}  # what is left of the body is not read
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -39,6 +40,36 @@ HEADERS = {
 }
 
 
+@dataclass
+class _BoundedBody:
+    """Receives a body of at most `limit` bytes, each of whose parts comes `seconds` after the last, or all of it."""
+
+    receive: Receive
+    limit: int
+    seconds: float
+    is_bulk: bool
+
+    def __post_init__(self) -> None:
+        self._received, self._is_complete, self._until = 0, False, time.monotonic() + self.seconds
+
+    async def __call__(self) -> Message:
+        """The next part. Raises ProblemError if it is too late or too much."""
+        if self._is_complete:
+            return await self.receive()
+        try:
+            message = await asyncio.wait_for(self.receive(), max(0.0, self._until - time.monotonic()))
+        except TimeoutError:
+            raise ProblemError(408, "the body took too long to arrive", headers=CLOSE) from None
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            self._is_complete = not message.get("more_body", False)
+            if self.is_bulk:
+                self._until = time.monotonic() + self.seconds
+            if self._received > self.limit:
+                raise _too_large(self.limit)
+        return message
+
+
 @dataclass(frozen=True)
 class BodyLimit:
     """Refuses bodies that are too large or take too long, before they are kept in memory."""
@@ -47,7 +78,7 @@ class BodyLimit:
     limits: Limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a bounded body."""
+        """Pass the request on with a bounded body. The routes answer the errors that reading it raises."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -57,40 +88,7 @@ class BodyLimit:
         if length is not None and length.isdigit() and int(length) > limit:
             await _too_large(limit).response()(scope, receive, send)
             return
-        until, received, started = time.monotonic() + self.limits.body_seconds, 0, False
-
-        async def bounded() -> Message:
-            nonlocal received, until
-            try:
-                message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()) if not done else None)
-            except TimeoutError:
-                raise ProblemError(408, "the body took too long to arrive") from None
-            return check(message)
-
-        done = False
-
-        def check(message: Message) -> Message:
-            nonlocal received, done, until
-            if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                done = not message.get("more_body", False)
-                if is_bulk:
-                    until = time.monotonic() + self.limits.body_seconds  # each part of a long upload has its time
-                if received > limit:
-                    raise _too_large(limit)
-            return message
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self.app(scope, bounded, watched)
-        except ProblemError as problem:  # raised within a middleware that does not know them
-            if started:
-                raise
-            await problem.response()(scope, receive, send)
+        await self.app(scope, _BoundedBody(receive, limit, self.limits.body_seconds, is_bulk), send)
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ def require_key(request: Request, key: str | None) -> None:
 
 
 def _too_large(limit: int) -> ProblemError:
-    return ProblemError(413, f"the body is larger than {limit / 2**20:g} MiB", headers={"Connection": "close"})
+    return ProblemError(413, f"the body is larger than {limit / 2**20:g} MiB", headers=CLOSE)
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:

@@ -54,7 +54,15 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def run_server(settings: ServerSettings, bound: socket.socket, workers: int) -> None:
-    """Answer requests until a signal stops the server. Raises as `create_app` does, with a single worker."""
+    """Answer requests until a signal stops the server, and close the socket.
+
+    Raises as `create_app` does; with several workers, MachineError if one of them did.
+    """
+    with bound:
+        _run(settings, bound, workers)
+
+
+def _run(settings: ServerSettings, bound: socket.socket, workers: int) -> None:
     config = uvicorn.Config(
         partial(_create_app if workers == 1 else _create_worker, settings),
         factory=True,

@@ -3,27 +3,10 @@
 from pathlib import Path
 
 import pytest
-from command_line import Mlcl, Outcome
 from typer.testing import CliRunner
 from world import world
 
 from mlcl_cli.cli.app import app
-
-
-@pytest.fixture
-def mlcl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mlcl:
-    """Runs a command line in `tmp_path`, or in `folder`; `stdin` is its input."""
-    monkeypatch.delenv("MLCL_PROFILE", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*command: str, folder: Path = tmp_path, stdin: str = "") -> Outcome:
-        monkeypatch.chdir(folder)
-        result = CliRunner().invoke(app, list(command), input=stdin)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Outcome(result.exit_code, result.stdout, result.stderr)
-
-    return run
 
 
 @pytest.fixture(scope="session")
