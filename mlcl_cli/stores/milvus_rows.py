@@ -63,9 +63,8 @@ def _clause(comparison: Comparison) -> str:
     (value,) = values
     if not _is_storable(value):  # all values are below it, or all are above it
         return present if (float(value) > 0) == (operator in ("<", "<=")) else NEVER
-    return (
-        f"{present} and {column} != {_literal(value)}" if operator == "!=" else f"{column} {operator} {_literal(value)}"
-    )
+    compared = f"{column} {operator} {_literal(value)}"
+    return all_of(present, compared) if operator == "!=" else compared
 
 
 def _is_storable(value: Literal) -> bool:
