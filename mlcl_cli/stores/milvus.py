@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -88,9 +89,14 @@ class MilvusCatalog:
         return complete
 
     def _make_current(self, table: str) -> None:
-        if self._current_table() is None:
-            self._server.ask(lambda client: client.create_alias(table, self._alias, timeout=TIMEOUT))
-        self._server.ask(lambda client: client.alter_alias(table, self._alias, timeout=TIMEOUT))
+        from pymilvus import MilvusException
+
+        def request(client: "MilvusClient") -> None:
+            with suppress(MilvusException):  # it exists, or another process makes it at this moment
+                client.create_alias(table, self._alias, timeout=TIMEOUT)
+            client.alter_alias(table, self._alias, timeout=TIMEOUT)
+
+        self._server.ask(request)
 
     def _remove_old(self) -> None:
         """Note when complete tables ceased to be current, and remove those that did so long ago."""

@@ -167,15 +167,17 @@ class MilvusStore:
         return int(str(found["count(*)"]))
 
     def optimize(self, *, index: bool) -> IndexReport | None:
-        """Compact the table; with `index`, also index vectors, from FEWEST_ROWS rows on, and measure the recall."""
-        began = time.monotonic()
-        milvus_index.compact(self._server, self.table)
-        rows = self.count()
-        if index and rows >= milvus_index.FEWEST_ROWS:
-            milvus_index.build(self._server, self.table)
-        milvus_index.wait_until_used(self._server, self.table)
-        if not index or not milvus_index.is_approximate(self._server, self.table):
+        """With `index`, index vectors, from FEWEST_ROWS rows on, and measure the recall.
+
+        Everything else the server does by itself, and it also indexes what is added later.
+        """
+        began, rows = time.monotonic(), self.count()
+        is_approximate = milvus_index.is_approximate(self._server, self.table)
+        if not index or (rows < milvus_index.FEWEST_ROWS and not is_approximate):
             return self.index
+        milvus_index.compact(self._server, self.table)
+        milvus_index.build(self._server, self.table)
+        milvus_index.wait_until_used(self._server, self.table)
         probes, effort = draw_probes(self, draw_sample(self)), milvus_index.LEAST_EFFORT
         while True:
             recall = min(probe.recall(partial(self._search, effort=effort)) for probe in probes)

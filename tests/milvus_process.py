@@ -1,5 +1,7 @@
 """A Milvus server in a folder, from PyPI's package `milvus`."""
 
+import os
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -7,9 +9,19 @@ from pathlib import Path
 
 import pytest
 
+# `make milvus` sets it to 1; the address of a server does, too, which is then used.
+MILVUS = os.environ.get("MLCL_MILVUS", "")
 
 # Milliseconds between a server's looks at what is to be done; by default, each read and each new table waits for them.
 IMPATIENT = {"timeTickInterval: 200": 20, "checkInterval: 1000": 50, "distPullInterval: 500": 50}
+# Servers beside each other would take each other's ports otherwise.
+ETCD = """\
+listen-client-urls: {client}
+advertise-client-urls: {client}
+listen-peer-urls: {peer}
+initial-advertise-peer-urls: {peer}
+initial-cluster: default={peer}
+"""
 
 
 class MilvusProcess:
@@ -20,11 +32,23 @@ class MilvusProcess:
 
     def __init__(self, folder: Path, *, impatient: bool = True) -> None:
         milvus = pytest.importorskip("milvus", reason="PyPI's milvus has no server for this machine")
-        config = milvus.MilvusServerConfig(data_dir=str(folder))
-        for setting, interval in IMPATIENT.items() if impatient else ():
-            assert setting in config.template_text
-            config.template_text = config.template_text.replace(setting, f"{setting.split(':')[0]}: {interval}")
+        config = milvus.MilvusServerConfig(data_dir=str(folder / "data"))
+        etcd = folder / "etcd.yaml"
+        client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+        etcd.write_text(ETCD.format(client=client, peer=peer))
+        changes = {"\netcd:\n": f"\netcd:\n  config:\n    path: {etcd}\n"}
+        if impatient:
+            changes |= {
+                setting: f"{setting.split(':')[0]}: {milliseconds}" for setting, milliseconds in IMPATIENT.items()
+            }
+        for before, after in changes.items():
+            assert before in config.template_text
+            config.template_text = config.template_text.replace(before, after)
         self._server = milvus.MilvusServer(config, wait_for_started=False)
+        ports = [name for name in config.configurable_items if name.endswith("_port")]
+        self._server.webservice_port, *others = free_ports(1 + len(ports))
+        for name, port in zip(ports, others, strict=True):
+            config.set(name, port)
 
     @property
     def address(self) -> str:
@@ -60,3 +84,12 @@ class MilvusProcess:
                 return b"OK" in answer.read()
         except (OSError, urllib.error.URLError):
             return False
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
