@@ -35,7 +35,7 @@ ray: $(VENV)/.installed-dev ## Index a catalog on a Ray cluster of two workers, 
 	MLCL_RAY=1 $(BIN)/pytest tests/workflows/test_ray_indexing.py
 
 milvus: $(VENV)/.installed-dev ## Test catalogs on a Milvus server, which the tests start
-	MLCL_MILVUS=1 $(BIN)/pytest tests/stores/test_store_contract.py tests/stores/test_milvus.py tests/cli/test_milvus.py
+	MLCL_MILVUS=1 $(BIN)/pytest tests/stores/test_store_contract.py tests/stores/test_milvus_store.py tests/cli/test_milvus.py
 
 generated: $(VENV)/.installed-dev mlcl-demo/report.html ## Train on triplets generated from the demo's product table, five times
 	$(BIN)/python tests/catalog/generated.py mlcl-demo

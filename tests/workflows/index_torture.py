@@ -1,7 +1,8 @@
 """Cuts `mlcl index` at random moments, runs it again, and compares the table with one that nobody cut.
 
-python tests/workflows/index_torture.py CUTS. The catalog is indexed, edited, indexed with --sync, and indexed by a new
-CLIP, to which searches switch. Commands run in forked copies of this process, and commit every few rows.
+python tests/workflows/index_torture.py CUTS [milvus://HOST:PORT]. The catalog is indexed, edited, indexed with --sync,
+and indexed by a new CLIP, to which searches switch. Commands run in forked copies of this process, and commit every few
+rows. The uncut table is in LanceDB.
 """
 
 import os
@@ -41,13 +42,23 @@ def preload() -> None:
 class Shop:
     """A catalog under edit; `kept` are the ids that no edit since the last whole run has touched."""
 
-    def __init__(self, draw: random.Random) -> None:
+    def __init__(self, draw: random.Random, store: str = "lancedb") -> None:
         from shop import product, shop
 
+        self.store, self.name = store, f"cut-{draw.getrandbits(32):08x}"
         self.draw, self.folder = draw, shop(Path(tempfile.mkdtemp(prefix="torture-index-")), PRODUCTS)
         self.rows = [product(number) for number in range(PRODUCTS)]
         self.kept: set[str] = set()
         self.pictures = PRODUCTS
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return (*COMMAND, "--store", self.store, "--catalog", self.name)
+
+    def begin_anew(self) -> None:
+        """With an empty workspace."""
+        shutil.rmtree(self.folder / "work")
+        self.name, self.kept = f"cut-{self.draw.getrandbits(32):08x}", set()
 
     def edit(self) -> None:
         """Change images and fields, remove and add products."""
@@ -81,13 +92,13 @@ class Shop:
         from shop import stored
 
         if self.kept:
-            assert self.kept <= stored(self.folder).keys()
+            assert self.kept <= stored(self.folder, self.name, self.store).keys()
 
     def check_whole(self) -> None:
         """The table is that of a run that nobody cut."""
         from shop import assert_same_rows, stored
 
-        found, expected = stored(self.folder), stored(self.folder, "whole")
+        found, expected = stored(self.folder, self.name, self.store), stored(self.folder, "whole")
         assert len(found) == len(self.rows)
         for row in (*found.values(), *expected.values()):
             row.pop("position")  # a row keeps its own until something else of it changes
@@ -98,7 +109,7 @@ def cut(shop: Shop, seconds: float, cuts: int) -> Counter[str]:
     """Run the command to its end through some cuts; counts those that met it alive, by signal."""
     met: Counter[str] = Counter()
     for _ in range(cuts):
-        child = start(shop.folder, COMMAND)
+        child = start(shop.folder, shop.command)
         time.sleep(shop.draw.uniform(0.2 * seconds, seconds))
         if finished(child) is not None:
             break
@@ -108,7 +119,7 @@ def cut(shop: Shop, seconds: float, cuts: int) -> Counter[str]:
         assert code in (0, KILLED, STOPPED), log(shop)
         met[chosen.name] += code != 0
         in_child(shop.check_cut)
-    assert wait(start(shop.folder, COMMAND)) == 0, log(shop)
+    assert wait(start(shop.folder, shop.command)) == 0, log(shop)
     return met
 
 
@@ -116,11 +127,11 @@ def log(shop: Shop) -> str:
     return (shop.folder / "log").read_text()[-3000:]
 
 
-def torture(cuts: int, seed: int, *, report: bool = False) -> Counter[str]:
+def torture(cuts: int, seed: int, store: str = "lancedb", *, report: bool = False) -> Counter[str]:
     """At least `cuts` cuts. Raises AssertionError where a row is lost, there twice, or not what it should be."""
     preload()
     draw, total = random.Random(seed), Counter[str]()
-    shop = Shop(draw)
+    shop = Shop(draw, store)
     try:
         while total.total() < cuts:
             for change in (lambda: None, shop.edit, shop.new_clip):
@@ -133,8 +144,7 @@ def torture(cuts: int, seed: int, *, report: bool = False) -> Counter[str]:
                 if report:
                     print(f"{dict(total)}, {total.total()} of {cuts}", flush=True)
             if draw.random() < 0.3:  # begin with an empty workspace again
-                shutil.rmtree(shop.folder / "work")
-                shop.kept = set()
+                shop.begin_anew()
     finally:
         shutil.rmtree(shop.folder, ignore_errors=True)
     return total
@@ -146,7 +156,10 @@ def shards(count: int) -> None:
     shop: Any = Shop(random.Random(0))
     try:
         index = ("index", "products.csv")
-        parts = [start(shop.folder, (*index, "--shard", f"{number}/{count}")) for number in range(count)]
+        parts = [
+            start(shop.folder, (*index, "--catalog", shop.name, "--shard", f"{number}/{count}"))
+            for number in range(count)
+        ]
         assert [wait(part) for part in parts] == [0] * count, log(shop)
         assert wait(start(shop.folder, (*index, "--catalog", "whole"))) == 0, log(shop)
         in_child(shop.check_whole)
@@ -158,4 +171,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "shards":
         shards(int(sys.argv[2]))
     else:
-        print(torture(int(sys.argv[1]), seed=int(time.time()), report=True))
+        print(torture(int(sys.argv[1]), int(time.time()), *sys.argv[2:], report=True))
