@@ -2,12 +2,14 @@
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from milvus_process import MILVUS, MilvusProcess
 
 from mlcl_cli.openmp import set_wait_policy
 
@@ -38,3 +40,19 @@ def _restore_logging() -> Iterator[None]:
     yield
     package.setLevel(level)
     package.handlers = handlers
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Milvus server, which stops with the tests."""
+    if MILVUS.startswith("milvus://"):
+        yield MILVUS
+        return
+    folder = tmp_path_factory.mktemp("milvus")
+    server = MilvusProcess(folder)
+    try:
+        server.start()
+        yield server.address
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
