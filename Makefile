@@ -7,7 +7,7 @@ FLOOR_TESTS := tests/runs/test_scalars.py tests/images tests/retrieval \
 	tests/cli/test_help.py tests/cli/test_wrong_input.py tests/cli/test_pipeline.py tests/cli/test_report.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ordering floors browser torture ray million generated ablation bench lint format types check clean
+.PHONY: help demo test ordering floors browser torture ray milvus million generated ablation bench lint format types check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ torture: $(VENV)/.installed-dev ## Interrupt training, indexing and stores at ra
 
 ray: $(VENV)/.installed-dev ## Index a catalog on a Ray cluster of two workers, one of which is killed
 	MLCL_RAY=1 $(BIN)/pytest tests/workflows/test_ray_indexing.py
+
+milvus: $(VENV)/.installed-dev ## Test catalogs on a Milvus server, which the tests start
+	MLCL_MILVUS=1 $(BIN)/pytest tests/stores/test_store_contract.py tests/stores/test_milvus_store.py tests/cli/test_milvus.py
 
 million: $(VENV)/.installed-dev ## Search a million drawn rows, beside exact search, faiss and the bare database
 	$(BIN)/python tests/stores/million.py

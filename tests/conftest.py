@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import Mlcl, Outcome
 from hypothesis import settings
+from milvus_process import MILVUS, MilvusProcess
 from typer.testing import CliRunner
 
 from mlcl_cli.cli.app import app
@@ -57,3 +59,19 @@ def _restore_logging() -> Iterator[None]:
     yield
     package.setLevel(level)
     package.handlers = handlers
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Milvus server, which stops with the tests."""
+    if MILVUS.startswith("milvus://"):
+        yield MILVUS
+        return
+    folder = tmp_path_factory.mktemp("milvus")
+    server = MilvusProcess(folder)
+    try:
+        server.start()
+        yield server.address
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from mlcl_cli.stores.milvus_store import ABOUT, VERSION, MilvusStore, noted_fiel
 from mlcl_cli.stores.store import ID, NORM, OWN_COLUMNS, POSITION, VECTOR, TableInfo
 
 if TYPE_CHECKING:
-    from pymilvus import CollectionSchema
+    from pymilvus import CollectionSchema, MilvusClient
 
 _KEPT = 3_600  # seconds, for readers: tables that are no longer current
 _DONE, _RETIRED, _COMPLETE = "mlcl.done.", "mlcl.retired", "mlcl.complete"
@@ -50,14 +51,24 @@ class MilvusCatalog:
 
     def create(self, info: TableInfo) -> "MilvusStore":
         """The table of an encoder, made and loaded if it is not."""
+        from pymilvus import MilvusException
+
         table = self._table(info.encoder)
         if not self._exists(table):
             fields = noted_fields(further_fields(info.fields, pa.schema([])), 0)
             about = json.dumps([info.encoder, info.clip, info.dimension, info.precision])
             properties, schema = {ABOUT: about, VERSION: secrets.token_hex(8), **fields}, _schema(info.dimension)
-            self._server.ask(
-                lambda client: client.create_collection(table, schema=schema, properties=properties, timeout=TIMEOUT)
-            )
+
+            def request(client: "MilvusClient") -> None:
+                try:
+                    client.create_collection(
+                        table, schema=schema, properties=properties, consistency_level="Strong", timeout=TIMEOUT
+                    )
+                except MilvusException:
+                    if not client.has_collection(table, timeout=TIMEOUT):  # else another process was faster
+                        raise
+
+            self._server.ask(request)
         milvus_index.load(self._server, table)
         store = MilvusStore(self._server, table)
         if store.properties().get(_RETIRED):
@@ -78,9 +89,14 @@ class MilvusCatalog:
         return complete
 
     def _make_current(self, table: str) -> None:
-        if self._current_table() is None:
-            self._server.ask(lambda client: client.create_alias(table, self._alias, timeout=TIMEOUT))
-        self._server.ask(lambda client: client.alter_alias(table, self._alias, timeout=TIMEOUT))
+        from pymilvus import MilvusException
+
+        def request(client: "MilvusClient") -> None:
+            with suppress(MilvusException):  # it exists, or another process makes it at this moment
+                client.create_alias(table, self._alias, timeout=TIMEOUT)
+            client.alter_alias(table, self._alias, timeout=TIMEOUT)
+
+        self._server.ask(request)
 
     def _remove_old(self) -> None:
         """Note when complete tables ceased to be current, and remove those that did so long ago."""

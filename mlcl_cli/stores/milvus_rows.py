@@ -4,7 +4,6 @@ import base64
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
 from typing import TypeAlias
 
 import numpy as np
@@ -12,8 +11,8 @@ import pyarrow as pa
 from pyarrow import types
 
 from mlcl_cli.errors import DataError
-from mlcl_cli.stores.comparing import Comparable, comparable, field_type, limits, whole
-from mlcl_cli.stores.conditions import Condition, Conditions, Operator
+from mlcl_cli.stores.comparisons import Comparison, Literal, resolve
+from mlcl_cli.stores.conditions import Conditions
 from mlcl_cli.stores.store import FIELD_PREFIX, ID, THUMBNAIL, VECTOR
 
 Entity: TypeAlias = dict[str, object]  # a row by the names of its columns in the database
@@ -48,49 +47,40 @@ def to_expression(conditions: Conditions, fields: pa.Schema) -> str:
 
     Raises UsageError for a field that does not exist, or a value that its type cannot be compared with.
     """
-    return all_of(*(_clause(condition, fields) for condition in conditions))
+    return all_of(*(_clause(resolve(condition, fields)) for condition in conditions))
 
 
-def _clause(condition: Condition, fields: pa.Schema) -> str:
-    type_ = field_type(fields, condition.field)
-    path = f'{FIELDS}["{key_of(condition.field)}"]'
-    if isinstance(condition.value, tuple):
-        literals = [_literal(type_, comparable(type_, value, condition.field)) for value in condition.value]
-        listed = ", ".join(literal for literal in literals if literal is not None)
-        return f"{path} in [{listed}]" if listed else NEVER
-    value = comparable(type_, condition.value, condition.field)
-    if condition.operator in ("=", "!="):
-        literal = _literal(type_, value)
-        if condition.operator == "=":
-            return f"{path} == {literal}" if literal is not None else NEVER
-        return f"exists {path} and {path} != {literal}" if literal is not None else f"exists {path}"
-    return _ordered(path, type_, condition.operator, value)
+def _clause(comparison: Comparison) -> str:
+    field = comparison.column.startswith(FIELD_PREFIX)
+    column = f'{FIELDS}["{key_of(comparison.column.removeprefix(FIELD_PREFIX))}"]' if field else comparison.column
+    present = f"exists {column}" if field else EVERYTHING
+    operator, values = comparison.operator, comparison.values
+    if operator in ("=", "in"):
+        literals = ", ".join(_literal(value) for value in values if _is_storable(value))
+        return f"{column} in [{literals}]" if literals else NEVER
+    if not values or (operator == "!=" and not _is_storable(values[0])):
+        return present
+    (value,) = values
+    if not _is_storable(value):  # all values are below it, or all are above it
+        return present if (float(value) > 0) == (operator in ("<", "<=")) else NEVER
+    compared = f"{column} {operator} {_literal(value)}"
+    return all_of(present, compared) if operator == "!=" else compared
 
 
-def _ordered(path: str, type_: pa.DataType, operator: Operator, value: Comparable) -> str:
-    """`path < value` and the like."""
-    if isinstance(value, Fraction):
-        low, high = limits(type_)
-        value = whole(operator, value)
-        if not low <= value <= high:
-            value = math.copysign(math.inf, value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"exists {path}" if not math.isnan(value) and (value > 0) == (operator in ("<", "<=")) else NEVER
-    return f"{path} {operator} {_literal(type_, value)}"
+def _is_storable(value: Literal) -> bool:
+    """Whether a field can have the value: no infinity, and no integer of more than 64 bits with the sign."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or _LEAST <= value < -_LEAST
 
 
-def _literal(type_: pa.DataType, value: Comparable) -> str | None:
-    """A value in an expression; None if no stored value can equal it."""
+def _literal(value: Literal) -> str:
+    """A value in an expression."""
     if isinstance(value, str):
         return quote(value)
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else None
-    low, high = limits(type_)
-    if value.denominator != 1 or not low <= value <= high:
-        return None
-    return str(value.numerator) if value > _LEAST else repr(float(_LEAST))  # the parser cannot read the integer
+    return repr(value) if value != _LEAST else repr(float(_LEAST))  # the parser cannot read the integer
 
 
 def further_fields(incoming: pa.Schema, fields: pa.Schema) -> list[pa.Field]:

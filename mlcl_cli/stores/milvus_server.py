@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TIMEOUT = 60  # seconds, for one request
-_CONNECT_TIMEOUT = 10
+_CONNECT_TIMEOUT = 5
 _LOADING_TIMEOUT = 300  # for which requests wait until another process has loaded the table
 _NOT_LOADED = (101, 102, 103, 700)  # Milvus' codes for a table that is released, not loaded completely, or not indexed
 _NOT_FOUND = 100
@@ -71,10 +71,12 @@ class MilvusServer:
         try:
             yield
         except MilvusException as error:
-            what = " ".join(str(error.message).split())
+            what = " ".join(str(error.message).split()).rstrip(".")
             unreachable = "server unavailable" in what or "StatusCode.UNAVAILABLE" in what
             if unreachable:
                 what, remedy = "the server cannot be reached", "Check the address, and that Milvus runs there"
+            elif "UNIMPLEMENTED" in what:
+                what, remedy = "what answers there is no Milvus server", "Check the address; the port is usually 19530"
             elif error.code in _NOT_LOADED:
                 what, remedy = "the table is not loaded", "Run mlcl index again, which loads it"
             elif error.code == _NOT_FOUND:

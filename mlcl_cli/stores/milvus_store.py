@@ -2,12 +2,14 @@
 
 import base64
 import json
+import math
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -54,6 +56,7 @@ _MESSAGE_BYTES = 16 * 2**20  # about, of a request or an answer; the server take
 _MAX_IDS = 1_000  # in one expression
 _MAX_HITS = 16_384  # that the server returns
 _SPARE_HITS = 14  # beyond those that are asked for, to see whether the last one has equals
+_CLOSE = 2e-6  # scores whose difference may be the server's rounding
 _ROUNDING = 1e-5  # a score in the server's arithmetic is off by less
 _INDEX_REPORT = TypeAdapter(IndexReport)
 
@@ -70,21 +73,18 @@ class MilvusStore:
     def __init__(self, server: MilvusServer, table: str) -> None:
         self._server, self.table = server, table
         self._changed = time.monotonic()  # by this process, or perhaps by another before this one opened the table
+        self._noted: Properties = {}
+        self._looked = -math.inf  # when what is noted was read
 
     @property
     def info(self) -> TableInfo:
         """What belongs to all rows, from the collection's properties."""
-        noted = self.properties()
-        encoder, clip, dimension, precision = json.loads(noted[ABOUT])
-        fields = sorted(value.split(":", 1) for key, value in noted.items() if key.startswith(_FIELD))
-        schemas = [pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) for _, text in fields]
-        return TableInfo(encoder, clip, dimension, precision, pa.schema([schema.field(0) for schema in schemas]))
+        return _info(self.properties())
 
     @property
     def index(self) -> IndexReport | None:
         """The approximate index."""
-        report = self.properties().get(_REPORT)
-        return _INDEX_REPORT.validate_json(report) if report else None
+        return _index(self.properties())
 
     @property
     def version(self) -> str:
@@ -94,10 +94,12 @@ class MilvusStore:
     def properties(self) -> Properties:
         """What is noted with the table."""
         about = self._server.ask(lambda client: client.describe_collection(self.table, timeout=TIMEOUT))
-        return dict(about["properties"])
+        self._noted, self._looked = dict(about["properties"]), time.monotonic()
+        return self._noted
 
     def note(self, properties: Properties) -> None:
         """Note something with the table."""
+        self._looked = -math.inf
         self._server.ask(
             lambda client: client.alter_collection_properties(self.table, properties=properties, timeout=TIMEOUT)
         )
@@ -157,8 +159,8 @@ class MilvusStore:
                 yield to_batch(page, schema)
 
     def search(self, queries: Vectors, k: int, conditions: Conditions = ()) -> list[list[Found]]:
-        """The best rows of each query: candidates by the index, ranked by their stored vectors."""
-        report = self.index
+        """The best rows of each query, by the index; those that score about the same, by their stored vectors."""
+        report = _index(self._recent_properties())
         return self._search(queries, k, conditions, milvus_index.MOST_EFFORT if report is None else report.effort)
 
     def count(self, conditions: Conditions = ()) -> int:
@@ -167,15 +169,17 @@ class MilvusStore:
         return int(str(found["count(*)"]))
 
     def optimize(self, *, index: bool) -> IndexReport | None:
-        """Compact the table; with `index`, also index vectors, from FEWEST_ROWS rows on, and measure the recall."""
-        began = time.monotonic()
-        milvus_index.compact(self._server, self.table)
-        rows = self.count()
-        if index and rows >= milvus_index.FEWEST_ROWS:
-            milvus_index.build(self._server, self.table)
-        milvus_index.wait_until_used(self._server, self.table)
-        if not index or not milvus_index.is_approximate(self._server, self.table):
+        """With `index`, index vectors, from FEWEST_ROWS rows on, and measure the recall.
+
+        Everything else the server does by itself, and it also indexes what is added later.
+        """
+        began, rows = time.monotonic(), self.count()
+        is_approximate = milvus_index.is_approximate(self._server, self.table)
+        if not index or (rows < milvus_index.FEWEST_ROWS and not is_approximate):
             return self.index
+        milvus_index.compact(self._server, self.table)
+        milvus_index.build(self._server, self.table)
+        milvus_index.wait_until_used(self._server, self.table)
         probes, effort = draw_probes(self, draw_sample(self)), milvus_index.LEAST_EFFORT
         while True:
             recall = min(probe.recall(partial(self._search, effort=effort)) for probe in probes)
@@ -186,16 +190,28 @@ class MilvusStore:
         self.note({_REPORT: json.dumps(asdict(report))})
         return report
 
+    def _recent_properties(self) -> Properties:
+        """As `properties`, but as they were some seconds ago: a search would take half as long again."""
+        return self._noted if time.monotonic() < self._looked + _STALENESS else self.properties()
+
     def _search(self, queries: Vectors, k: int, conditions: Conditions, effort: int) -> list[list[Found]]:
-        """As `search`. More candidates are taken while those beyond the last one asked for may be its equals."""
-        where = to_expression(conditions, self.info.fields) if conditions else ""
-        vector = pa.list_(pa.float32(), queries.shape[1])
-        schema = pa.schema({ID: pa.string(), POSITION: pa.int64(), VECTOR: vector})
+        """As `search`. More candidates are taken while those beyond the last one asked for may be its equals.
+
+        The server computes with the stored vectors, too, but rounds as it likes. They are read only where that matters.
+        """
+        where = to_expression(conditions, _info(self._recent_properties()).fields) if conditions else ""
         best: dict[int, list[Found]] = {}
         limit = min(k + _SPARE_HITS, _MAX_HITS)
+        for number, hits in enumerate(self._candidates(queries, limit, where, effort, (ID,))):
+            scores = [float(hit["distance"]) for hit in hits]
+            if all(first - second > _CLOSE for first, second in pairwise(scores[: k + 1])):
+                best[number] = [Found(str(hit[ID]), score) for hit, score in zip(hits[:k], scores, strict=False)]
+        vector = pa.list_(pa.float32(), queries.shape[1])
+        schema = pa.schema({ID: pa.string(), POSITION: pa.int64(), VECTOR: vector})
         while missing := [number for number in range(len(queries)) if number not in best]:
             for part in _parts(missing, max(1, _MESSAGE_BYTES // (4 * limit * queries.shape[1]))):
-                for number, hits in zip(part, self._candidates(queries[part], limit, where, effort), strict=True):
+                several = self._candidates(queries[part], limit, where, effort, COLUMNS)
+                for number, hits in zip(part, several, strict=True):
                     found = best_rows([to_batch([hit["entity"] for hit in hits], schema)], queries[number][None], k)[0]
                     fewer = len(hits) < limit or limit == _MAX_HITS
                     if fewer or hits[-1]["distance"] < found[-1].score - _ROUNDING:
@@ -203,7 +219,9 @@ class MilvusStore:
             limit = min(4 * limit, _MAX_HITS)
         return [best[number] for number in range(len(queries))]
 
-    def _candidates(self, queries: Vectors, limit: int, where: str, effort: int) -> Sequence[Sequence[Hit]]:
+    def _candidates(
+        self, queries: Vectors, limit: int, where: str, effort: int, columns: Sequence[str]
+    ) -> Sequence[Sequence[Hit]]:
         settled = time.monotonic() > self._changed + _STALENESS
         found: Sequence[Sequence[Hit]] = self._server.ask(
             lambda client: client.search(
@@ -211,7 +229,7 @@ class MilvusStore:
                 data=[*queries.astype(np.float32)],
                 filter=where,
                 limit=limit,
-                output_fields=[*COLUMNS],
+                output_fields=[*columns],
                 search_params={"params": {"ef": max(effort, limit)}},
                 consistency_level="Bounded" if settled else "Strong",
                 timeout=TIMEOUT,
@@ -252,6 +270,18 @@ class MilvusStore:
         finally:
             self._changed = time.monotonic()
             self.note({VERSION: secrets.token_hex(8)})
+
+
+def _info(noted: Properties) -> TableInfo:
+    encoder, clip, dimension, precision = json.loads(noted[ABOUT])
+    fields = sorted(value.split(":", 1) for key, value in noted.items() if key.startswith(_FIELD))
+    schemas = [pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) for _, text in fields]
+    return TableInfo(encoder, clip, dimension, precision, pa.schema([schema.field(0) for schema in schemas]))
+
+
+def _index(noted: Properties) -> IndexReport | None:
+    report = noted.get(_REPORT)
+    return _INDEX_REPORT.validate_json(report) if report else None
 
 
 def _fields_of(schema: pa.Schema) -> pa.Schema:

@@ -16,6 +16,7 @@ from mlcl_cli.stores.store import FIELD_PREFIX, ID, VECTOR, Found, Store, Vector
 
 RECALL_AT = 10
 SHARES = (0.1, 0.001)  # of the rows that the narrow conditions keep, about
+_ROUNDING = 2e-6  # by which a database's score may differ from ours
 _QUERIES, _SAMPLE, _SEED = 100, 20_000, 0
 
 Search = Callable[[Vectors, int, Conditions], list[list[Found]]]
@@ -35,7 +36,7 @@ class Probe:
         found = search(self.queries, RECALL_AT + 1, self.conditions)
         hits = expected = 0
         for others, best in zip(map(_others, self.ids, found), self.best, strict=True):
-            hits += sum(other.score >= best[-1].score for other in others) if best else 0
+            hits += sum(other.score >= best[-1].score - _ROUNDING for other in others) if best else 0
             expected += len(best)
         return hits / expected if expected else 1.0
 

@@ -75,7 +75,7 @@ class TableInfo:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A row that a search found; `score` is the inner product with the query, by exact arithmetic on the stored row."""
+    """A row that a search found; `score` is the inner product of the query and the stored vector, in fp32 or better."""
 
     id: str
     score: float

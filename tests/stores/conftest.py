@@ -1,36 +1,16 @@
 """The databases that a catalog may be stored in."""
 
 import multiprocessing
-import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from milvus_process import MilvusProcess
+from milvus_process import MILVUS
 from store_oracle import PROCESSES, AtOnce, Place, meet_and_work
 
-# `make milvus` sets it to 1; the address of a server does, too, which is then used.
-MILVUS = os.environ.get("MLCL_MILVUS", "")
 DATABASES = ["lancedb", *(["milvus"] if MILVUS else [])]
-
-
-@pytest.fixture(scope="session")
-def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Milvus server, which stops with the tests."""
-    if MILVUS.startswith("milvus://"):
-        yield MILVUS
-        return
-    folder = tmp_path_factory.mktemp("milvus")
-    server = MilvusProcess(folder)
-    try:
-        server.start()
-        yield server.address
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=DATABASES)

@@ -1,7 +1,8 @@
 """Cuts `mlcl index` at random moments, runs it again, and compares the table with one that nobody cut.
 
-python tests/workflows/index_torture.py CUTS. The catalog is indexed, edited, indexed with --sync, and indexed by a new
-CLIP, to which searches switch. Commands run in forked copies of this process, and commit every few rows.
+python tests/workflows/index_torture.py CUTS [milvus://HOST:PORT]. The catalog is indexed, edited, indexed with --sync,
+and indexed by a new CLIP, to which searches switch. Commands run in forked copies of this process, and commit every few
+rows. The uncut table is in LanceDB.
 """
 
 import json
@@ -47,14 +48,24 @@ class Shop:
     the table of a new CLIP while searches use the other one.
     """
 
-    def __init__(self, draw: random.Random) -> None:
+    def __init__(self, draw: random.Random, store: str = "lancedb") -> None:
         from shop import product, shop
 
+        self.store, self.name = store, f"cut-{draw.getrandbits(32):08x}"
         self.draw, self.folder = draw, shop(Path(tempfile.mkdtemp(prefix="torture-index-")), PRODUCTS)
         self.rows = [product(number) for number in range(PRODUCTS)]
         self.kept: set[str] = set()
         self.pictures = PRODUCTS
         self.has_new_clip, self.beside = False, 0
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return (*COMMAND, "--store", self.store, "--catalog", self.name)
+
+    def begin_anew(self) -> None:
+        """With an empty workspace."""
+        shutil.rmtree(self.folder / "work")
+        self.name, self.kept, self.has_new_clip = f"cut-{self.draw.getrandbits(32):08x}", set(), False
 
     def edit(self) -> None:
         """Change images and fields, remove and add products."""
@@ -84,8 +95,8 @@ class Shop:
         self.kept, self.has_new_clip = {row["id"] for row in self.rows}, True
 
     def current(self) -> str | None:
-        """The table that searches use."""
-        state = self.folder / "work/catalogs/default/catalog.json"
+        """The table in LanceDB that searches use."""
+        state = self.folder / f"work/catalogs/{self.name}/catalog.json"
         return json.loads(state.read_text())["current"] if state.exists() else None
 
     def check_cut(self, before: str | None) -> None:
@@ -96,15 +107,15 @@ class Shop:
         from shop import stored
 
         if self.kept:
-            assert self.kept <= stored(self.folder).keys()
+            assert self.kept <= stored(self.folder, self.name, self.store).keys()
         if self.current() != before:
-            assert stored(self.folder).keys() == {row["id"] for row in self.rows}
+            assert stored(self.folder, self.name, self.store).keys() == {row["id"] for row in self.rows}
 
-    def check_whole(self, name: str = "default") -> None:
+    def check_whole(self, name: str | None = None) -> None:
         """The table is that of a run that nobody cut."""
         from shop import assert_same_rows, stored
 
-        found, expected = stored(self.folder, name), stored(self.folder, "whole")
+        found, expected = stored(self.folder, name or self.name, self.store), stored(self.folder, "whole")
         assert len(found) == len(self.rows)
         for row in (*found.values(), *expected.values()):
             row.pop("position")  # a row keeps its own until something else of it changes
@@ -116,7 +127,7 @@ def cut(shop: Shop, seconds: float, cuts: int) -> Counter[str]:
     met: Counter[str] = Counter()
     before = shop.current()
     for _ in range(cuts):
-        child = start(shop.folder, COMMAND)
+        child = start(shop.folder, shop.command)
         time.sleep(shop.draw.uniform(0.2 * seconds, seconds))
         if finished(child) is not None:
             break
@@ -127,7 +138,7 @@ def cut(shop: Shop, seconds: float, cuts: int) -> Counter[str]:
         met[chosen.name] += code != 0
         in_child(lambda: shop.check_cut(before))
         shop.beside += shop.has_new_clip and code != 0 and shop.current() == before is not None
-    assert wait(start(shop.folder, COMMAND)) == 0, log(shop)
+    assert wait(start(shop.folder, shop.command)) == 0, log(shop)
     return met
 
 
@@ -135,11 +146,11 @@ def log(shop: Shop) -> str:
     return (shop.folder / "log").read_text()[-3000:]
 
 
-def torture(cuts: int, seed: int, *, report: bool = False) -> Counter[str]:
+def torture(cuts: int, seed: int, store: str = "lancedb", *, report: bool = False) -> Counter[str]:
     """At least `cuts` cuts. Raises AssertionError where a row is lost, there twice, or not what it should be."""
     preload()
     draw, total = random.Random(seed), Counter[str]()
-    shop = Shop(draw)
+    shop = Shop(draw, store)
     try:
         while total.total() < cuts:
             for change in (lambda: None, shop.edit, shop.new_clip):
@@ -152,8 +163,7 @@ def torture(cuts: int, seed: int, *, report: bool = False) -> Counter[str]:
                 if report:
                     print(f"{dict(total)}, {total.total()} of {cuts}, {shop.beside} beside an old table", flush=True)
             if draw.random() < 0.3:  # begin with an empty workspace again
-                shutil.rmtree(shop.folder / "work")
-                shop.kept, shop.has_new_clip = set(), False
+                shop.begin_anew()
     finally:
         shutil.rmtree(shop.folder, ignore_errors=True)
     return total
@@ -179,4 +189,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "at-once":
         at_once(int(sys.argv[2]))
     else:
-        print(torture(int(sys.argv[1]), seed=int(time.time()), report=True))
+        print(torture(int(sys.argv[1]), int(time.time()), *sys.argv[2:], report=True))
