@@ -1,5 +1,6 @@
 """Starts a server: one process, or several that share a socket."""
 
+import errno
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from mlcl_cli.server.metrics import DIRECTORY
 from mlcl_cli.server.settings import ServerSettings
 
 GRACE = 30  # seconds, for requests in flight when the server is stopped
+BACKLOG = 2_048  # connections that wait to be accepted
 KEEP_ALIVE = 15  # seconds, for connections without a request
 
 
@@ -41,14 +43,21 @@ class Server(uvicorn.Server):
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket at an address. Raises MachineError if it is taken or does not exist here."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    place = f"{host}:{port}"
     try:
-        bound = socket.create_server((host, port), family=family, backlog=2_048)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        remedy = "Choose another --port, or --port 0 for any" if error.errno == 98 else "Choose another --host"
-        raise MachineError(
-            f"cannot listen: {error.strerror or error}", where=f"{host}:{port}", remedy=remedy
-        ) from error
+        raise MachineError(f"not an address: {error.strerror}", where=place, remedy="Choose another --host") from error
+    bound = socket.socket(family, kind, protocol)  # asyncio delays small answers on one that does not say it is TCP
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(BACKLOG)
+    except OSError as error:
+        bound.close()
+        taken = error.errno == errno.EADDRINUSE
+        remedy = "Choose another --port, or --port 0 for any" if taken else "Choose another --host"
+        raise MachineError(f"cannot listen: {error.strerror or error}", where=place, remedy=remedy) from error
     bound.set_inheritable(True)
     return bound
 
