@@ -24,7 +24,7 @@ from mlcl_cli.streams import printable, printable_json
 if TYPE_CHECKING:  # they import torch
     from mlcl_cli.workflows.bench import BenchResult
     from mlcl_cli.workflows.compare import Comparison
-    from mlcl_cli.workflows.demo import DemoResult
+    from mlcl_cli.workflows.demo import DemoResult, DemoSearch
     from mlcl_cli.workflows.findings import CheckReport, Finding
     from mlcl_cli.workflows.make_triplets import MadeTriplets
 
@@ -206,6 +206,17 @@ def show_demo(result: "DemoResult") -> None:
     say(f"Try the other commands on it: {shlex.join([*program, 'runs', '--profile', str(result.profile)])}")
     if result.catalog:
         say(f"To train from a product catalog, without annotated triplets, start in {result.catalog.parent}")
+    if result.search:
+        _show_demo_search(result.search)
+        command = shlex.join([*program, "serve", "--profile", str(result.search.profile)])
+        say(f"To search these products in a browser, run this and open the page that it names: {command}")
+
+
+def _show_demo_search(search: "DemoSearch") -> None:
+    names = list(search.hits[0].fields) if search.hits else []
+    rows = [[safe(hit.id), *(safe(hit.fields[name]) for name in names), f"{hit.score:.3f}"] for hit in search.hits]
+    title = f'A search of the drawn shoes: {search.item} + "{search.text}"'
+    show_table(rows, left=["id", *names], right=["score"], title=title)
 
 
 def show_made_triplets(result: "MadeTriplets") -> None:

@@ -1,5 +1,6 @@
 """`mlcl demo`: the whole pipeline on a small catalog that needs no download, with the same commands that users run."""
 
+import csv
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ from mlcl_cli.progress import Progress
 logger = logging.getLogger(__name__)
 
 RunCommand = Callable[[Sequence[str]], Mapping[str, object]]
+SHOP, PRODUCTS = "shoes", "products.csv"  # the data set whose images are the drawn products, and their table
+SHOWN_HITS = 5
 COLUMNS = {"image": "image only", "text": "text only", "sum": "element-wise sum", "combiner": "combiner"}
 
 
@@ -32,11 +35,36 @@ class EvaluateOutput(BaseModel):
     gallery: int | dict[str, int]
 
 
+class HitOutput(BaseModel):
+    """What the demo reads of a hit of `mlcl search --json`."""
+
+    id: str
+    score: float
+    fields: dict[str, str]
+
+
+class SearchOutput(BaseModel):
+    """What the demo reads of the JSON that `mlcl search` prints."""
+
+    hits: list[HitOutput]
+
+
+@dataclass(frozen=True)
+class DemoSearch:
+    """A search of the drawn products: the item that was the reference, the words, and what was found."""
+
+    profile: Path
+    item: str
+    text: str
+    hits: Sequence[HitOutput]
+
+
 @dataclass(frozen=True)
 class DemoResult:
     """Scores in percent by data set, the HTML page that shows them, and the profile of the last data set.
 
-    `catalog` is the profile of a product catalog without training triplets, if one was drawn.
+    `catalog` is the profile of a product catalog without training triplets, and `search` a search of it, if one was
+    drawn.
     """
 
     folder: Path
@@ -45,6 +73,7 @@ class DemoResult:
     scores: Mapping[str, Mapping[str, float]]
     seconds: float
     catalog: Path | None
+    search: DemoSearch | None
 
     def as_json(self) -> dict[str, object]:
         """The result as a JSON object."""
@@ -79,7 +108,19 @@ def run_demo(folder: Path, datasets: Sequence[str], progress: Progress, run: Run
     report = folder / "report.html"
     run(["report", "--all", "--output", str(report), "--profile", str(profile)])
     catalog = folder / CATALOG_PROFILE
-    return DemoResult(folder, report, profile, scores, time.monotonic() - start, catalog if catalog.is_file() else None)
+    shop = catalog if catalog.is_file() else None
+    search = None if shop is None else _search(shop.with_name(PRODUCTS), folder / f"mlcl.{SHOP}.yaml", run)
+    return DemoResult(folder, report, profile, scores, time.monotonic() - start, shop, search)
+
+
+def _search(products: Path, profile: Path, run: RunCommand) -> DemoSearch:
+    """Index the drawn products, and search for the first one in another color."""
+    run(["index", str(products), "--profile", str(profile)])
+    with products.open(encoding="utf-8") as file:
+        first = next(csv.DictReader(file))
+    text = "in blue" if first["color"] == "red" else "in red"
+    found = run(["search", text, "--item", first["image"], "-k", str(SHOWN_HITS), "--profile", str(profile)])
+    return DemoSearch(profile, first["image"], text, SearchOutput.model_validate(found).hits)
 
 
 def _move_earlier_demo(folder: Path) -> None:

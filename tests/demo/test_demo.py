@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shop import shop, write_products
 from typer.testing import CliRunner
 
 from mlcl_cli import Query, Retriever
 from mlcl_cli.cli.app import app
 from mlcl_cli.errors import UsageError
-from mlcl_cli.workflows.demo import _move_earlier_demo
+from mlcl_cli.workflows.demo import _move_earlier_demo, _search
 
 DATASETS = ["fashioniq", "shoes", "cirr"] if os.environ.get("MLCL_WHOLE_DEMO") else ["cirr"]
 
@@ -66,6 +67,15 @@ def test_searches_of_its_images_reach_the_recall_of_evaluate(demo: tuple[Path, d
     by_file = run("search", caption, "--image", str(images / f"{reference}.png"), "--profile", profile, "-k", "51")
     others = [hit["id"] for hit in by_file["hits"] if hit["id"] != f"{reference}.png"]
     assert others[:50] == [hit.id for hit in found[0]]
+
+
+def test_the_drawn_products_are_searched_at_the_end(tmp_path: Path) -> None:
+    folder = shop(tmp_path, 6)
+    rows = [{"image": f"photos/{number}.jpg", "color": "red" if number % 2 else "blue"} for number in range(6)]
+    write_products(folder / "products.csv", rows)
+    search = _search(folder / "products.csv", folder / "mlcl.yaml", lambda command: run(*command))
+    assert (search.item, search.text) == ("photos/0.jpg", "in red")
+    assert {hit.id for hit in search.hits} == {f"photos/{number}.jpg" for number in range(1, 6)}
 
 
 def test_demo_refuses_a_folder_with_other_files(tmp_path: Path) -> None:
