@@ -96,7 +96,7 @@ def products(tmp_path: Path) -> Path:
 def test_readme_leads_from_a_table_to_results_in_five_lines(
     products: Path, mlcl: Mlcl, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands, python, machines = blocks(README, "Search your own products")
+    commands, python, _, _, machines = blocks(README, "Search your own products")
     lines = commands.splitlines()
     assert len(lines) == 5
     small = ("combiner.epochs=1", "combiner.projection_dim=16", "combiner.hidden_dim=32", "combiner.batch_size=16")
