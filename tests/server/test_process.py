@@ -4,7 +4,9 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api import COUNT, KEY, indexed_shop
+from api import COUNT, KEY, encoded, indexed_shop
 from command_line import Mlcl
 
 
@@ -157,6 +159,36 @@ def test_several_workers_answer_from_one_catalog(folder: Path) -> None:
         log = running.stop()
     assert "Traceback" not in log
     assert KEY not in log
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_every_call_of_the_guide_works(tmp_path: Path) -> None:
+    folder = indexed_shop(tmp_path)
+    (folder / "shoe.jpg").write_bytes((folder / "query.jpg").read_bytes())
+    lines = [{"id": f"n{number}", "image": encoded(folder / "query.jpg")} for number in range(3)]
+    (folder / "items.ndjson").write_text("\n".join(map(json.dumps, lines)))
+    guide = (Path(__file__).parents[2] / ".github/GUIDE.md").read_text(encoding="utf-8")
+    section = guide.split("### The API\n")[1].split("\n### ")[0]
+    calls = re.findall(r"^    (curl (?:.*\\\n)*.*)$", section, re.MULTILINE)
+    assert len(calls) == 9
+    running = Running(folder)
+    try:
+        running.wait()
+        for call in calls:
+            command = call.replace("localhost:8000", f"127.0.0.1:{running.port}").replace("SKU-7", "sku7")
+            command = command.replace("curl ", "curl --silent --show-error --fail-with-body --max-time 60 ", 1)
+            done = subprocess.run(
+                ["sh", "-c", command],
+                cwd=folder,
+                env=os.environ | {"MLCL_API_KEY": KEY},
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, (call, done.stdout, done.stderr)
+        assert (folder / "sku7.jpg").read_bytes().startswith(b"\xff\xd8")
+        assert running.ask("GET", "/v1/items")[1]["total"] == COUNT + 3
+    finally:
+        running.stop()
 
 
 def test_what_cannot_be_served_is_one_clear_line(folder: Path, tmp_path: Path, mlcl: Mlcl) -> None:
