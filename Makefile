@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 FLOORS := .venv-floors
 FLOOR_TESTS := tests/runs/test_scalars.py tests/images tests/retrieval \
-	tests/cli/test_help.py tests/cli/test_wrong_input.py tests/cli/test_pipeline.py tests/cli/test_report.py
+	tests/cli/test_help.py tests/cli/test_wrong_input.py tests/cli/test_pipeline.py tests/cli/test_report.py \
+	tests/cli/test_index.py tests/cli/test_search.py tests/server/test_api.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test ordering floors browser torture ray milvus million load generated ablation bench lint format types check clean

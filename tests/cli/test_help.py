@@ -46,6 +46,9 @@ OPTIONS = {
     "search": COMMON
     | {"--image", "--item", "--where", "--group-by", "--explain", "--checkpoint", "--combining-function", "--html"}
     | {"--interactive", "--store", "--catalog"},
+    "serve": COMMON
+    | {"--host", "--port", "--workers", "--checkpoint", "--combining-function", "--allow-urls", "--max-batch"}
+    | {"--max-waiting", "--store", "--catalog"},
     "report": COMMON | {"--all", "--output", "--queries"},
     "export": {"--force", "--profile", "--set", "--json", "--debug", "--help"},
     "bench": {"--only", "--repeats", "--device", "--smallest", "--quiet", "--json", "--debug", "--help"},
