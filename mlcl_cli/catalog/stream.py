@@ -214,9 +214,9 @@ def make_entry(place: str, ids: Cell | None, products: Cell, images: Sequence[Im
     elif len(products) > 1:
         defect = "has several products"
     own_id, product = (cell[0].strip() if cell else "" for cell in (ids, products))
-    for text in (own_id, product, *(image.name for image in images)):
-        if not defect and not text.isascii() and SURROGATE.search(text):
-            defect = f"has {shown(text)}, which is not UTF-8 text"
+    texts = (own_id, product, *[image.name for image in images])
+    if not defect and not "".join(texts).isascii() and (wrong := [text for text in texts if SURROGATE.search(text)]):
+        defect = f"has {shown(wrong[0])}, which is not UTF-8 text"
     return Entry(place, own_id, product, images, defect)
 
 
