@@ -25,6 +25,7 @@ def show_index(result: "IndexResult") -> None:
         say(f"Searched by an index with recall@10 {result.index.recall:.3f}")
     say(f"Done in {duration(result.seconds)}")
     if result.current:
-        say("Next: mlcl search 'a red shoe with laces'")
+        option = "" if result.catalog == DEFAULT_NAME else f" --catalog {result.catalog}"
+        say(f"Next: mlcl search 'a red shoe with laces'{option}")
     elif not shard.left_out.rows:
         say("Searches use it once all shards are indexed")
