@@ -134,6 +134,12 @@ WRITERS: dict[str, Callable[[Path, Table], None]] = {
 }
 
 
+def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
 def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
     with tarfile.open(path, "w") as tar:
         for name, data in members:

@@ -1,6 +1,5 @@
 """Catalogs before they are indexed: the same rows from every format, clear errors with their line, bounded memory."""
 
-import csv
 import json
 import tracemalloc
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import catalog_files
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from catalog_files import FIELD_TYPES, WRITERS, Table, rows_of, tables, write_tar
+from catalog_files import FIELD_TYPES, WRITERS, Table, rows_of, tables, write_csv, write_tar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from messages import Messages
@@ -19,7 +18,7 @@ from messages import Messages
 from mlcl_cli.catalog.opening import open_source
 from mlcl_cli.catalog.source import Shard
 from mlcl_cli.data import table_files
-from mlcl_cli.errors import DataError, UsageError
+from mlcl_cli.errors import DataError
 
 SHARDS = [[3], [3], [3], [3], [1]]  # those of a job that was stopped are those of the next release
 SHARED_FOLDER = [HealthCheck.function_scoped_fixture]
@@ -68,12 +67,6 @@ def test_shards_are_disjoint_and_complete_in_any_order_of_rows(
 def test_a_shard_depends_on_the_id_alone() -> None:
     names = ("a", "b", "é", "ID#2", "")
     assert [[index for index in range(5) if Shard(index, 5).holds(name)] for name in names] == SHARDS
-
-
-def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -273,22 +266,6 @@ def test_a_defect_is_one_clear_line_with_its_place(
     assert message.format(path=path) in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_missing_path_or_column_is_an_error_at_once(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "a.csv", [("sku", "image"), (1, "a.jpg")])
-    with pytest.raises(DataError, match=r"has no column 'skuu'.*Set --columns id=sku, if that is the one"):
-        open_source(path, {"id": "skuu"})
-    with pytest.raises(
-        UsageError, match=r"sets 'sku', but a catalog's columns are id, image, product. Write it as id=sku"
-    ):
-        open_source(path, {"sku": "id"})
-    with pytest.raises(DataError, match=r"missing\.csv: does not exist"):
-        open_source(tmp_path / "missing.csv")
-    with pytest.raises(UsageError, match="a folder of images has no columns"):
-        open_source(tmp_path, {"id": "sku"})
-    with pytest.raises(UsageError, match=r"a\.csv: is not a \.tar file, and only those can be several"):
-        open_source([path, path])
 
 
 def peak(path: Path) -> int:
