@@ -124,7 +124,7 @@ class ArchiveReader:
         if not info.isreg() or info.issparse():
             remedy = "Make the archive with tar --dereference --hard-dereference"
             raise DataError("is a link or has holes", where=place, remedy=remedy)
-        image = ImageFile(f"{archive.name}/{info.name}", archive, info.offset_data, info.size)
+        image = ImageFile(f"{archive.name}/{info.name}", str(archive), info.offset_data, info.size)
         return Member(key, extension, image, "" if is_image(f".{extension}") else _text(tar, info, place))
 
 

@@ -39,8 +39,8 @@ class FolderReader:
         others = _Others()
         names = (name for name in _walk(self.path, "", frozenset()) if is_image(name) or others.add(name))
         while part := list(islice(names, ROWS_AT_ONCE)):
-            files = [ImageFile(name, self.path / name) for name in part]
-            yield Chunk([make_entry(str(file.path), None, (), [file]) for file in files], {})
+            files = [ImageFile(name, f"{self.path}/{name}") for name in part]
+            yield Chunk([make_entry(file.location, None, (), [file]) for file in files], {})
         if others.count and not with_fields:
             what = f"left out {counted(others.count, 'file')} with another ending than images have"
             logger.log(NOTICE, f"{self.path}: {what}, such as {shown(others.first)}")

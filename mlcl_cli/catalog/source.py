@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -27,21 +27,24 @@ class Shard:
         return int.from_bytes(digest) % self.count == self.index
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """An image in a file of its own, or `size` bytes of an archive from `offset` on.
+class ImageFile(NamedTuple):
+    """An image in the file at `location`, or `size` bytes of that archive from `offset` on.
 
     `name` is what a catalog stores and messages say: the path as the table has it, or ARCHIVE/MEMBER.
     """
 
     name: str
-    path: Path
+    location: str  # no Path, which takes longer to make than all else of a row
     offset: int = 0
     size: int | None = None
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.location)
 
-@dataclass(frozen=True, slots=True)
-class SourceRow:
+
+class SourceRow(NamedTuple):
     """An image to index. `fields` are in the order of the source's schema.
 
     `position` counts the images of the whole catalog, whatever the shard. `place` is the file and line (or row) that it

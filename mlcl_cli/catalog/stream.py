@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from mlcl_cli.catalog.source import ImageFile, Shard, SourceRow
 from mlcl_cli.data.table_files import Cell
 from mlcl_cli.errors import DataError
 from mlcl_cli.formatting import counted
-from mlcl_cli.progress import NOTICE
+from mlcl_cli.progress import NOTICE, Progress
 from mlcl_cli.suggestions import shown
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,11 @@ class StreamSource:
     """
 
     reader: Reader
+    progress: Progress
+
+    def check(self) -> None:
+        """Read all rows once, if that has not happened. Raises DataError for what is wrong with them."""
+        _ = self._survey
 
     @property
     def fields(self) -> pa.Schema:
@@ -98,19 +104,21 @@ class StreamSource:
 
     @cached_property
     def _survey(self) -> _Survey:
-        logger.info(f"Checking {self.reader.path}")
-        fields, ids = self.reader.fields(), _Ids()
+        fields, ids, began = self.reader.fields(), _Ids(), time.monotonic()
         first, defects = Entry("", "", "", ()), 0
-        for chunk in self.reader.chunks(with_fields=fields.need_values):
-            try:
-                fields.observe(chunk.fields)
-            except UnicodeEncodeError:
-                raise _not_unicode(chunk) from None
-            for entry in chunk.entries:
-                if entry.defect:
-                    first = first if defects else entry
-                    defects += 1
-                ids.add(entry)
+        with self.progress.bar(f"Checking {self.reader.path}", None) as advance:
+            for chunk in self.reader.chunks(with_fields=fields.need_values):
+                try:
+                    fields.observe(chunk.fields)
+                except UnicodeEncodeError:
+                    raise _not_unicode(chunk) from None
+                for entry in chunk.entries:
+                    if entry.defect:
+                        first = first if defects else entry
+                        defects += 1
+                    ids.add(entry)
+                rate = len(ids.hashes) / max(1e-3, time.monotonic() - began)
+                advance(len(chunk.entries), f"{rate:,.0f} images/s")
         if defects:
             more = f", and {counted(defects - 1, 'more row')} cannot be used either" if defects > 1 else ""
             raise DataError(f"{first.defect}{more}", where=first.place, remedy=FIX_ROW)
@@ -214,9 +222,9 @@ def make_entry(place: str, ids: Cell | None, products: Cell, images: Sequence[Im
     elif len(products) > 1:
         defect = "has several products"
     own_id, product = (cell[0].strip() if cell else "" for cell in (ids, products))
-    for text in (own_id, product, *(image.name for image in images)):
-        if not defect and not text.isascii() and SURROGATE.search(text):
-            defect = f"has {shown(text)}, which is not UTF-8 text"
+    texts = (own_id, product, *[image.name for image in images])
+    if not defect and not "".join(texts).isascii() and (wrong := [text for text in texts if SURROGATE.search(text)]):
+        defect = f"has {shown(wrong[0])}, which is not UTF-8 text"
     return Entry(place, own_id, product, images, defect)
 
 

@@ -1,10 +1,10 @@
 """Catalogs in tables: .csv, .tsv, .jsonl and .parquet."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from os.path import join  # many times as fast as Path
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,8 +15,7 @@ from mlcl_cli.catalog.source import ImageFile
 from mlcl_cli.catalog.stream import Chunk, Entry, make_entry
 from mlcl_cli.data.table_files import DELIMITERS, Cell, RawRows, TableFile, text_cell, value_cell
 from mlcl_cli.data.table_guesses import IMAGE_FOLDERS, NAMES_TRIED, existing
-
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+from mlcl_cli.suggestions import shown
 
 
 @dataclass(frozen=True)
@@ -81,23 +80,23 @@ class TableReader:
         try:
             ids = None if self.columns.id is None else value_cell(own_id)
             names = dict.fromkeys(map(str.strip, chain(*map(_image_cell, images))))
-            files = [ImageFile(name, self._folder / name) for name in names]
+            files = [ImageFile(name, join(self._folder, name)) for name in names]  # noqa: PTH118
             entry = make_entry(place, ids, value_cell(product), files)
         except TypeError as error:
             return Entry(place, "", "", (), str(error))
-        wrong = next((defect for name in names if (defect := _name_defect(name))), "")
-        return entry if entry.defect or not wrong else entry._replace(defect=wrong)
+        if not entry.defect and (wrong := [name for name in names if "\\" in name or "://" in name]):
+            return entry._replace(defect=_name_defect(wrong[0]))
+        return entry
 
     @cached_property
-    def _folder(self) -> Path:
+    def _folder(self) -> str:
         """The folder that relative paths start at: the table's, or one beside it that has more of the first images."""
         rows = next(self.table.raw_rows(self.columns.images), RawRows((), {}))
         cells = chain(*(_listed(values[:NAMES_TRIED]) for values in rows.columns.values()))
         names = [name for cell in cells for name in _texts(cell)]
         own = self.path.parent
-        return max(
-            (own, *(own / name for name in IMAGE_FOLDERS)), key=lambda folder: existing(folder, names, len(names))
-        )
+        folders = (own, *(own / name for name in IMAGE_FOLDERS))
+        return str(max(folders, key=lambda folder: existing(folder, names, len(names))))
 
 
 def _listed(values: Values) -> Sequence[object]:
@@ -117,6 +116,6 @@ def _texts(value: object) -> Cell:
 
 
 def _name_defect(name: str) -> str:
-    if ADDRESS.match(name):
-        return f"image {name!r} is an address, not a file: download the images first"
-    return f"image {name!r} has a backslash: write / between folders" if "\\" in name else ""
+    if "\\" in name:
+        return f"image {shown(name)} has a backslash: write / between folders"
+    return f"image {shown(name)} is an address, not a file: download the images first"

@@ -60,18 +60,25 @@ def index(
         raise UsageError("--shard and --ray exclude each other", remedy="Give one of them")
     profile = context.profile
     from mlcl_cli.catalog.columns import parse_columns
+    from mlcl_cli.catalog.opening import open_source
     from mlcl_cli.catalog.source import Shard
+
+    paths = tuple(path.expanduser() for path in catalog)
+    roles = {} if columns is None else parse_columns(columns)
+    source = open_source(paths, roles, context.progress)
+    source.check()  # before torch and the CLIP are loaded, so that a mistake in a table shows at once
+
     from mlcl_cli.cli.render_catalog import show_index
     from mlcl_cli.workflows.indexing import IndexOptions, run_indexing
 
     options = IndexOptions(
-        catalog=tuple(path.expanduser() for path in catalog),
-        columns={} if columns is None else parse_columns(columns),
+        catalog=paths,
+        columns=roles,
         sync=sync,
         force=force,
         shard=Shard(*part),
     )
-    result = run_indexing(profile, context.progress, options, ray)
+    result = run_indexing(profile, context.progress, options, source, ray)
     context.show(result.as_json(), lambda: show_index(result))
 
 

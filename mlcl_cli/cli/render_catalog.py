@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mlcl_cli.cli.render import say
+from mlcl_cli.config.sections import Catalog
 from mlcl_cli.formatting import counted, duration
 
 if TYPE_CHECKING:  # it imports torch
@@ -25,6 +26,7 @@ def show_index(result: "IndexResult") -> None:
         say(f"Searched by an index with recall@10 {result.index.recall:.3f}")
     say(f"Done in {duration(result.seconds)}")
     if result.current:
-        say("Next: mlcl search 'a red shoe with laces'")
+        option = "" if result.catalog == Catalog().name else f" --catalog {result.catalog}"
+        say(f"Next: mlcl search 'a red shoe with laces'{option}")
     elif not shard.left_out.rows:
         say("Searches use it once all shards are indexed")

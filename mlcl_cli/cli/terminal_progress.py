@@ -111,7 +111,7 @@ class _ConsoleHandler(logging.Handler):
 class _TimeLeft(TimeRemainingColumn):
     def render(self, task: Task) -> Text:
         text = super().render(task)
-        return text if task.finished else text.append(" left")
+        return text if task.finished or task.total is None else text.append(" left")
 
 
 class _Bars(Progress):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -151,7 +151,7 @@ class TableFile:
 
     def _lines(self) -> Iterator[str]:
         with open_regular(self.path) as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
+            for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), 1):
                 if len(line) == MAX_LINE_BYTES:
                     what = f"is longer than {MAX_LINE_BYTES // 2**20} MiB"
                     raise DataError(what, where=self.place(number), remedy=FIX_FILE)
@@ -211,8 +211,8 @@ class TableFile:
     def _parquet_batches(self, columns: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         import pyarrow.parquet as pq
 
-        # A small buffer, since without one a column of a whole row group is read at once.
-        with pq.ParquetFile(self.path, buffer_size=2**20) as file:
+        # Through a small buffer, since otherwise all of a row group is read at once.
+        with pq.ParquetFile(self.path, buffer_size=2**20, pre_buffer=False) as file:
             yield from file.iter_batches(ROWS_AT_ONCE, columns=[*dict.fromkeys(columns)])
 
     @contextmanager

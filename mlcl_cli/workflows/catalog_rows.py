@@ -28,6 +28,7 @@ from mlcl_cli.stores.store import (
     Store,
     TableInfo,
 )
+from mlcl_cli.suggestions import shown
 
 _SCALARS = {"fp16": np.float16, "fp32": np.float32}
 KEPT = (NORM, THUMBNAIL, VECTOR)  # of a row whose image is the same
@@ -153,8 +154,16 @@ class RowTable:
         values = pa.array([fresh.row.fields[index] for fresh in rows], self.given.field(index).type)
         try:
             return values.cast(field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            what = f"the field {field.name!r} is {values.type} here and {field.type} in the catalog ({error})"
-            raise DataError(
-                what, where=rows[0].row.place, remedy="Convert the column, or index it as another --catalog"
-            ) from None
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            wrong = next((row for row in range(len(rows)) if not _can_cast(values[row], field.type)), 0)
+            what = f"{shown(values[wrong].as_py())} in column {field.name!r} does not fit the catalog, which has"
+            remedy = "Convert the column, or index it as another --catalog"
+            raise DataError(f"{what} {field.type} there", where=rows[wrong].row.place, remedy=remedy) from None
+
+
+def _can_cast(value: pa.Scalar, to: pa.DataType) -> bool:
+    try:
+        value.cast(to)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    return True

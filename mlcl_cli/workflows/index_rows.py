@@ -72,7 +72,7 @@ class RowsSource:
                 row, fields = self.rows[number], tuple(values[number][name] for name in names)
                 identifier, image = str(row[ID]), str(row[IMAGE])
                 product = str(row.get(PRODUCT) or identifier)
-                file = ImageFile(image, Path(image).expanduser())
+                file = ImageFile(image, str(Path(image).expanduser()))
                 place = f"row {number}"
                 if shard.holds(product):
                     batch.append(SourceRow(identifier, product, file, self.start + number, fields, place))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Self
 
 from mlcl_cli.atomic_files import to_json, write_file
-from mlcl_cli.catalog.opening import open_source
 from mlcl_cli.catalog.source import Shard, Source
 from mlcl_cli.config import Profile
 from mlcl_cli.errors import DataError, some
@@ -137,12 +136,18 @@ class Indexing:
     clip: ClipChoice
 
     @classmethod
-    def open(cls, profile: Profile, progress: Progress, options: IndexOptions, clip: ClipChoice | None = None) -> Self:
-        """Open the catalog and its store, and load `clip`, by default the one that `evaluate` would query with.
+    def open(
+        cls,
+        profile: Profile,
+        progress: Progress,
+        options: IndexOptions,
+        source: Source,
+        clip: ClipChoice | None = None,
+    ) -> Self:
+        """Open the store of `source`, and load `clip`, by default the one that `evaluate` would query with.
 
-        Raises DataError where the catalog cannot be read or the CLIP is missing, MachineError where the store fails.
+        Raises DataError where the CLIP is missing, MachineError where the store fails.
         """
-        source = open_source(options.catalog, options.columns)
         catalog = open_catalog(profile.catalog.store, profile.workspace / FOLDER, profile.catalog.name)
         context = RunContext.open(profile, progress, writes=False)
         loaded = load_encoder(context, clip or choose_catalog_clip(context), announce=True)
@@ -229,6 +234,7 @@ class Indexing:
         logger.warning(f"{counted(len(bad), 'image')} could not be read: {some(bad)}. {file} lists them all")
 
 
+<<<<<<< HEAD
 def optimize_table(store: Store, mode: SearchMode, device: str) -> None:
     """Compact a table, and index it where searches on the device want that."""
     wanted = wants_index(mode, store.count(), store.info.dimension, gpu_memory(device))
@@ -240,11 +246,17 @@ def optimize_table(store: Store, mode: SearchMode, device: str) -> None:
 
 def run_indexing(profile: Profile, progress: Progress, options: IndexOptions, ray: str | None = None) -> IndexResult:
     """Index a catalog, or a shard of it, or all shards on the Ray cluster at the address `ray`.
+=======
+def run_indexing(
+    profile: Profile, progress: Progress, options: IndexOptions, source: Source, ray: str | None = None
+) -> IndexResult:
+    """Index a catalog, which `source` reads, or a shard of it, or all shards on the Ray cluster at the address `ray`.
+>>>>>>> search
 
     Raises as `Indexing.open`, `Indexing.index` and `Indexing.conclude` do.
     """
     began = time.monotonic()
-    indexing = Indexing.open(profile, progress, options)
+    indexing = Indexing.open(profile, progress, options, source)
     if ray is None:
         result = _index(indexing, progress)
     else:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from mlcl_cli.catalog.opening import open_source
 from mlcl_cli.catalog.source import Shard
 from mlcl_cli.config import Profile
 from mlcl_cli.errors import DataError, MachineError, MlclError, UsageError
@@ -52,7 +53,7 @@ class Worker:
     """Indexes shards in a process of the cluster. Repeating a shard does no harm: what is stored is skipped."""
 
     def __init__(self, profile: Profile, options: IndexOptions, clip: ClipChoice, shards: int, *, remove: bool) -> None:
-        self._arguments, self._shards, self._removes = (profile, NoProgress(), options, clip), shards, remove
+        self._profile, self._options, self._clip, self._shards, self._removes = profile, options, clip, shards, remove
         self._indexing: Indexing | None = None
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[bytes]]:
@@ -62,12 +63,16 @@ class Worker:
     def _answer(self, number: int) -> Answer:
         try:
             # Not in the constructor, whose errors Ray would take for its own and retry.
-            self._indexing = self._indexing or Indexing.open(*self._arguments)
+            self._indexing = self._indexing or self._open()
             shard = Shard(number, self._shards)
             result, ids = self._indexing.index(shard, lambda _count, _status="": None)
             return Answer(replace(result, removed=self._indexing.remove(shard, ids)) if self._removes else result)
         except MlclError as error:
             return Answer(None, str(error), error.exit_code)
+
+    def _open(self) -> Indexing:
+        source = open_source(self._options.catalog, self._options.columns)
+        return Indexing.open(self._profile, NoProgress(), self._options, source, self._clip)
 
 
 def index_on_ray(address: str, indexing: Indexing, progress: Progress) -> ShardResult:

@@ -120,7 +120,8 @@ def write_jsonl(path: Path, table: Table) -> None:
 def write_parquet(path: Path, table: Table) -> None:
     fields = {name: pa.array(values, FIELD_TYPES[name].arrow) for name, values in table.fields.items()}
     images = pa.array(table.images, pa.list_(pa.string()))
-    written = pa.table({"id": pa.array(table.ids).dictionary_encode(), "image": images, **fields})
+    ids = pa.array(table.ids)  # as categories in small tables alone, since all are in memory at once
+    written = pa.table({"id": ids.dictionary_encode() if len(ids) < 100 else ids, "image": images, **fields})
     kept = [name for name in written.column_names if name in ("id", "image", *table.present())]
     pq.write_table(written.select(kept), path, row_group_size=1_000)
 
@@ -131,6 +132,12 @@ WRITERS: dict[str, Callable[[Path, Table], None]] = {
     ".jsonl": write_jsonl,
     ".parquet": write_parquet,
 }
+
+
+def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
 
 
 def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:

