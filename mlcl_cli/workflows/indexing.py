@@ -234,7 +234,6 @@ class Indexing:
         logger.warning(f"{counted(len(bad), 'image')} could not be read: {some(bad)}. {file} lists them all")
 
 
-<<<<<<< HEAD
 def optimize_table(store: Store, mode: SearchMode, device: str) -> None:
     """Compact a table, and index it where searches on the device want that."""
     wanted = wants_index(mode, store.count(), store.info.dimension, gpu_memory(device))
@@ -244,14 +243,10 @@ def optimize_table(store: Store, mode: SearchMode, device: str) -> None:
         logger.log(NOTICE, f"Index {built}: recall@10 {report.recall:.3f} on held-out rows")
 
 
-def run_indexing(profile: Profile, progress: Progress, options: IndexOptions, ray: str | None = None) -> IndexResult:
-    """Index a catalog, or a shard of it, or all shards on the Ray cluster at the address `ray`.
-=======
 def run_indexing(
     profile: Profile, progress: Progress, options: IndexOptions, source: Source, ray: str | None = None
 ) -> IndexResult:
     """Index a catalog, which `source` reads, or a shard of it, or all shards on the Ray cluster at the address `ray`.
->>>>>>> search
 
     Raises as `Indexing.open`, `Indexing.index` and `Indexing.conclude` do.
     """
