@@ -136,7 +136,7 @@ class LanceCatalog:
             with defer_signals():  # pydantic turns an interruption within it into an error of its own
                 import lancedb
 
-            session = lancedb.Session(index_cache_size_bytes=2**30, metadata_cache_size_bytes=2**28)
+            session = lancedb.Session(index_cache_size_bytes=2**30, metadata_cache_size_bytes=2**26)
             self._connection = lancedb.connect(self._folder, read_consistency_interval=STALENESS, session=session)
         return self._connection
 
