@@ -10,6 +10,8 @@ export class Problem extends Error {
 
 export const listFields = (signal) => ask("/v1/fields", { signal });
 
+export const findItem = (id, signal) => ask(`/v1/items/${encodeURIComponent(id)}`, { signal });
+
 export function listItems(where, start, count, signal) {
   const parameters = new URLSearchParams({ start, count });
   if (where) parameters.set("where", where);

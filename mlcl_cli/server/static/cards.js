@@ -6,15 +6,26 @@ import { DRAGGED_ITEM } from "./intake.js";
 
 const SHOWN_FIELDS = 8;
 const NAMES = ["name", "title"];
+const names = new Map(); // of products by their ids, where they differ
 const LEVELS = {
   image: "image only", text: "text only", sum: "sum", cat: "mid level", hybrid: "high level",
 };
 let ratio = 0; // of the grid's pictures, width to height: that of the first one, within limits
 
+/** The name of a product that has been seen, else its id. */
+export const nameOf = (id) => names.get(id) ?? id;
+
+/** Remember a product's name, and return the field that holds it. */
+export function noteName({ id, fields }) {
+  const field = NAMES.find((name) => typeof fields[name] === "string" && fields[name]);
+  if (field) names.set(id, fields[field]);
+  return field;
+}
+
 /** A product's card; `address` is that of the search for products like it. */
 export function card(item, address) {
-  const nameField = NAMES.find((name) => typeof item.fields[name] === "string" && item.fields[name]);
-  const name = nameField ? item.fields[nameField] : item.id;
+  const nameField = noteName(item);
+  const name = nameOf(item.id);
   const fields = Object.entries(item.fields)
     .filter(([key, value]) => key !== nameField && value !== null && value !== "")
     .slice(0, SHOWN_FIELDS)
@@ -22,7 +33,7 @@ export function card(item, address) {
   const link = make(
     "a", { href: address, className: "picture", draggable: true },
     picture(item.image, [name, ...fields.map(([, value]) => value)].join(", ")),
-    make("span", { className: "like" }, "More like this"),
+    make("span", { className: "like" }, likeness(), make("span", {}, "More like this")),
   );
   link.dataset.item = item.id;
   link.addEventListener("dragstart", (event) => event.dataTransfer.setData(DRAGGED_ITEM, item.id));
@@ -33,6 +44,15 @@ export function card(item, address) {
     "li", { className: "card" }, link,
     make("div", { className: "name" }, make("h3", {}, name), score), id, list, item.levels ? levels(item.levels) : null,
   );
+}
+
+function likeness() {
+  const mark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  mark.setAttribute("viewBox", "0 0 24 24");
+  mark.setAttribute("aria-hidden", "true");
+  mark.append(document.createElementNS(mark.namespaceURI, "path"));
+  mark.firstChild.setAttribute("d", "M4 4h11v11H4zM15 9h5v11H9v-5");
+  return mark;
 }
 
 const pair = ([key, value]) => make("div", {}, make("dt", {}, key), make("dd", {}, value));

@@ -12,7 +12,10 @@ export function buildFilters(fields, onChange) {
   form.append(...sets.map(([, set]) => set));
   form.addEventListener("change", () => onChange(chosen(sets)));
   form.addEventListener("submit", (event) => event.preventDefault());
-  byId("clear").addEventListener("click", () => onChange(new Map()));
+  byId("clear").addEventListener("click", () => {
+    onChange(new Map());
+    byId("results").focus({ preventScroll: true });
+  });
   const fit = () => (byId("filters").open = wide.matches);
   wide.addEventListener("change", fit);
   fit();

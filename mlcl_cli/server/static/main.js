@@ -1,7 +1,7 @@
 // The page: what its address asks for is shown, and every step is a new address.
 
-import { Problem, listFields, listItems, search } from "./api.js";
-import { card } from "./cards.js";
+import { Problem, findItem, listFields, listItems, search } from "./api.js";
+import { card, nameOf, noteName } from "./cards.js";
 import { byId, counted, make } from "./dom.js";
 import { buildFilters, showFilters } from "./filters.js";
 import { watchForReferences } from "./intake.js";
@@ -20,7 +20,7 @@ let hasGroups = false;
 /** Go to another query. A step is remembered in the trail; `replace` changes the current address instead. */
 function go(next, { step = false, replace = false, trail = null } = {}) {
   const { trail: earlier = [], ...rest } = history.state ?? {};
-  const here = { address: writeQuery(query), label: describe(query), item: query.item, image: query.image };
+  const here = { address: writeQuery(query), label: describe(query, nameOf), item: query.item, image: query.image };
   const state = { trail: trail ?? (step ? [...earlier, here] : earlier) };
   if (replace) {
     history.replaceState({ ...rest, ...state }, "", writeQuery(next));
@@ -32,13 +32,11 @@ function go(next, { step = false, replace = false, trail = null } = {}) {
   return show();
 }
 
-/** Show what the address asks for. */
-async function show() {
+/** Show what the address asks for, where it was left if it has been shown before. */
+async function show(restore = false) {
   query = readQuery(location.search);
-  const title = describe(query);
-  document.title = isSearch(query) ? `${title} – ${catalog}` : catalog;
   document.body.classList.toggle("searching", isSearch(query));
-  byId("heading").textContent = title;
+  showTitle();
   byId("text").value = query.text;
   byId("explain").checked = query.explain;
   byId("explain").parentElement.hidden = !isSearch(query);
@@ -46,8 +44,16 @@ async function show() {
   byId("group").parentElement.hidden = !isSearch(query) || !(hasGroups || query.group);
   showReference();
   showFilters(query.filters);
-  showTrail(query, history.state?.trail ?? []);
   await load();
+  if (restore) scrollTo(0, history.state?.scroll ?? 0);
+}
+
+function showTitle() {
+  const title = describe(query, nameOf);
+  document.title = isSearch(query) ? `${title} – ${catalog}` : catalog;
+  byId("heading").textContent = title;
+  byId("reference").alt = `The reference: ${query.item ? nameOf(query.item) : "your picture"}`;
+  showTrail(query, history.state?.trail ?? []);
 }
 
 function showReference() {
@@ -57,11 +63,10 @@ function showReference() {
   image.hidden = !source;
   if (source) image.src = source;
   else image.removeAttribute("src");
-  image.alt = query.item ? `The reference: ${query.item}` : source ? "The reference: your picture" : "";
   byId("remove").hidden = !hasReference;
   byId("choose").classList.toggle("filled", Boolean(source));
   byId("choose").querySelector("span").textContent = hasReference ? "Change the picture" : "Add a picture";
-  byId("text").placeholder = hasReference ? "but … in red, with a higher heel" : "red boots with a buckle";
+  byId("text").placeholder = hasReference ? "More like this, but …" : "What are you looking for?";
 }
 
 /** Load products, and show them or what went wrong. */
@@ -73,8 +78,6 @@ async function load() {
   more = null;
   try {
     await (isSearch(query) ? loadHits(signal) : loadPage(signal, 0));
-    const { scroll } = history.state ?? {};
-    if (scroll) scrollTo(0, scroll);
   } catch (error) {
     if (signal.aborted) return;
     byId("grid").replaceChildren();
@@ -99,6 +102,7 @@ async function loadHits(signal) {
   if (picture) request.image = picture;
   if (query.text) request.text = query.text;
   if (query.group) request.group_by = query.group;
+  if (query.item && nameOf(query.item) === query.item) nameReference(query.item, signal);
   const began = performance.now();
   const { hits } = await search(request, signal);
   const milliseconds = Math.round(performance.now() - began);
@@ -106,6 +110,15 @@ async function loadHits(signal) {
   byId("status").textContent = hits.length ? `${counted(hits.length, "product")}, best first, in ${milliseconds} ms` : "No products";
   if (hits.length === request.k && request.k < maxHits) {
     more = () => go({ ...query, k: Math.min(query.k + HITS, maxHits) }, { replace: true });
+  }
+}
+
+/** Show the name of a reference that has not been in the grid, as in an address that was shared. */
+async function nameReference(item, signal) {
+  try {
+    if (noteName(await findItem(item, signal))) showTitle();
+  } catch {
+    // The search itself says what is wrong.
   }
 }
 
@@ -128,20 +141,29 @@ function showItems(items, isFurther = false) {
   if (!byId("grid").children.length) showEmpty();
 }
 
+/** What had the focus is gone. */
+const focusResults = () => byId("results").focus({ preventScroll: true });
+
 function showEmpty() {
   if (!query.filters.size) {
     showMessage("There is nothing here yet", "Products that `mlcl index` adds to this catalog are shown here.");
     return;
   }
   const button = make("button", { type: "button" }, "Clear the filters");
-  button.addEventListener("click", () => go({ ...query, filters: new Map() }));
+  button.addEventListener("click", () => {
+    go({ ...query, filters: new Map() });
+    focusResults();
+  });
   showMessage("No products match these filters", "Take one of them away to see more.", button);
 }
 
 function showProblem(error) {
   const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1).replace(/\.$/, "") + "." : "");
   const button = make("button", { type: "button" }, "Try again");
-  button.addEventListener("click", load);
+  button.addEventListener("click", () => {
+    load();
+    focusResults();
+  });
   if (!(error instanceof Problem)) console.error(error);
   const what = error instanceof Problem ? error.message : "something went wrong on this page";
   showMessage(sentence(what), [error.where, sentence(error.remedy)].filter(Boolean).join(": "), button);
@@ -167,8 +189,8 @@ async function useFile(file) {
 function useItem(item) {
   const typed = byId("text").value.trim();
   go({ ...query, item, image: "", text: typed === query.text ? "" : typed, k: HITS }, { step: true });
-  // On a phone, the keyboard would cover the products.
-  byId(matchMedia("(pointer: coarse)").matches ? "results" : "text").focus({ preventScroll: true });
+  if (matchMedia("(pointer: coarse)").matches) focusResults(); // on a phone, the keyboard would cover the products
+  else byId("text").focus({ preventScroll: true });
 }
 
 async function share() {
@@ -207,6 +229,7 @@ function listen() {
     event.preventDefault();
     const earlier = history.state?.trail ?? [];
     go(readQuery(link.search), { trail: earlier.slice(0, Number(link.dataset.step)) });
+    focusResults();
   });
   byId("home").addEventListener("click", (event) => {
     if (!isPlainClick(event)) return;
@@ -218,7 +241,7 @@ function listen() {
   byId("more").addEventListener("click", showMore);
   byId("share").addEventListener("click", share);
   watchForReferences(useFile, useItem);
-  addEventListener("popstate", show);
+  addEventListener("popstate", () => show(true));
   document.addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
@@ -248,4 +271,4 @@ try {
   // Without them there are no filters to choose from; what else is wrong is said where products are shown.
 }
 buildFilters(fields, (filters) => go({ ...query, filters, k: HITS }));
-await show();
+await show(true);

@@ -44,13 +44,19 @@ export function conditions(query, fields) {
   const found = [];
   for (const [name, { values, from, to }] of query.filters) {
     const field = fields.find((one) => one.name === name);
-    const typed = (value) => (field?.kind === "number" ? Number(value) : field?.kind === "boolean" ? value === "true" : value);
+    const typed = (value) => asKind(value, field?.kind);
     if (values.length) found.push([name, "in", values.map(typed)]);
     if (from) found.push([name, ">=", typed(from)]);
     const isMoment = field?.kind === "date" && String(field.max).includes("T");
     if (to) found.push([name, "<=", isMoment ? `${to}T23:59:59.999999` : typed(to)]);
   }
   return found;
+}
+
+/** An address holds text; what cannot be a number stays as it is, and the server says so. */
+function asKind(value, kind) {
+  if (kind === "boolean") return value === "true";
+  return kind === "number" && Number.isFinite(Number(value)) ? Number(value) : value;
 }
 
 /** Conditions as text, as `GET /v1/items` takes them. */
@@ -64,10 +70,10 @@ export function asText(triples) {
     .join(" and ");
 }
 
-/** A query in words. */
-export function describe(query) {
+/** A query in words; `nameOf` returns the name of a product. */
+export function describe(query, nameOf) {
   const words = query.text && `“${query.text}”`;
   if (!query.item && !query.image) return words || "All products";
-  const like = `Like ${query.item || "your picture"}`;
+  const like = `Like ${query.item ? nameOf(query.item) : "your picture"}`;
   return words ? `${like}, but ${words}` : like;
 }

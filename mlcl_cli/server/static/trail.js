@@ -1,5 +1,6 @@
 // The steps that led to what is shown.
 
+import { nameOf } from "./cards.js";
 import { byId, make } from "./dom.js";
 import { findPicture } from "./pictures.js";
 import { describe } from "./query.js";
@@ -12,7 +13,7 @@ export function showTrail(query, earlier) {
     link.dataset.step = number;
     return make("li", {}, link);
   });
-  const here = make("span", { "aria-current": "step" }, ...content({ ...query, label: describe(query) }));
+  const here = make("span", { "aria-current": "step" }, ...content({ ...query, label: describe(query, nameOf) }));
   const list = byId("trail").querySelector("ol");
   list.replaceChildren(...steps, make("li", {}, here));
   list.scrollLeft = list.scrollWidth;
