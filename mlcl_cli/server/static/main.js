@@ -9,7 +9,7 @@ import { findPicture, keepPicture } from "./pictures.js";
 import { HITS, asText, conditions, describe, isSearch, readQuery, writeQuery } from "./query.js";
 import { showTrail } from "./trail.js";
 
-const PAGE = 48; // products at once while browsing
+const PAGE = 24; // products at once while browsing
 const { name: catalog, maxHits, maxPage } = document.body.dataset;
 let fields = [];
 let query = readQuery(location.search);
@@ -59,13 +59,8 @@ function showTitle() {
 function showReference() {
   const hasReference = Boolean(query.item || query.image);
   const source = query.item ? `/v1/items/${encodeURIComponent(query.item)}/image` : findPicture(query.image);
-  const image = byId("reference");
-  image.hidden = !source;
-  if (source) image.src = source;
-  else image.removeAttribute("src");
+  showPicture(source);
   byId("remove").hidden = !hasReference;
-  byId("choose").classList.toggle("filled", Boolean(source));
-  byId("choose").querySelector("span").textContent = hasReference ? "Change the picture" : "Add a picture";
   byId("text").placeholder = hasReference ? "More like this, but …" : "What are you looking for?";
 }
 
@@ -141,6 +136,15 @@ function showItems(items, isFurther = false) {
   if (!byId("grid").children.length) showEmpty();
 }
 
+function showPicture(source) {
+  const image = byId("reference");
+  image.hidden = !source;
+  if (source) image.src = source;
+  else image.removeAttribute("src");
+  byId("choose").classList.toggle("filled", Boolean(source));
+  byId("choose").querySelector("span").textContent = source ? "Change the picture" : "Add a picture";
+}
+
 /** What had the focus is gone. */
 const focusResults = () => byId("results").focus({ preventScroll: true });
 
@@ -166,7 +170,8 @@ function showProblem(error) {
   });
   if (!(error instanceof Problem)) console.error(error);
   const what = error instanceof Problem ? error.message : "something went wrong on this page";
-  showMessage(sentence(what), [error.where, sentence(error.remedy)].filter(Boolean).join(": "), button);
+  const where = /^\w+$/.test(error.where ?? "") ? "" : error.where; // a field of the API's says nothing here
+  showMessage(sentence(what), [where, sentence(error.remedy)].filter(Boolean).join(": "), button);
 }
 
 function showMessage(title = "", text = "", button = null) {
@@ -241,6 +246,7 @@ function listen() {
   byId("more").addEventListener("click", showMore);
   byId("share").addEventListener("click", share);
   watchForReferences(useFile, useItem);
+  byId("reference").addEventListener("error", () => showPicture(""));
   addEventListener("popstate", () => show(true));
   document.addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
