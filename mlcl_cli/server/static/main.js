@@ -124,6 +124,8 @@ async function loadPage(signal, start) {
   byId("status").textContent = total ? counted(total, "product") : "No products";
   more = start + items.length < total && items.length ? () => loadPage(signal, start + items.length) : null;
   byId("more").hidden = !more;
+  end.disconnect(); // it is told anew whether the end is near
+  end.observe(byId("more"));
 }
 
 function showItems(items, isFurther = false) {
@@ -254,10 +256,10 @@ function listen() {
     byId("text").focus();
     byId("text").select();
   });
-  // While browsing, more products come as the end is reached; of a search, there are more by the button.
-  const nearEnd = ([entry]) => entry.isIntersecting && !isSearch(query) && showMore();
-  new IntersectionObserver(nearEnd, { rootMargin: "600px" }).observe(byId("more"));
 }
+
+// While browsing, more products come as the end is reached; of a search, there are more by the button.
+const end = new IntersectionObserver(([entry]) => entry.isIntersecting && !isSearch(query) && showMore(), { rootMargin: "600px" });
 
 async function showMore() {
   const next = more;
