@@ -238,12 +238,14 @@ class MilvusStore:
         return found
 
     def _pages(self, where: str, columns: Sequence[str], size: int) -> Iterator[Sequence[Entity]]:
-        """All rows for which an expression holds, by ids. pymilvus' own iterator does not quote them."""
+        """All rows for which an expression holds, by ids. pymilvus' own iterator does not quote them.
+
+        A page that is not full is not the last one: older servers also end one where a segment ends (issue 32059 of
+        milvus-io/milvus).
+        """
         page: Sequence[Entity] = self._query(where, columns, size)
         while page:
             yield page
-            if len(page) < size:
-                return
             page = self._query(all_of(f"{ID} > {quote(str(page[-1][ID]))}", where), columns, size)
 
     def _query(self, where: str, columns: Sequence[str], limit: int | None = None) -> Sequence[Entity]:

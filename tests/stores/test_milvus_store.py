@@ -15,6 +15,7 @@ from mlcl_cli.errors import DataError
 from mlcl_cli.stores import milvus_index
 from mlcl_cli.stores.conditions import Condition
 from mlcl_cli.stores.milvus_rows import further_fields, to_expression
+from mlcl_cli.stores.milvus_store import MilvusStore
 from mlcl_cli.stores.open import open_catalog
 from mlcl_cli.stores.store import MIN_RECALL
 
@@ -30,6 +31,23 @@ def test_values_that_no_field_can_have_satisfy_nothing() -> None:
     assert to_expression([Condition("stock", "=", 2**63)], fields) == "(id in [])"
     assert "exists" in to_expression([Condition("stock", "<", 2**63)], fields)
     assert to_expression([Condition("price", ">", float("inf"))], fields) == "(id in [])"
+
+
+@pytest.mark.skipif(not MILVUS, reason="make milvus runs it")
+def test_fetch_reads_all_segments(milvus_server: str, tmp_path: Path) -> None:
+    from pymilvus import MilvusClient
+
+    store = open_catalog(milvus_server, tmp_path, f"segments-{secrets.token_hex(4)}").create(INFO)
+    assert isinstance(store, MilvusStore)
+    client = MilvusClient(milvus_server.replace("milvus://", "http://"))
+    vectors = unit_vectors(900, INFO.dimension, seed=7)
+    made = as_table([plain_row(number, vector, INFO) for number, vector in enumerate(vectors)], INFO).sort_by("id")
+    for start in range(0, 900, 300):
+        store.upsert(made.slice(start, 300))
+        client.flush(store.table)
+    for size in (7, 200, 300, 1_000):
+        fetched = pa.Table.from_batches(store.fetch(["id", "position"], batch_size=size))
+        assert fetched.equals(made.select(["id", "position"]))
 
 
 @pytest.mark.skipif(not MILVUS, reason="make milvus runs it")
