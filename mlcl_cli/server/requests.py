@@ -132,8 +132,11 @@ async def _receive_form(request: Request) -> Received:
                     if name != "image":
                         raise ProblemError(422, "only image can be a file", where=name[:100])
                     upload = await value.read()
-                elif name == "exclude" and not value.lstrip().startswith("["):
-                    fields.setdefault(name, []).append(value)
+                elif name == "exclude":
+                    given = _from_json(value)
+                    fields.setdefault(name, []).extend(given if isinstance(given, list) else [value])
+                    if len(fields[name]) > LIMITS.exclude:
+                        raise ProblemError(422, f"has more than {LIMITS.exclude:,} items", where=name)
                 elif value != "" or name == "text":
                     fields[name] = value
     except HTTPException as error:
