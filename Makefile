@@ -8,7 +8,7 @@ FLOOR_TESTS := tests/runs/test_scalars.py tests/images tests/retrieval \
 	tests/cli/test_index.py tests/cli/test_search.py tests/server/test_api.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ordering floors browser torture ray milvus million load generated ablation bench lint format types check clean
+.PHONY: help demo test ordering floors browser torture ray milvus million load hostile generated ablation bench lint format types check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ million: $(VENV)/.installed-dev ## Search a million drawn rows, beside exact sea
 
 load: $(VENV)/.installed-dev mlcl-demo/report.html ## Load a server with 1, 8 and 64 clients, with and without batches
 	$(BIN)/python tests/server/load.py mlcl-demo
+
+hostile: $(VENV)/.installed-dev ## Send a server some thousands of hostile requests
+	MLCL_HOSTILE=1 $(BIN)/pytest -s tests/server/test_hostile.py
 
 generated: $(VENV)/.installed-dev mlcl-demo/report.html ## Train on triplets generated from the demo's product table, five times
 	$(BIN)/python tests/catalog/generated.py mlcl-demo

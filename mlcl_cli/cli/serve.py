@@ -32,6 +32,10 @@ def serve(
     allow_urls: Annotated[
         bool, typer.Option("--allow-urls", help="Fetch images at public web addresses that requests name.")
     ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A name that a reverse proxy on this computer passes on; repeatable."),
+    ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="How many queries are encoded together at most.")] = 64,
     max_waiting: Annotated[
         int, typer.Option(min=1, help="How many searches wait at most; further ones are told to try again.")
@@ -55,8 +59,10 @@ def serve(
     from mlcl_cli.workflows.run_names import checkpoint_named
 
     combiner = None if checkpoint is None else checkpoint_named(context.profile, checkpoint, Kind.COMBINER)
+    names = tuple(name.lower() for name in allow_host or ())
+    hosts = names if names or host in LOCAL else None
     settings = ServerSettings(
-        context.profile, combining_function, combiner, key, allow_urls, max_batch=max_batch, max_waiting=max_waiting
+        context.profile, combining_function, combiner, key, allow_urls, hosts, max_batch, max_waiting
     )
     bound = bind(host, port)
     shown = f"[{host}]" if ":" in host else host

@@ -3,6 +3,8 @@
 import asyncio
 import ipaddress
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -12,6 +14,8 @@ from mlcl_cli.server.problems import ProblemError
 MAX_REDIRECTS = 3
 TIMEOUT = 10.0  # seconds, for everything
 REDIRECTS = (301, 302, 303, 307, 308)
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+_resolvers = ThreadPoolExecutor(8, "resolve")  # of their own: a name's server may take its time
 PORTS = {"http": 80, "https": 443}
 
 
@@ -66,8 +70,8 @@ async def _fetch(url: str, limit: int) -> bytes | str:
 
 async def _public_address(host: str, port: int) -> str:
     """An address of the host, all of which are public."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_resolvers, look_up)
     addresses = [str(entry[4][0]) for entry in found]
     if not addresses or not all(is_public(address) for address in addresses):
         raise _problem("leads to an address that is not public")
@@ -82,10 +86,10 @@ def is_public(address: str) -> bool:
     """Whether an IP address is of the public network, also one of IPv4 within one of IPv6."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip.sixtofour is not None or ip.teredo is not None or ip in ipaddress.ip_network("64:ff9b::/96"):
-            return False
         if ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
+        elif ip not in GLOBAL_UNICAST or ip.sixtofour is not None or ip.teredo is not None:
+            return False
     return ip.is_global and not ip.is_multicast
 
 

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from mlcl_cli import __version__
 from mlcl_cli.server import docs, items, page, search, status
-from mlcl_cli.server.guard import BodyLimit, Headers, Observer
+from mlcl_cli.server.guard import BodyLimit, Headers, Observer, Origins
 from mlcl_cli.server.problems import add_handlers
 from mlcl_cli.server.service import Service
 from mlcl_cli.server.settings import ServerSettings
@@ -32,11 +32,13 @@ def create_app(settings: ServerSettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to an address on the host that the request names, whoever that is
         openapi_url="/openapi.json",
     )
     app.state.service = service
     add_handlers(app)
     app.add_middleware(BodyLimit, limits=settings.limits)
+    app.add_middleware(Origins, names=settings.hosts)
     app.add_middleware(Headers)
     app.add_middleware(Observer, metrics=service.metrics)
     for part in (search, items, status, docs, page):

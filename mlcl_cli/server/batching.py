@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from mlcl_cli.server.lanes import BUSY
+from mlcl_cli.server.pictures import LARGE, count_pixels, prepare_upload
 from mlcl_cli.server.problems import ProblemError
 from mlcl_cli.workflows.query_features import PreparedQuery
 from mlcl_cli.workflows.retriever import Hit, Query
 from mlcl_cli.workflows.search_engine import EncodedQuery, SearchEngine, SearchOptions
-
-BUSY = "the server is busy"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -44,6 +44,7 @@ class Batcher:
     def __post_init__(self) -> None:
         self._encoder = ThreadPoolExecutor(1, "encode")
         self._searchers = ThreadPoolExecutor(self.threads, "search")
+        self._large = ThreadPoolExecutor(1, "large image")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -58,24 +59,38 @@ class Batcher:
                 await task
         self._encoder.shutdown()
         self._searchers.shutdown()
+        self._large.shutdown()
 
     def require_room(self) -> None:
         """Raise ProblemError at once where too many requests are waiting already."""
         if self.waiting >= self.max_waiting:
-            raise ProblemError(503, BUSY, remedy="Try again", headers={"Retry-After": "1"})
+            raise ProblemError(503, BUSY, remedy="Try again")
 
-    async def search(self, engine: SearchEngine, query: Query, options: SearchOptions) -> list[Hit]:
-        """The hits of a query. Raises what `SearchEngine.prepare` and `find` do, and what `require_room` does."""
+    async def search(
+        self, engine: SearchEngine, query: Query, options: SearchOptions, image: bytes | None = None
+    ) -> list[Hit]:
+        """The hits of a query, whose reference may be the file of an `image`.
+
+        Raises what `prepare_upload`, `SearchEngine.prepare` and `find` do, and what `require_room` does.
+        """
         self.require_room()
         self.waiting += 1
         try:
-            loop = asyncio.get_running_loop()
-            prepared = await loop.run_in_executor(self._searchers, engine.prepare, query)
-            hits: asyncio.Future[list[Hit]] = loop.create_future()
+            prepared = await self._prepare(engine, query, image)
+            hits: asyncio.Future[list[Hit]] = asyncio.get_running_loop().create_future()
             self._queue.put_nowait(_Waiting(engine, query, prepared, options, hits))
             return await hits
         finally:
             self.waiting -= 1
+
+    async def _prepare(self, engine: SearchEngine, query: Query, image: bytes | None) -> PreparedQuery:
+        """Decode what a query refers to; of large images, one at a time, and none is kept."""
+        loop = asyncio.get_running_loop()
+        if image is None:
+            return await loop.run_in_executor(self._searchers, engine.prepare, query)
+        pixels = await loop.run_in_executor(self._searchers, count_pixels, image)
+        pool = self._large if pixels >= LARGE else self._searchers
+        return await loop.run_in_executor(pool, prepare_upload, engine, query, image)
 
     async def _take_batches(self) -> None:
         while True:

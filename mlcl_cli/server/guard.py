@@ -2,10 +2,11 @@
 
 import asyncio
 import hmac
+import ipaddress
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from fastapi import Request
@@ -23,12 +24,14 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 logger = logging.getLogger("mlcl_cli.server.requests")
 
 BULK = "/v1/items"
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 # Swagger's page sets styles in its elements.
 DOCS_POLICY = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+SMALL = 64 * 1024  # bytes: so much of a body is always accepted
 CLOSE = {"Connection": "close"}  # what is left of the body is not read
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -42,12 +45,17 @@ HEADERS = {
 
 @dataclass
 class _BoundedBody:
-    """Receives a body of at most `limit` bytes, each of whose parts comes `seconds` after the last, or all of it."""
+    """Receives a body of at most `limit` bytes, each of whose parts comes `seconds` after the last, or all of it.
+
+    All but the start of a body counts toward `memory`, unless it is used line by line.
+    """
 
     receive: Receive
+    memory: "BodyMemory"
     limit: int
     seconds: float
     is_bulk: bool
+    taken: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._received, self._is_complete, self._until = 0, False, time.monotonic() + self.seconds
@@ -67,7 +75,25 @@ class _BoundedBody:
                 self._until = time.monotonic() + self.seconds
             if self._received > self.limit:
                 raise _too_large(self.limit)
+            if not self.is_bulk:
+                further = max(0, self._received - SMALL) - self.taken
+                self.memory.take(further)
+                self.taken += further
         return message
+
+
+@dataclass
+class BodyMemory:
+    """How many bytes of bodies are held at the moment, and may be."""
+
+    limit: int
+    held: int = 0
+
+    def take(self, count: int) -> None:
+        """Hold further bytes. Raises ProblemError if they are too many."""
+        if count and self.held + count > self.limit:
+            raise ProblemError(503, "the server is receiving too many bodies", remedy="Try again", headers=CLOSE)
+        self.held += count
 
 
 @dataclass(frozen=True)
@@ -76,6 +102,10 @@ class BodyLimit:
 
     app: App
     limits: Limits
+    memory: BodyMemory = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory", BodyMemory(self.limits.bodies))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a bounded body. The routes answer the errors that reading it raises."""
@@ -84,11 +114,43 @@ class BodyLimit:
             return
         is_bulk = scope["method"] == "POST" and scope["path"] == BULK
         limit = self.limits.bulk_body if is_bulk else self.limits.body
-        length = _header(scope["headers"], b"content-length")
+        length = header(scope, b"content-length")
+        if length is not None and header(scope, b"transfer-encoding") is not None:  # a proxy may see another end of it
+            problem = ProblemError(400, "the body has two lengths", headers=CLOSE)
+            await problem.response()(scope, receive, send)
+            return
         if length is not None and length.isdigit() and int(length) > limit:
             await _too_large(limit).response()(scope, receive, send)
             return
-        await self.app(scope, _BoundedBody(receive, limit, self.limits.body_seconds, is_bulk), send)
+        body = _BoundedBody(receive, self.memory, limit, self.limits.body_seconds, is_bulk)
+        try:
+            await self.app(scope, body, send)
+        finally:
+            self.memory.held -= body.taken
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Refuses what another site's page sends: by a name that leads here (DNS rebinding), or straight away.
+
+    A request's Host is an IP address, localhost or one of `names`; without `names`, anything.
+    """
+
+    app: App
+    names: Sequence[str] | None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer it."""
+        problem = self._problem(scope) if scope["type"] == "http" else None
+        await (self.app(scope, receive, send) if problem is None else problem.response()(scope, receive, send))
+
+    def _problem(self, scope: Scope) -> ProblemError | None:
+        if scope["method"] == "POST" and header(scope, b"sec-fetch-site") == "cross-site":
+            return ProblemError(403, "a page of another site sent this", headers=CLOSE)
+        if self.names is None or _host_name(header(scope, b"host") or "") in ("localhost", "", *self.names):
+            return None
+        remedy = "Use localhost or an IP address, or start the server with --allow-host NAME"
+        return ProblemError(421, "this server does not answer to that name", where="Host", remedy=remedy, headers=CLOSE)
 
 
 @dataclass(frozen=True)
@@ -141,8 +203,9 @@ class Observer:
         finally:
             seconds = time.monotonic() - began
             route = getattr(scope.get("route"), "path", "none")
-            self.metrics.observe(scope["method"], route, status, seconds)
-            facts = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
+            method = scope["method"] if scope["method"] in METHODS else "other"  # a client may make up any number
+            self.metrics.observe(method, route, status, seconds)
+            facts = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 1)}
             logger.info("request", extra={"facts": facts})
 
 
@@ -161,5 +224,16 @@ def _too_large(limit: int) -> ProblemError:
     return ProblemError(413, f"the body is larger than {limit / 2**20:g} MiB", headers=CLOSE)
 
 
-def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    return next((value.decode("latin-1") for key, value in headers if key.lower() == name), None)
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first value of a request's header; `name` is in lower case."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name), None)
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header, in lower case and without its port; nothing for an IP address."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return name.lower().removesuffix(".")
+    return ""

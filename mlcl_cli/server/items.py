@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from mlcl_cli.errors import MlclError
 from mlcl_cli.server.dependencies import ServiceParameter, WriterParameter
+from mlcl_cli.server.guard import CLOSE
+from mlcl_cli.server.pictures import count_pixels
 from mlcl_cli.server.problems import ProblemError
 from mlcl_cli.server.requests import BulkItem, ItemRequest, openapi_body, parse_object, receive
 from mlcl_cli.server.search import answer_of, picture_bytes
@@ -21,7 +23,8 @@ from mlcl_cli.workflows.retriever import Hit
 router = APIRouter(prefix="/v1", tags=["items"])
 LIMITS = Limits()
 NDJSON = "application/x-ndjson"
-AT_ONCE = 64  # items of a bulk upload that are stored together
+AT_ONCE = 64  # items of a bulk upload that are stored together, of this many bytes
+BYTES_AT_ONCE = 64 * 2**20
 MAX_ERRORS = 100  # of a bulk upload that are listed
 ItemId = Annotated[str, Path(max_length=LIMITS.id)]
 
@@ -35,15 +38,15 @@ async def list_items(
 ) -> JSONResponse:
     """The items that satisfy a filter, in the order of the catalog, and how many there are."""
     loaded = service.loaded
-    conditions = await asyncio.to_thread(loaded.engine.conditions, where)
-    page = await asyncio.to_thread(loaded.listing.page, conditions, start, count)
+    conditions = await service.reads.run(loaded.engine.conditions, where)
+    page = await service.reads.run(loaded.listing.page, conditions, start, count)
     return JSONResponse({"items": [_item(hit) for hit in page.items], "total": page.total})
 
 
 @router.get("/fields")
 async def list_fields(service: ServiceParameter) -> JSONResponse:
     """The fields that filters can use: their kinds, their values where there are few, their ranges."""
-    fields = await asyncio.to_thread(service.loaded.listing.fields)
+    fields = await service.reads.run(service.loaded.listing.fields)
     listed = [
         {"name": one.name, "kind": one.kind, "values": one.values, "min": one.least, "max": one.greatest}
         for one in fields
@@ -65,7 +68,7 @@ async def put_items(request: Request, service: WriterParameter) -> JSONResponse:
 
     async def store() -> None:
         nonlocal stored
-        problems = await asyncio.to_thread(_put_all, service, [*batch.values()])
+        problems = await service.writes.run(_put_all, service, [*batch.values()])
         for number, problem in problems:
             refuse(number, problem)
         stored += len(batch) - len(problems)
@@ -91,7 +94,8 @@ async def put_items(request: Request, service: WriterParameter) -> JSONResponse:
         except ProblemError as problem:
             refuse(number, problem)
             continue
-        if item.id in batch or len(batch) == AT_ONCE:
+        size = sum(len(one.image or b"") for _, one in batch.values())
+        if item.id in batch or len(batch) == AT_ONCE or size > BYTES_AT_ONCE:
             await store()
         batch[item.id] = number, edit
     if batch:
@@ -102,7 +106,7 @@ async def put_items(request: Request, service: WriterParameter) -> JSONResponse:
 @router.get("/items/{id:path}/image", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
 async def get_image(id: ItemId, service: ServiceParameter) -> Response:  # noqa: A002
     """A small picture of an item, in JPEG."""
-    hit = await asyncio.to_thread(service.loaded.engine.item, id)
+    hit = await service.reads.run(service.loaded.engine.item, id)
     if not hit.thumbnail:
         raise ProblemError(404, "the item has no picture")
     return Response(hit.thumbnail, media_type="image/jpeg", headers={"Cache-Control": "max-age=60"})
@@ -111,7 +115,7 @@ async def get_image(id: ItemId, service: ServiceParameter) -> Response:  # noqa:
 @router.get("/items/{id:path}")
 async def get_item(id: ItemId, service: ServiceParameter) -> JSONResponse:  # noqa: A002
     """An item and its fields."""
-    return JSONResponse(_item(await asyncio.to_thread(service.loaded.engine.item, id)))
+    return JSONResponse(_item(await service.reads.run(service.loaded.engine.item, id)))
 
 
 @router.put("/items/{id:path}", openapi_extra=dict(openapi_body(ItemRequest)))
@@ -120,14 +124,14 @@ async def put_item(id: ItemId, request: Request, service: WriterParameter) -> JS
     received = await receive(request)
     item = ItemRequest.model_validate(received.fields)
     edit = await _edit(service, id, item, received.upload)
-    await asyncio.to_thread(service.loaded.editor.put, [edit])
-    return JSONResponse(_item(await asyncio.to_thread(service.loaded.engine.item, id)))
+    await service.writes.run(service.loaded.editor.put, [edit])
+    return JSONResponse(_item(await service.reads.run(service.loaded.engine.item, id)))
 
 
 @router.delete("/items/{id:path}", status_code=204)
 async def delete_item(id: ItemId, service: WriterParameter) -> Response:  # noqa: A002
     """Remove an item."""
-    await asyncio.to_thread(service.loaded.editor.delete, id)
+    await service.writes.run(service.loaded.editor.delete, id)
     return Response(status_code=204)
 
 
@@ -137,6 +141,8 @@ def _item(hit: Hit) -> dict[str, Any]:
 
 async def _edit(service: Service, identifier: str, item: ItemRequest, upload: bytes | None) -> ItemEdit:
     data = await picture_bytes(upload, item.image, service)
+    if data is not None:
+        await asyncio.to_thread(count_pixels, data)
     return ItemEdit(identifier, data, item.product, item.fields)
 
 
@@ -153,12 +159,14 @@ def _put_all(service: Service, edits: Sequence[tuple[int, ItemEdit]]) -> list[tu
 
 
 async def _lines(request: Request) -> AsyncIterator[bytes]:
-    rest = b""
+    rest = bytearray()
     async for part in request.stream():
-        *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            yield line
+        first, *others = part.split(b"\n")
+        rest += first
+        for further in others:
+            yield bytes(rest)
+            rest = bytearray(further)
         if len(rest) > LIMITS.bulk_line:
-            raise ProblemError(413, f"a line is longer than {LIMITS.bulk_line / 2**20:g} MiB")
+            raise ProblemError(413, f"a line is longer than {LIMITS.bulk_line / 2**20:g} MiB", headers=CLOSE)
     if rest:
-        yield rest
+        yield bytes(rest)

@@ -2,11 +2,14 @@
 
 import logging
 from http import HTTPStatus
+from pathlib import Path
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from mlcl_cli.errors import DataError, MachineError, MlclError, UsageError
 from mlcl_cli.workflows.references import UnknownItemError
@@ -28,19 +31,26 @@ class ProblemError(Exception):
         remedy: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        self.status, self.what, self.where, self.remedy, self.headers = status, what, where, remedy, headers
+        self.status, self.what, self.where, self.remedy = status, what, where, remedy
+        self.headers = {"Retry-After": "1"} | (headers or {}) if status == 503 else headers
         super().__init__(what)
 
     @classmethod
     def of(cls, error: MlclError) -> "ProblemError":
-        """An error of the catalog or the query."""
+        """An error of the catalog or the query. What concerns this machine goes to the log."""
         status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
-        return cls(status, error.what, where=None if error.where is None else str(error.where), remedy=error.remedy)
+        if status >= 500:
+            logger.error(str(error))
+            return cls(
+                status, "the catalog cannot be used at the moment", remedy="Try again; the server's log says why"
+            )
+        where = None if error.where is None or isinstance(error.where, Path) else str(error.where)
+        return cls(status, error.what, where=where, remedy=error.remedy)
 
     @classmethod
-    def of_validation(cls, error: ValidationError) -> "ProblemError":
+    def of_validation(cls, error: ValidationError | RequestValidationError) -> "ProblemError":
         """The first mistake in a request."""
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or None
         return cls(422, first["msg"].removeprefix("Value error, "), where=where)
 
@@ -70,13 +80,15 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(MlclError)
     async def on_error(_: Request, error: MlclError) -> JSONResponse:
-        problem = ProblemError.of(error)
-        if problem.status >= 500:
-            logger.error(str(error))
-        return problem.response()
+        return ProblemError.of(error).response()
 
+    @app.exception_handler(ClientDisconnect)
+    async def on_gone(_: Request, __: ClientDisconnect) -> JSONResponse:
+        return ProblemError(400, "the body was cut off").response()  # which is counted, since nobody reads it
+
+    @app.exception_handler(RequestValidationError)
     @app.exception_handler(ValidationError)
-    async def on_invalid(_: Request, error: ValidationError) -> JSONResponse:
+    async def on_invalid(_: Request, error: ValidationError | RequestValidationError) -> JSONResponse:
         return ProblemError.of_validation(error).response()
 
     @app.exception_handler(HTTPException)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -19,18 +20,15 @@ URLS = ("http://", "https://")
 Id = Annotated[str, StringConstraints(min_length=1, max_length=LIMITS.id)]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Scalar = str | bool | int | float
+ListedValues = Annotated[list[Scalar], Field(max_length=LIMITS.listed)]
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in"]
-Triple = tuple[FieldName, Operator, Scalar | list[Scalar]]
+Triple = tuple[FieldName, Operator, Scalar | ListedValues]
 
 
 def _from_json(value: object) -> object:
-    """A list in a form's field is JSON."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
+    """A list or an object in a form's field is JSON."""
+    is_json = isinstance(value, str) and value.lstrip().startswith(("[", "{"))
+    return parse_json(str(value)) if is_json else value
 
 
 class SearchRequest(BaseModel):
@@ -65,7 +63,7 @@ class ItemRequest(BaseModel):
     )
     product: Id | None = None
     fields: Annotated[
-        dict[FieldName, Scalar | list[Scalar] | None], Field(max_length=200), BeforeValidator(lambda v: _object(v))
+        dict[FieldName, Scalar | list[Scalar] | None], Field(max_length=200), BeforeValidator(_from_json)
     ] = {}
 
 
@@ -73,15 +71,6 @@ class BulkItem(ItemRequest):
     """A line of a bulk upload."""
 
     id: Id
-
-
-def _object(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
 
 
 class Received(BaseModel):
@@ -103,14 +92,26 @@ async def receive(request: Request) -> Received:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """A JSON object. Raises ProblemError for anything else, also for text that is not UTF-8, NaN and infinities."""
-    try:
-        value = json.loads(body, parse_constant=_refuse)
-        json.dumps(value, ensure_ascii=False).encode()  # an unpaired surrogate cannot be encoded
-    except (ValueError, RecursionError):
-        raise ProblemError(400, "the body is not valid JSON in UTF-8") from None
+    """A JSON object. Raises ProblemError for anything else, and as `parse_json` does."""
+    value = parse_json(body)
     if not isinstance(value, dict):
         raise ProblemError(422, "the body must be a JSON object")
+    return value
+
+
+def parse_json(text: bytes | str) -> object:
+    """What JSON says. Raises ProblemError for text that is not valid, or not UTF-8, for NaN and infinities.
+
+    Also for so many values that checking each would keep others waiting.
+    """
+    data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+    if sum(data.count(mark) for mark in b"[{,") > LIMITS.values:
+        raise ProblemError(422, f"the JSON has more than {LIMITS.values:,} values")
+    try:
+        value: object = json.loads(data.decode(), parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # nor can an unpaired surrogate be encoded
+    except (ValueError, RecursionError):
+        raise ProblemError(400, "the body is not valid JSON in UTF-8") from None
     return value
 
 
@@ -121,6 +122,9 @@ def _refuse(constant: str) -> None:
 async def _receive_form(request: Request) -> Received:
     fields: dict[str, Any] = {}
     upload: bytes | None = None
+    _, options = parse_options_header(request.headers["content-type"])
+    if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):  # Python knows some that take forever
+        raise ProblemError(415, "expected a form in UTF-8")
     try:
         async with request.form(max_files=1, max_fields=LIMITS.exclude + 20, max_part_size=2**20) as form:
             for name, value in form.multi_items():
@@ -128,8 +132,11 @@ async def _receive_form(request: Request) -> Received:
                     if name != "image":
                         raise ProblemError(422, "only image can be a file", where=name[:100])
                     upload = await value.read()
-                elif name == "exclude" and not value.lstrip().startswith("["):
-                    fields.setdefault(name, []).append(value)
+                elif name == "exclude":
+                    given = _from_json(value)
+                    fields.setdefault(name, []).extend(given if isinstance(given, list) else [value])
+                    if len(fields[name]) > LIMITS.exclude:
+                        raise ProblemError(422, f"has more than {LIMITS.exclude:,} items", where=name)
                 elif value != "" or name == "text":
                     fields[name] = value
     except HTTPException as error:

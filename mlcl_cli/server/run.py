@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import uvicorn
@@ -20,9 +20,11 @@ from mlcl_cli.errors import MachineError, MlclError
 from mlcl_cli.server.app import create_app
 from mlcl_cli.server.logs import set_up_logging
 from mlcl_cli.server.metrics import DIRECTORY
+from mlcl_cli.server.protocol import PatientProtocol
 from mlcl_cli.server.settings import ServerSettings
 
 GRACE = 30  # seconds, for requests in flight when the server is stopped
+OPEN_FILES = 8_192  # connections and files of the catalog
 BACKLOG = 2_048  # connections that wait to be accepted
 KEEP_ALIVE = 15  # seconds, for connections without a request
 
@@ -67,8 +69,20 @@ def run_server(settings: ServerSettings, bound: socket.socket, workers: int) -> 
 
     Raises as `create_app` does; with several workers, MachineError if one of them did.
     """
+    _raise_file_limit()
     with bound:
         _run(settings, bound, workers)
+
+
+def _raise_file_limit() -> None:
+    """Let as many clients connect as the protocol admits, where the system's usual limit is lower."""
+    with suppress(ImportError, ValueError, OSError):  # Windows has none
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if 0 <= soft < OPEN_FILES:
+            most = OPEN_FILES if hard < 0 else min(OPEN_FILES, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _run(settings: ServerSettings, bound: socket.socket, workers: int) -> None:
@@ -84,7 +98,8 @@ def _run(settings: ServerSettings, bound: socket.socket, workers: int) -> None:
         timeout_keep_alive=KEEP_ALIVE,
         h11_max_incomplete_event_size=64 * 1024,
         proxy_headers=False,
-        http="h11",
+        http=PatientProtocol,
+        ws="none",
     )
     if workers == 1:
         Server(config).run(sockets=[bound])

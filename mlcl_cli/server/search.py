@@ -2,18 +2,17 @@
 
 import asyncio
 import time
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from PIL import Image
 
-from mlcl_cli.images.decode import decode_image
 from mlcl_cli.server.addresses import fetch_image
 from mlcl_cli.server.dependencies import ServiceParameter
 from mlcl_cli.server.problems import ProblemError
-from mlcl_cli.server.requests import URLS, Received, SearchRequest, decode_base64, openapi_body, receive
+from mlcl_cli.server.requests import URLS, SearchRequest, decode_base64, openapi_body, receive
 from mlcl_cli.server.service import Service
 from mlcl_cli.workflows.hits import as_json
 from mlcl_cli.workflows.retriever import Hit, Query
@@ -34,8 +33,7 @@ async def search(request: Request, service: ServiceParameter) -> JSONResponse:
     received = await receive(request)
     asked = SearchRequest.model_validate(received.fields)
     engine = service.loaded.engine
-    image = await picture(received, asked.image, service)
-    query = Query(asked.text, image, asked.item, tuple(asked.exclude))
+    query = Query(asked.text, None, asked.item, tuple(asked.exclude))
     where = (
         asked.where
         if asked.where is None or isinstance(asked.where, str)
@@ -45,9 +43,10 @@ async def search(request: Request, service: ServiceParameter) -> JSONResponse:
         ]
     )
     conditions = await asyncio.to_thread(engine.conditions, where)
-    hits = await service.batcher.search(
-        engine, query, SearchOptions(tuple(conditions), asked.k, asked.group_by, asked.explain)
-    )
+    options = SearchOptions(tuple(conditions), asked.k, asked.group_by, asked.explain)
+    async with service.fetches if (asked.image or "").startswith(URLS) else nullcontext():
+        image = await picture_bytes(received.upload, asked.image, service)
+        hits = await service.batcher.search(engine, query, options, image)
     answer: dict[str, Any] = {
         "hits": [answer_of(hit) for hit in hits],
         "took_ms": round((time.perf_counter() - began) * 1000, 3),
@@ -59,17 +58,6 @@ async def search(request: Request, service: ServiceParameter) -> JSONResponse:
 def answer_of(hit: Hit) -> dict[str, object]:
     """A hit as clients see it: with the address of its picture instead of a path on this machine."""
     return {**as_json(hit), "image": f"/v1/items/{quote(hit.id, safe='')}/image"}
-
-
-async def picture(received: Received, given: str | None, service: Service) -> Image.Image | None:
-    """The image of a request, decoded; None if it has none. Raises ProblemError for one that cannot be used."""
-    data = await picture_bytes(received.upload, given, service)
-    if data is None:
-        return None
-    try:
-        return await asyncio.to_thread(decode_image, data)
-    except (OSError, ValueError) as error:
-        raise ProblemError(422, f"cannot be used: {error}", where="image", remedy="Send another one") from error
 
 
 async def picture_bytes(upload: bytes | None, given: str | None, service: Service) -> bytes | None:

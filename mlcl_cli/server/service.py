@@ -11,6 +11,7 @@ from pathlib import Path
 from mlcl_cli.errors import MlclError
 from mlcl_cli.progress import NoProgress
 from mlcl_cli.server.batching import Batcher
+from mlcl_cli.server.lanes import Lane
 from mlcl_cli.server.metrics import Metrics
 from mlcl_cli.server.settings import ServerSettings
 from mlcl_cli.workflows.catalog_editing import CatalogEditor
@@ -20,6 +21,8 @@ from mlcl_cli.workflows.search_engine import SearchEngine
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 5.0
+MAX_WRITES = 64  # that wait for each other
+MAX_FETCHES = 8  # searches for images on the web at once
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Service:
         self.batcher = Batcher(
             settings.max_batch, settings.max_waiting, max(2, os.cpu_count() or 1), self.metrics.batch_size.observe
         )
+        self.reads, self.writes = Lane("read", 2, settings.max_waiting), Lane("write", 1, MAX_WRITES)
+        self.fetches = asyncio.Semaphore(MAX_FETCHES)
         self.metrics.waiting.set_function(lambda: self.batcher.waiting)
         self.is_ready = False
 
@@ -67,6 +72,8 @@ class Service:
         with suppress(asyncio.CancelledError):
             await self._watch
         await self.batcher.stop()
+        self.reads.stop()
+        self.writes.stop()
 
     async def _follow_catalog(self) -> None:
         """Load a new engine when a new CLIP's table has become current."""
@@ -81,6 +88,8 @@ class Service:
                 self.metrics.rows.set(await asyncio.to_thread(self.loaded.engine.store.count))
             except MlclError as error:
                 logger.error(f"the catalog cannot be followed: {error}")
+            except Exception as error:  # the next look may succeed
+                logger.error("the catalog cannot be followed", exc_info=error)
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _is_outdated(self) -> bool:

@@ -13,6 +13,7 @@ class Limits:
     """The largest requests that are accepted. Sizes are in bytes, lengths in characters, times in seconds."""
 
     body: int = 16 * 2**20
+    bodies: int = 256 * 2**20  # of all requests at once
     bulk_body: int = 2**30
     bulk_line: int = 32 * 2**20
     body_seconds: float = 30
@@ -21,6 +22,8 @@ class Limits:
     id: int = 500
     exclude: int = 1_000
     k: int = 200
+    values: int = 10_000  # of a JSON text
+    listed: int = 1_000  # values after `in`
     page: int = 200  # items of the catalog at once
 
 
@@ -29,7 +32,8 @@ class ServerSettings:
     """What each worker of a server needs. Without a `key`, nothing can be written.
 
     Requests that arrive while others are encoded are encoded together, at most `max_batch` at once. While `max_waiting`
-    requests are being answered, further ones are refused.
+    requests are being answered, further ones are refused. With `hosts`, requests must name one of them,
+    localhost or an IP address.
     """
 
     profile: Profile
@@ -37,6 +41,7 @@ class ServerSettings:
     checkpoint: Path | None = None
     key: str | None = field(default=None, repr=False)
     allow_urls: bool = False
+    hosts: tuple[str, ...] | None = None
     max_batch: int = 64
     max_waiting: int = 256
     limits: Limits = Limits()

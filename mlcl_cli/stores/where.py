@@ -185,7 +185,7 @@ def _typed(name: str, type_: pa.DataType, value: object, where: str) -> Value:
             return value
     elif types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_):
         expected = "a number"
-        if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and not _is_nan(value):
             return value
     elif types.is_date(type_) or types.is_timestamp(type_):
         kind = date if types.is_date(type_) else datetime
@@ -197,6 +197,10 @@ def _typed(name: str, type_: pa.DataType, value: object, where: str) -> Value:
     else:
         raise UsageError(f"{name} holds values of type {type_}, which cannot be compared", where=where)
     raise UsageError(f"{name} is compared with {shown(value)}, expected {expected}", where=where)
+
+
+def _is_nan(value: float) -> bool:
+    return isinstance(value, float) and math.isnan(value)  # an int may be too large for isnan
 
 
 def _name(name: str) -> str:

@@ -1,8 +1,10 @@
 """Items of a catalog that are added, changed and deleted one by one, as over HTTP."""
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -10,15 +12,16 @@ from threading import Lock
 import pyarrow as pa
 
 from mlcl_cli.atomic_files import write_file
-from mlcl_cli.errors import DataError
+from mlcl_cli.errors import DataError, MachineError
 from mlcl_cli.images.decode import decode_image
 from mlcl_cli.stores.searching import fetch_rows
-from mlcl_cli.stores.store import FIELD_PREFIX, FIELDS_FINGERPRINT, ID, PRODUCT, Store
+from mlcl_cli.stores.store import FIELD_PREFIX, FIELDS_FINGERPRINT, ID, IMAGE, PRODUCT, Store
 from mlcl_cli.workflows.indexing import FOLDER
 from mlcl_cli.workflows.references import UnknownItemError
 from mlcl_cli.workflows.search_engine import SearchEngine
 
 CHANGES_AT_ONCE = 100  # after which the table is compacted
+UNUSED = 3600.0  # seconds, after which a file of an image that no item has is removed
 QUIET = 60.0  # seconds without a change, after which it is, too
 CHANGED = ""  # the fingerprint of fields that no table has: `mlcl index` compares and rewrites them
 
@@ -55,7 +58,7 @@ class CatalogEditor:
         UnknownItemError for a new item without an image.
         """
         with self._lock:
-            store = self.engine.store
+            store = self._current()
             kept = [edit for edit in edits if edit.image is None]
             stored = fetch_rows(store, [edit.id for edit in kept], store.info.schema().names)
             known = set(stored[ID].to_pylist())
@@ -73,7 +76,7 @@ class CatalogEditor:
     def delete(self, identifier: str) -> None:
         """Remove an item. Raises UnknownItemError if there is none."""
         with self._lock:
-            store = self.engine.store
+            store = self._current()
             if not len(fetch_rows(store, [identifier], [ID])):
                 raise UnknownItemError(identifier)
             self._note_change()
@@ -86,6 +89,24 @@ class CatalogEditor:
             with self._lock:
                 self._changes = 0
             self.engine.optimize()
+            self._remove_images()
+
+    def _current(self) -> Store:
+        """The engine's table. Raises MachineError once another CLIP's is current, where a change would get lost."""
+        store, current = self.engine.store, self.engine.catalog.current()
+        if current is None or current.info.encoder != store.info.encoder:
+            what = "the catalog has been indexed with another CLIP, which is being loaded"
+            raise MachineError(what, where=self.engine.catalog.place, remedy="Try again in a minute")
+        return store
+
+    def _remove_images(self) -> None:
+        """Remove files of images that no item has, but for those of the last hour: an item may be about to."""
+        batches = self.engine.store.fetch([IMAGE])
+        used = {Path(image).name for batch in batches for image in batch.column(IMAGE).to_pylist()}
+        for path in self._images.glob("*/*"):
+            with suppress(FileNotFoundError):  # another worker removes them, too
+                if path.name not in used and path.stat().st_mtime < time.time() - UNUSED:
+                    path.unlink()
 
     def _note_change(self) -> None:
         self._changes += 1
@@ -101,7 +122,9 @@ class CatalogEditor:
             raise DataError(f"cannot be used: {error}", where="image", remedy="Send another one") from error
         name = hashlib.blake2b(data, digest_size=16).hexdigest()
         path = self._images / name[:2] / name
-        if not path.exists():
+        try:
+            os.utime(path)  # it is in use again
+        except FileNotFoundError:
             write_file(path, data)
         return path
 
@@ -119,7 +142,11 @@ def _edited(store: Store, stored: pa.Table, edits: Sequence[ItemEdit]) -> pa.Tab
         try:
             column = pa.array(values)
             columns[FIELD_PREFIX + name] = column if index < 0 else column.cast(fields.field(index).type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
             expected = "one type" if index < 0 else str(fields.field(index).type)
-            raise DataError(f"expected {expected}, got another", where=f"fields.{name}", remedy="Convert it") from error
+            raise DataError(
+                f"expected {expected}, got another, or a value that is too large",
+                where=f"fields.{name}",
+                remedy="Convert it",
+            ) from error
     return pa.table(columns)

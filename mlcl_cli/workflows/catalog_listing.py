@@ -19,7 +19,7 @@ from mlcl_cli.workflows.retriever import Hit
 
 Kind = Literal["text", "number", "boolean", "date", "other"]
 MAX_VALUES = 30  # of a field that is chosen from a list
-KEPT = 8  # orders of ids, 10 million of which take about a gigabyte
+KEPT = 8  # orders of ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,14 @@ class Listing:
     """The items of a table in the order of the catalog, from any number of threads."""
 
     store: Store
-    _orders: "OrderedDict[tuple[str, Conditions], list[str]]" = field(default_factory=OrderedDict, init=False)
+    _orders: "OrderedDict[tuple[str, Conditions], pa.ChunkedArray]" = field(default_factory=OrderedDict, init=False)
     _fields: tuple[str, Sequence[FieldSummary]] | None = field(default=None, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
     def page(self, conditions: Conditions, start: int, count: int) -> Page:
         """`count` items from number `start` on. Raises UsageError for a condition on an unknown field."""
         ids = self._order(conditions)
-        found = [Found(identifier, 0.0) for identifier in ids[start : start + count]]
+        found = [Found(str(identifier), 0.0) for identifier in ids[start : start + count]]
         return Page(hits_of(self.store, [found], None)[0], len(ids))
 
     def fields(self) -> Sequence[FieldSummary]:
@@ -65,15 +65,13 @@ class Listing:
                 self._fields = version, [self._summarize(name) for name in names]
             return self._fields[1]
 
-    def _order(self, conditions: Conditions) -> list[str]:
+    def _order(self, conditions: Conditions) -> pa.ChunkedArray:
         with self._lock:
             key = self.store.version, tuple(conditions)
             if key not in self._orders:
-                batches = list(self.store.fetch([ID, POSITION], conditions=conditions))
-                ids = [identifier for batch in batches for identifier in batch.column(ID).to_pylist()]
-                parts = [batch.column(POSITION).to_numpy() for batch in batches]
-                positions = np.concatenate(parts) if parts else np.empty(0, np.int64)
-                self._orders[key] = [ids[row] for row in np.argsort(positions, kind="stable")]
+                schema = pa.schema([self.store.info.schema().field(column) for column in (ID, POSITION)])
+                rows = pa.Table.from_batches(self.store.fetch([ID, POSITION], conditions=conditions), schema)
+                self._orders[key] = rows[ID].take(np.argsort(rows[POSITION].to_numpy(), kind="stable"))
                 while len(self._orders) > KEPT:
                     self._orders.popitem(last=False)
             self._orders.move_to_end(key)

@@ -47,8 +47,8 @@ class RowsSource:
         for name in names:
             try:
                 columns[name] = pa.array([_fields(row).get(name) for row in given])
-            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-                what = f"the values of {name!r} are not all of one type ({error})"
+            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+                what = f"the values of {name!r} are not all of one type, or too large ({error})"
                 raise DataError(what, where=PLACE, remedy="Convert them") from error
         return cls(given, pa.table(columns), start)
 

@@ -1,6 +1,7 @@
 """A model and the catalog that it searches: from queries to hits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 from mlcl_cli.config import Profile
 from mlcl_cli.errors import DataError, UsageError
 from mlcl_cli.progress import Progress
-from mlcl_cli.stores.conditions import Conditions
+from mlcl_cli.stores.conditions import Condition, Conditions
 from mlcl_cli.stores.open import open_catalog
 from mlcl_cli.stores.searching import Searcher, fetch_rows
 from mlcl_cli.stores.store import ID, PRODUCT, Catalog, Found, Store, Vectors
@@ -208,7 +209,7 @@ class SearchEngine:
     def _found(
         self, unit: Vectors, queries: Sequence[Query], products: Sequence[str | None], options: SearchOptions
     ) -> list[list[Found]]:
-        """What the unit queries find. The references' other images are hidden once they turn up, which is rare."""
+        """What the unit queries find. The references' other images are all hidden once one turns up, which is rare."""
         hidden = [{*query.exclude, *([query.item] if query.item else [])} for query in queries]
         while True:
             found = self._searcher.search(
@@ -224,4 +225,17 @@ class SearchEngine:
             ]
             if not any(same):
                 return found
-            hidden = [ids | further for ids, further in zip(hidden, same, strict=True)]
+            images = self._images_of({product for product, ids in zip(products, same, strict=True) if ids})
+            hidden = [
+                ids | own | images[product] if own else ids
+                for ids, own, product in zip(hidden, same, products, strict=True)
+            ]
+
+    def _images_of(self, products: Collection[str | None]) -> dict[str | None, set[str]]:
+        """The ids of each product's images."""
+        conditions = (Condition(PRODUCT, "in", tuple(product for product in products if product is not None)),)
+        images = defaultdict(set)
+        for batch in self._searcher.store.fetch([ID, PRODUCT], conditions=conditions):
+            for identifier, product in zip(batch[ID].to_pylist(), batch[PRODUCT].to_pylist(), strict=True):
+                images[product].add(identifier)
+        return images

@@ -4,13 +4,19 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from api import client_of, encoded, indexed_shop
+from bombs import bombs, saved
+from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from mlcl_cli.server import addresses
 from mlcl_cli.server.addresses import is_public
+from mlcl_cli.server.guard import BodyMemory, Origins
+from mlcl_cli.server.pictures import count_pixels, count_scans
+from mlcl_cli.server.problems import ProblemError
 from mlcl_cli.server.settings import Limits
 
 
@@ -49,7 +55,8 @@ def test_an_image_of_too_many_pixels_is_refused(client: TestClient, folder: Path
     "address",
     [
         "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1",
-        "255.255.255.255", "::1", "::", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
+        "255.255.255.255", "::1", "::",
+        "::7f00:1", "fec0::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
         "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:3fff:fdd2",
     ],
 )  # fmt: skip
@@ -148,3 +155,48 @@ def test_other_addresses_are_refused(client: TestClient, url: str, detail: str) 
     response = client.post("/v1/search", json={"image": url})
     assert response.status_code == 422
     assert detail in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200), ("LOCALHOST:8000", 200), ("127.0.0.1:8000", 200), ("192.168.1.2", 200), ("[::1]:8000", 200),
+        ("[::1]", 200), ("shop.example", 200), ("evil.example", 421), ("127.0.0.1.evil.example:8000", 421),
+        ("localhost.evil.example", 421),
+    ],
+)  # fmt: skip
+def test_a_local_server_answers_to_no_other_name(host: str, status: int) -> None:
+    client = TestClient(Origins(client_app, ("shop.example",)))
+    assert client.get("/", headers={"host": host}).status_code == status
+
+
+async def client_app(scope: Any, receive: Any, send: Any) -> None:
+    await Response()(scope, receive, send)
+
+
+def test_a_form_of_another_site_is_refused(client: TestClient) -> None:
+    response = client.post("/v1/search", files={"text": (None, "a")}, headers={"sec-fetch-site": "cross-site"})
+    assert (response.status_code, response.json()["detail"]) == (403, "a page of another site sent this")
+    assert client.post("/v1/search", json={"text": "a"}, headers={"sec-fetch-site": "same-origin"}).status_code == 200
+
+
+def test_the_bodies_held_at_once_are_bounded_in_sum(folder: Path) -> None:
+    memory = BodyMemory(100_000)
+    memory.take(60_000)
+    with pytest.raises(ProblemError) as raised:
+        memory.take(60_000)
+    assert (raised.value.status, raised.value.headers) == (503, {"Retry-After": "1", "Connection": "close"})
+    with client_of(folder, limits=Limits(bodies=100_000)) as client:
+        for _ in range(5):  # each is given back
+            assert client.post("/v1/search", json={"text": "a", "image": "A" * 120_000}).status_code == 422
+        assert client.post("/v1/search", json={"text": "a", "image": "A" * 200_000}).status_code == 503
+        assert client.post("/v1/search", json={"text": "a"}).status_code == 200
+
+
+def test_a_jpeg_of_too_many_scans_is_refused_and_common_ones_are_not() -> None:
+    assert count_scans(bombs()["JPEG of many scans"]) > 1_000
+    with pytest.raises(ProblemError, match="too many scans"):
+        count_pixels(bombs()["JPEG of many scans"])
+    assert count_pixels(saved("JPEG", (2_000, 2_000), progressive=True)) == 4_000_000
+    assert count_scans(saved("JPEG", progressive=True)) == 10
+    assert count_scans(saved("JPEG") + b"\xff\xda" * 10_000) == 1  # what follows the image, such as a film

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -34,8 +35,11 @@ class Running:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         command = [sys.executable, "-m", "mlcl_cli", "serve", "--port", str(self.port), *options]
+        # Memory that was freed goes back to the system, as far as one arena allows.
+        environment = os.environ | {"MLCL_API_KEY": KEY, "MALLOC_ARENA_MAX": "1"}
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe that nobody reads would fill up
         self.process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"MLCL_API_KEY": KEY}
+            command, cwd=folder, stdout=subprocess.DEVNULL, stderr=self._log, env=environment
         )
 
     def wait(self, patience: float = 90) -> None:
@@ -62,11 +66,15 @@ class Running:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            _, err = self.process.communicate(timeout=60)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            _, err = self.process.communicate()
-        return err.decode()
+            self.process.wait()
+        if not self._log.closed:
+            with self._log:
+                self._log.seek(0)
+                self._said = self._log.read().decode()
+        return self._said
 
 
 @pytest.fixture(scope="module")
