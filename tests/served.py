@@ -19,6 +19,7 @@ from mlcl_cli.server.service import Service
 from mlcl_cli.server.settings import ServerSettings
 
 COUNT = 60  # products
+HOSTILE = "<img src=x onerror=alert(1)> & 'quoted'"  # the name of the last one
 COLORS, STYLES = ("red", "blue", "black", "white"), ("boot", "sandal", "pump")
 
 
@@ -38,7 +39,7 @@ def serving(folder: Path) -> Iterator[Running]:
     rows = [
         {
             "id": f"SKU/{number}",
-            "name": f"Shoe {number}",
+            "name": f"Shoe {number}" if number < COUNT - 1 else HOSTILE,
             "image": f"photos/{number}.jpg",
             "product": f"product {number // 2}",
             "color": COLORS[number % 4],

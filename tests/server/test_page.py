@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from served import COUNT, Running
+from served import COUNT, HOSTILE, Running
 
 playwright = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -152,12 +152,14 @@ def test_a_click_on_a_product_and_words_find_what_the_api_finds(open_page: Open,
     assert ids(page) == search(server, item="SKU/5", text="in green", k=48)
 
 
-@pytest.mark.parametrize("way", ["file", "drop", "paste"])
+@pytest.mark.parametrize("way", ["file", "camera", "drop", "paste"])
 def test_a_picture_can_be_added(open_page: Open, server: Running, way: str) -> None:
-    page = open_page()
-    if way == "file":
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    page = open_page(**phone if way == "camera" else {})
+    if way in ("file", "camera"):
+        button = {"file": "Add a picture", "camera": "Take a photo"}[way]
         with page.expect_file_chooser() as chooser:
-            page.get_by_role("button", name="Add a picture").click()
+            page.get_by_role("button", name=button).click()
         chooser.value.set_files(photo(server))
     else:
         transfer = page.evaluate_handle(TRANSFER, [encoded(photo(server)), "photo.jpg"])
@@ -328,6 +330,14 @@ def test_a_shared_address_shows_the_same_products(open_page: Open, server: Runni
     levels = other.locator(".levels").first
     assert levels.locator("dt").all_inner_texts()[:2] == ["image only", "text only"]
     assert all(re.fullmatch(r"-?[01]\.\d{3}", text) for text in levels.locator("dd").all_inner_texts())
+
+
+def test_names_are_text_whatever_they_hold(open_page: Open, server: Running) -> None:
+    page = open_page(f"/?item=SKU/{COUNT - 1}&text=red&is.style=pump")
+    settle(page, f"Like {HOSTILE}, but")
+    assert page.locator("[onerror]").count() == 0
+    assert page.title().startswith(f"Like {HOSTILE}")
+    assert ids(page) == search(server, item=f"SKU/{COUNT - 1}", text="red", where="style = 'pump'")
 
 
 def test_an_address_with_somebody_elses_picture_says_so(open_page: Open, server: Running) -> None:

@@ -1,4 +1,5 @@
 const MAX_WAIT = 5; // seconds before a busy server is asked again
+const PATIENCE = 30_000; // milliseconds
 
 /** Why a request failed: what is wrong, where, and what to do about it. */
 export class Problem extends Error {
@@ -24,11 +25,14 @@ export function search(request, signal) {
 }
 
 async function ask(address, options, again = true) {
+  const timeout = AbortSignal.timeout(PATIENCE);
+  const signal = options.signal ? AbortSignal.any([options.signal, timeout]) : timeout;
   let response;
   try {
-    response = await fetch(address, options);
+    response = await fetch(address, { ...options, signal });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
+    if (options.signal?.aborted) throw error;
+    if (timeout.aborted) throw new Problem("the server takes too long to answer", "", "Try again later");
     throw new Problem("the server did not answer", "", "Check that it is running and that you are online");
   }
   if (response.ok) return response.json();

@@ -64,7 +64,7 @@ function chips(field, values) {
     const chip = make("label", { className: "chip" }, make("input", { type: "checkbox", value: String(value) }));
     if (areColors) {
       const swatch = make("i", { "aria-hidden": "true" });
-      swatch.style.background = value;
+      swatch.style.backgroundColor = value;
       chip.append(swatch);
     }
     chip.append(label);

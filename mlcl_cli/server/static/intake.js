@@ -15,7 +15,8 @@ export function watchForReferences(onFile, onItem) {
   }
   document.addEventListener("paste", (event) => {
     const file = pictureOf(event.clipboardData);
-    if (!file) return;
+    const isForField = event.target.matches?.("input") && event.clipboardData.types.includes("text/plain");
+    if (!file || isForField) return;
     event.preventDefault();
     onFile(file);
   });
