@@ -47,8 +47,8 @@ OPTIONS = {
     | {"--image", "--item", "--where", "--group-by", "--explain", "--checkpoint", "--combining-function", "--html"}
     | {"--interactive", "--store", "--catalog"},
     "serve": COMMON
-    | {"--host", "--port", "--workers", "--checkpoint", "--combining-function", "--allow-urls", "--max-batch"}
-    | {"--max-waiting", "--store", "--catalog"},
+    | {"--host", "--port", "--workers", "--checkpoint", "--combining-function", "--allow-urls", "--allow-host"}
+    | {"--max-batch", "--max-waiting", "--store", "--catalog"},
     "report": COMMON | {"--all", "--output", "--queries"},
     "export": {"--force", "--profile", "--set", "--json", "--debug", "--help"},
     "bench": {"--only", "--repeats", "--device", "--smallest", "--quiet", "--json", "--debug", "--help"},
