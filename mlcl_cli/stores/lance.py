@@ -136,7 +136,9 @@ class LanceCatalog:
             with defer_signals():  # pydantic turns an interruption within it into an error of its own
                 import lancedb
 
-            session = lancedb.Session(index_cache_size_bytes=2**30, metadata_cache_size_bytes=2**26)
+            # Caches fill up with old versions as a table changes. An index of ten million vectors takes most of a GiB.
+            index_cache, metadata = (2**30, 2**26) if any(self._folder.glob("*.index.json")) else (2**24, 2**24)
+            session = lancedb.Session(index_cache_size_bytes=index_cache, metadata_cache_size_bytes=metadata)
             self._connection = lancedb.connect(self._folder, read_consistency_interval=STALENESS, session=session)
         return self._connection
 

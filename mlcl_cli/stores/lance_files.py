@@ -97,13 +97,15 @@ class TableFiles:
 
     def _sync(self) -> None:
         """Sync every file and folder of the table that this object has not synced yet."""
-        version = max(self._versions(), default=0)
+        version, present = max(self._versions(), default=0), set[str]()
         for place, folders, files in os.walk(self.folder):
-            new = [path for path in (f"{place}/{name}" for name in files) if path not in self._synced]
+            paths = [f"{place}/{name}" for name in files]
+            new = [path for path in paths if path not in self._synced]
             if new or folders:
                 for path in (*new, place):
                     _sync(path)
-                self._synced.update(new)
+            present.update(paths)
+        self._synced = present
         _sync(str(self.folder.parent))
         self._write_mark(version)
 
