@@ -57,6 +57,7 @@ PATTERNS = {
 # Missing values as pandas, R and spreadsheets write them. In a column of text, they are text.
 MISSING = pa.array(["", "NA", "N/A", "#N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "<NA>"])
 SCALARS: Mapping[type, Kind] = {bool: Kind.BOOLEAN, float: Kind.NUMBER}
+MOSTLY = 0.8  # of a field's values: if so many are numbers, the others are probably mistakes
 WIDER = {
     frozenset({Kind.INTEGER, Kind.NUMBER}): Kind.NUMBER,
     frozenset({Kind.DATE, Kind.TIME}): Kind.TIME,
@@ -92,6 +93,9 @@ class Fields(Protocol):
     def left_out(self) -> Mapping[str, str]:
         """What the fields hold that are not in the schema."""
 
+    def spoiled(self) -> Mapping[str, str]:
+        """The first value that made a field text whose values are numbers but for a few."""
+
     def convert(self, name: str, values: Values) -> list[object]:
         """The values of a field of the schema; None for a missing one. Raises ValueError if one has another type."""
 
@@ -108,12 +112,15 @@ class TextFields:
     convert_to: Callable[[Sequence[object], Kind], list[object]]
     kinds: dict[str, Kind] = field(default_factory=dict)
     need_values: bool = True
+    _spoilers: dict[str, str] = field(default_factory=dict)
 
     def observe(self, columns: Mapping[str, Values]) -> None:
         """See Fields."""
         for name, values in columns.items():
             so_far = self.kinds.get(name, Kind.EMPTY)
             self.kinds[name] = joined((so_far, self.kind_of(values, so_far)))
+            if self.kinds[name] is Kind.TEXT is not so_far and (spoiler := _spoiler(values)):
+                self._spoilers[name] = spoiler
 
     def schema(self) -> pa.Schema:
         """See Fields."""
@@ -122,6 +129,10 @@ class TextFields:
     def left_out(self) -> Mapping[str, str]:
         """See Fields."""
         return {name: kind.value for name, kind in self.kinds.items() if kind not in TYPES}
+
+    def spoiled(self) -> Mapping[str, str]:
+        """See Fields."""
+        return self._spoilers
 
     def convert(self, name: str, values: Values) -> list[object]:
         """See Fields."""
@@ -222,6 +233,16 @@ def _values_to(values: Sequence[object], kind: Kind) -> list[object]:
     return typed
 
 
+def _spoiler(values: Sequence[object]) -> str | None:
+    """The first value that is not a number; None unless most are, or if it is an article's number such as 0012."""
+    texts = _plain([str(value) for value in values if not _is_missing(value)]).drop_null()
+    are_numbers = pc.match_substring_regex(texts, PATTERNS[Kind.NUMBER])
+    if not len(texts) or pc.mean(are_numbers).as_py() < MOSTLY:
+        return None
+    first = next(iter(texts.filter(pc.invert(are_numbers)).to_pylist()), None)
+    return None if first is None or first.isdigit() else str(first)
+
+
 def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip()) or value == []
 
@@ -248,6 +269,10 @@ class ParquetFields:
     def left_out(self) -> Mapping[str, str]:
         """See Fields."""
         return {column.name: str(column.type) for column in self.given if storable(column.type) is None}
+
+    def spoiled(self) -> Mapping[str, str]:
+        """See Fields."""
+        return {}
 
     def convert(self, name: str, values: Values) -> list[object]:
         """See Fields. NaN and blank text are missing values, as in the other formats."""

@@ -128,6 +128,9 @@ class StreamSource:
             raise error
         for name, what in fields.left_out().items():
             logger.log(NOTICE, f"{self.reader.path}: left out column {shown(name)} ({what})")
+        for name, value in fields.spoiled().items():
+            what = f"{name} is text, although most of its values are numbers, because of values such as {shown(value)}"
+            logger.warning(f"{self.reader.path}: {what}. Filters cannot compare it with a number")
         return _Survey(fields, len(ids.hashes))
 
     def batches(self, shard: Shard, size: int) -> Iterator[Sequence[SourceRow]]:

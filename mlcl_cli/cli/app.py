@@ -29,7 +29,8 @@ app = typer.Typer(
     cls=Group,
     help="Composed image retrieval by multi-level contrastive learning on CLIP: a reference image and a text modifier "
     "find the target image.",
-    epilog="Start with `mlcl demo`, or `mlcl init --dataset fashioniq` and edit mlcl.yaml.",
+    epilog="Start with `mlcl demo`; or with `mlcl init --dataset fashioniq`, and edit mlcl.yaml; or search products of "
+    "your own with `mlcl init`, `mlcl index products.csv` and `mlcl search`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -88,7 +89,8 @@ def init(
         name = dataset or FIRST_DATASET
         write_file(path, template(name).encode())
         steps = " and ".join(f"`mlcl {step}`" for step in dict.fromkeys(("check", DATASETS[name].first_command)))
-        say(f"Wrote {output}. Set roots.{name} in it, then run {steps}.")
+        say(f"Wrote {output}. To train, set roots.{name} in it, then run {steps}.")
+        say("To search products of your own, set nothing: run `mlcl index` on a table or a folder of them.")
         return
     own = own_profile(source, path.parent)
     write_file(path, own.text.encode())

@@ -94,6 +94,4 @@ def _engine(context: CommandContext, combining_function: str | None, checkpoint:
     from mlcl_cli.workflows.search_engine import SearchEngine
 
     combiner = None if checkpoint is None else checkpoint_named(context.profile, checkpoint, Kind.COMBINER)
-    engine = SearchEngine.open(context.profile, context.progress, combining_function, combiner)
-    engine.require_catalog()
-    return engine
+    return SearchEngine.open(context.profile, context.progress, combining_function, combiner)

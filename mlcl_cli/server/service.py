@@ -36,11 +36,10 @@ class Loaded:
 
     @classmethod
     def open(cls, settings: ServerSettings) -> "Loaded":
-        """Load what the profile describes. Raises as `SearchEngine.open` does, DataError if there is no catalog."""
+        """Load what the profile describes. Raises as `SearchEngine.open` does."""
         engine = SearchEngine.open(
             settings.profile, NoProgress(), settings.combining_function, settings.checkpoint, in_background=True
         )
-        engine.require_catalog()
         return cls(engine, Listing(engine.store), CatalogEditor(engine), _about(engine))
 
 

@@ -192,7 +192,7 @@ class Indexing:
                 remedy = "If they are to go, add --force"
                 raise DataError(f"{what}, and {limit}", where=self.catalog.place, remedy=remedy)
         if rows := result.stale.rows:
-            logger.log(NOTICE, f"Removing {counted(rows, 'row')} that are not in {self.options.source} any more")
+            logger.log(NOTICE, f"Removing {counted(rows, 'row')} no longer in {self.options.source}")
 
     def remove(self, shard: Shard, ids: IdSet) -> int:
         """Remove the rows of a shard's products that are not among `ids`, and return how many there were."""

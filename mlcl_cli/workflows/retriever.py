@@ -82,7 +82,7 @@ class Retriever:
 
         profile, path = find_source(Path(source), catalog=catalog, store=store, device=device)
         path = path if checkpoint is None else Path(checkpoint).expanduser()
-        return cls(SearchEngine.open(profile, NoProgress(), combining_function, path))
+        return cls(SearchEngine.open(profile, NoProgress(), combining_function, path, needs_catalog=False))
 
     @property
     def combining_function(self) -> str:

@@ -70,11 +70,17 @@ class SearchEngine:
         combining_function: str | None = None,
         checkpoint: Path | None = None,
         *,
+        needs_catalog: bool = True,
         in_background: bool = False,
     ) -> Self:
-        """Load what a profile describes, as `Retriever.load` does; `in_background` is `Searcher`'s."""
+        """Load what a profile describes, as `Retriever.load` does; `in_background` is `Searcher`'s.
+
+        Raises DataError if there is no catalog yet, unless it is not needed (`needs_catalog`).
+        """
         catalog = open_catalog(profile.catalog.store, profile.workspace / FOLDER, profile.catalog.name)
         current = catalog.current()
+        if current is None and needs_catalog:
+            raise _no_catalog(catalog)
         context = RunContext.open(profile, progress, writes=False)
         info = None if current is None else current.info
         model = load_catalog_model(context, info, catalog.place, combining_function, checkpoint)
@@ -154,10 +160,6 @@ class SearchEngine:
         """The table that is searched. Raises DataError if there is no catalog yet."""
         return self._searcher.store
 
-    def require_catalog(self) -> None:
-        """Raise DataError if there is no catalog yet."""
-        assert self._searcher
-
     def conditions(self, where: Where) -> Conditions:
         """What a filter says. Raises UsageError for one that is not valid, or names an unknown field."""
         return as_conditions(where, self._searcher.store.info.fields)
@@ -200,8 +202,7 @@ class SearchEngine:
     def _searcher(self) -> Searcher:
         current, profile = self.catalog.current(), self.context.profile
         if current is None:
-            remedy = "Run `mlcl index` on a folder or a table of products first"
-            raise DataError("there is no catalog yet", where=self.catalog.place, remedy=remedy)
+            raise _no_catalog(self.catalog)
         cache = profile.workspace / FOLDER / f"{profile.catalog.name}.cache"
         device = str(self.context.compute.device)
         return Searcher(current, profile.catalog.search, cache, device, self.in_background)
@@ -239,3 +240,8 @@ class SearchEngine:
             for identifier, product in zip(batch[ID].to_pylist(), batch[PRODUCT].to_pylist(), strict=True):
                 images[product].add(identifier)
         return images
+
+
+def _no_catalog(catalog: Catalog) -> DataError:
+    remedy = "Run `mlcl index` on a folder or a table of products first"
+    return DataError("there is no catalog yet", where=catalog.place, remedy=remedy)

@@ -133,6 +133,37 @@ def test_mixed_json_values_become_text_and_objects_are_left_out(tmp_path: Path) 
     assert f"{path}: left out column 'empty' (no values)" in messages.notes
 
 
+@pytest.mark.parametrize(
+    ("values", "spoiler"),
+    [
+        (["9.5", "10", "10.99 EUR", "3", "4", "", "20"], "10.99 EUR"),
+        (["1,020.50", *map(str, range(9))], "1,020.50"),
+        (["S", "M", "L", "38"], None),  # sizes
+        (["0012", *map(str, range(9))], None),  # articles
+        (["1", "2", ""], None),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_value_that_keeps_prices_from_being_numbers_is_named(
+    tmp_path: Path, values: list[str], spoiler: str | None, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "csv":
+        write_csv(path, [("image", "price"), *((f"{row}.jpg", value) for row, value in enumerate(values))])
+    else:
+        typed = [float(value) if value.replace(".", "").isdigit() and value[0] != "0" else value for value in values]
+        path.write_text(
+            "\n".join(json.dumps({"image": f"{row}.jpg", "price": value}) for row, value in enumerate(typed))
+        )
+    messages, source = Messages(), open_source(path)
+    assert source.fields.field("price").type == (
+        pa.string() if spoiler or values[-1] else pa.int64() if suffix == "csv" else pa.float64()
+    )
+    warned = [warning for warning in messages.warnings if "price is text" in warning]
+    assert bool(warned) is (spoiler is not None)
+    assert spoiler is None or f"such as '{spoiler}'" in warned[0]
+
+
 def test_types_of_parquet_are_kept_as_far_as_a_store_has_them(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     columns = {

@@ -154,7 +154,7 @@ def test_profile_and_messages_know_a_new_dataset(run: Run, hats: Path) -> None:
         "evaluate --set combiner.select_by=harmonic",
         "submit-cirr",
     )
-    assert "Set roots.hats in it, then run `mlcl check` and `mlcl prepare-hats`." in init.out
+    assert "set roots.hats in it, then run `mlcl check` and `mlcl prepare-hats`." in init.out
     text = (hats / "new.yaml").read_text()
     known = dict.fromkeys([*DATASETS, "hats"])
     assert f"# {' | '.join(known)}\n" in text
