@@ -141,6 +141,7 @@ def test_every_accepted_search_is_answered_when_the_server_stops(folder: Path) -
         assert not thread.is_alive()
     log = running.stop()
     assert running.process.returncode == 0, log
+    assert events_in(log) == ["loading", "ready", "stopped"]
     assert len(refused) == 16
     assert len(answered) > 16
     assert set(answered) == {(200, 10)}
@@ -156,6 +157,11 @@ def requests_in(log: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == "request"]
 
 
+def events_in(log: str) -> list[str]:
+    """What the server says of itself. Every line is JSON where nobody sits at a terminal."""
+    return [line["event"] for line in map(json.loads, log.splitlines()) if "address" in line]
+
+
 def test_several_workers_answer_from_one_catalog(folder: Path) -> None:
     running = Running(folder, "--workers", "2")
     try:
@@ -167,6 +173,7 @@ def test_several_workers_answer_from_one_catalog(folder: Path) -> None:
         log = running.stop()
     assert "Traceback" not in log
     assert KEY not in log
+    assert events_in(log) == ["loading", "ready", "stopped"]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
@@ -202,6 +209,7 @@ def test_every_call_of_the_guide_works(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_one_clear_line(folder: Path, tmp_path: Path, mlcl: Mlcl) -> None:
     outcome = mlcl("serve", "--host", "0.0.0.0", folder=folder)
     assert outcome.code == 2
+    assert "must be at most 65535, not '99999'" in mlcl("serve", "--port", "99999", folder=folder).err
     assert "--host: listening on 0.0.0.0 needs a key in $MLCL_API_KEY" in outcome.err
     with socket.create_server(("127.0.0.1", 0)) as taken:
         outcome = mlcl("serve", "--port", str(taken.getsockname()[1]), folder=folder)

@@ -10,7 +10,8 @@ import { HITS, asText, conditions, describe, isSearch, readQuery, writeQuery } f
 import { showTrail } from "./trail.js";
 
 const PAGE = 24; // products at once while browsing
-const { name: catalog, maxHits, maxPage, hasLevels } = document.body.dataset;
+const { name: catalog, maxHits, maxPage } = document.body.dataset;
+const hasLevels = "hasLevels" in document.body.dataset; // only a combiner has them
 let fields = [];
 let query = readQuery(location.search);
 let loading = new AbortController();
@@ -39,7 +40,7 @@ async function show(restore = false) {
   showTitle();
   byId("text").value = query.text;
   byId("explain").checked = query.explain;
-  byId("explain").parentElement.hidden = !isSearch(query) || hasLevels === undefined; // without a combiner, there are none
+  byId("explain").parentElement.hidden = !isSearch(query) || !hasLevels;
   byId("group").checked = !query.everyPicture;
   byId("group").parentElement.hidden = !hasGroups;
   showReference();
@@ -92,7 +93,7 @@ async function loadHits(signal) {
     const remedy = "Add the picture again to see the same products";
     throw new Problem("this link was made with a picture that only the browser it was added in has", "", remedy);
   }
-  const request = { k: Math.min(query.k, maxHits), explain: query.explain, where: conditions(query, fields) };
+  const request = { k: Math.min(query.k, maxHits), explain: query.explain && hasLevels, where: conditions(query, fields) };
   if (query.item) request.item = query.item;
   if (picture) request.image = picture;
   if (query.text) request.text = query.text;
