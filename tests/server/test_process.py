@@ -158,8 +158,11 @@ def requests_in(log: str) -> list[dict[str, Any]]:
 
 
 def events_in(log: str) -> list[str]:
-    """What the server says of itself. Every line is JSON where nobody sits at a terminal."""
-    return [line["event"] for line in map(json.loads, log.splitlines()) if "address" in line]
+    """What the server says of itself. Without a terminal, every line is JSON after those of the profile."""
+    lines = log.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("{"))
+    assert all(line.startswith("· Profile: ") for line in lines[:first])
+    return [line["event"] for line in map(json.loads, lines[first:]) if "address" in line]
 
 
 def test_several_workers_answer_from_one_catalog(folder: Path) -> None:
@@ -169,6 +172,10 @@ def test_several_workers_answer_from_one_catalog(folder: Path) -> None:
         found = {json.dumps(running.ask("POST", "/v1/search", {"item": "sku1"})[1]["hits"]) for _ in range(20)}
         assert len(found) == 1
         assert running.ask("GET", "/v1/items")[1]["total"] == COUNT
+        until = time.monotonic() + 60
+        while b'"ready"' not in os.pread(running._log.fileno(), 2**20, 0):  # once all workers are
+            assert time.monotonic() < until
+            time.sleep(0.1)
     finally:
         log = running.stop()
     assert "Traceback" not in log
