@@ -59,6 +59,7 @@ def _in_our_words(error: BadParameter) -> str:
             "int_parsing": "an integer",
             "float_parsing": "a number",
             "greater_than_equal": f"at least {detail.get('ctx', {}).get('ge')}",
+            "less_than_equal": f"at most {detail.get('ctx', {}).get('le')}",
         }.get(detail["type"])
         if expected is not None:
             return f"must be {expected}, not {shown(detail['input'])}"

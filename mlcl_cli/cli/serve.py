@@ -8,7 +8,6 @@ import typer
 from mlcl_cli.cli.command import CommandContext, command
 from mlcl_cli.cli.indexing import CatalogOption, StoreOption
 from mlcl_cli.cli.options import CheckpointOption
-from mlcl_cli.cli.render import say
 from mlcl_cli.cli.search import FunctionOption
 from mlcl_cli.errors import UsageError
 
@@ -64,7 +63,4 @@ def serve(
     settings = ServerSettings(
         context.profile, combining_function, combiner, key, allow_urls, hosts, max_batch, max_waiting
     )
-    bound = bind(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    say(f"Loading; then open http://{shown}:{bound.getsockname()[1]}/ (Ctrl-C stops the server)")
-    run_server(settings, bound, workers)
+    run_server(settings, bind(host, port), workers)

@@ -2,18 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import ValidationError
 
 from mlcl_cli.errors import MlclError
 from mlcl_cli.server.dependencies import ServiceParameter, WriterParameter
 from mlcl_cli.server.guard import CLOSE
 from mlcl_cli.server.pictures import count_pixels
 from mlcl_cli.server.problems import ProblemError
-from mlcl_cli.server.requests import BulkItem, ItemRequest, openapi_body, parse_object, receive
+from mlcl_cli.server.requests import BulkItem, ItemRequest, openapi_body, parse_object, receive, validate
 from mlcl_cli.server.search import answer_of, picture_bytes
 from mlcl_cli.server.service import Service
 from mlcl_cli.server.settings import Limits
@@ -35,23 +35,32 @@ async def list_items(
     where: Annotated[str | None, Query(max_length=LIMITS.where)] = None,
     start: Annotated[int, Query(ge=0, le=2**31)] = 0,
     count: Annotated[int, Query(ge=1, le=LIMITS.page)] = 50,
+    group_by: Annotated[Literal["product"] | None, Query()] = None,
 ) -> JSONResponse:
-    """The items that satisfy a filter, in the order of the catalog, and how many there are."""
+    """The items that satisfy a filter, in the order of the catalog, and how many there are.
+
+    With `group_by=product`, the first of each product's.
+    """
     loaded = service.loaded
     conditions = await service.reads.run(loaded.engine.conditions, where)
-    page = await service.reads.run(loaded.listing.page, conditions, start, count)
+    list_page = partial(loaded.listing.page, by_product=group_by is not None)
+    page = await service.reads.run(list_page, conditions, start, count)
     return JSONResponse({"items": [_item(hit) for hit in page.items], "total": page.total})
 
 
 @router.get("/fields")
 async def list_fields(service: ServiceParameter) -> JSONResponse:
-    """The fields that filters can use: their kinds, their values where there are few, their ranges."""
-    fields = await service.reads.run(service.loaded.listing.fields)
+    """The fields that filters can use: their kinds, their values where there are few, their ranges.
+
+    `has_groups` says whether a product has several images.
+    """
+    listing = service.loaded.listing
+    fields, has_groups = await service.reads.run(lambda: (listing.fields(), listing.has_groups()))
     listed = [
         {"name": one.name, "kind": one.kind, "values": one.values, "min": one.least, "max": one.greatest}
         for one in fields
     ]
-    return JSONResponse({"fields": listed})
+    return JSONResponse({"fields": listed, "has_groups": has_groups})
 
 
 @router.post(
@@ -59,7 +68,10 @@ async def list_fields(service: ServiceParameter) -> JSONResponse:
     openapi_extra={"requestBody": {"required": True, "content": {NDJSON: {"schema": BulkItem.model_json_schema()}}}},
 )
 async def put_items(request: Request, service: WriterParameter) -> JSONResponse:
-    """Add or replace many items: a JSON object a line. Lines that cannot be used are listed, the others are stored."""
+    """Add or change many items, as one by one: a JSON object a line.
+
+    Lines that cannot be used are listed, the others are stored.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != NDJSON:
         raise ProblemError(415, f"expected {NDJSON}, got {kind[:100] or 'no content type'}")
@@ -86,11 +98,8 @@ async def put_items(request: Request, service: WriterParameter) -> JSONResponse:
         if not line.strip():
             continue
         try:
-            item = BulkItem.model_validate(parse_object(line))
+            item = validate(BulkItem, parse_object(line))
             edit = await _edit(service, item.id, item, None)
-        except ValidationError as error:
-            refuse(number, ProblemError.of_validation(error))
-            continue
         except ProblemError as problem:
             refuse(number, problem)
             continue
@@ -120,9 +129,12 @@ async def get_item(id: ItemId, service: ServiceParameter) -> JSONResponse:  # no
 
 @router.put("/items/{id:path}", openapi_extra=dict(openapi_body(ItemRequest)))
 async def put_item(id: ItemId, request: Request, service: WriterParameter) -> JSONResponse:  # noqa: A002
-    """Add or replace an item. Its fields are those given; without an image, the stored one stays."""
+    """Add or change an item. What is not sent stays as it is; null empties a field.
+
+    A new item needs an image. The catalog's fields come from `mlcl index`: others are refused.
+    """
     received = await receive(request)
-    item = ItemRequest.model_validate(received.fields)
+    item = validate(ItemRequest, received.fields)
     edit = await _edit(service, id, item, received.upload)
     await service.writes.run(service.loaded.editor.put, [edit])
     return JSONResponse(_item(await service.reads.run(service.loaded.engine.item, id)))

@@ -1,8 +1,11 @@
-"""The server's log: a JSON object a line on stderr."""
+"""The server's log: a JSON object a line on stderr, and what a person at its terminal is told besides."""
 
 import json
 import logging
+import sys
 from datetime import UTC, datetime
+
+logger = logging.getLogger(__name__)
 
 
 class JsonFormatter(logging.Formatter):
@@ -19,6 +22,14 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)  # in ASCII: nothing in it can break the line or move a terminal's cursor
+
+
+def announce(text: str, event: str, address: str) -> None:
+    """Say how the server is: to a person at a terminal in a line of text, to whatever else reads the log in JSON."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
+    else:
+        logger.info(event, extra={"facts": {"address": address}})
 
 
 def set_up_logging() -> None:

@@ -51,6 +51,7 @@ async def index(service: ServiceParameter) -> HTMLResponse:
         assets=f"/static/{read_assets().version}",
         name="Catalog" if name == "default" else name,
         limits=service.settings.limits,
+        has_levels=service.loaded.engine.model.combiner is not None,
     )
     return HTMLResponse(content, headers={"Cache-Control": "no-cache"})
 

@@ -1,17 +1,19 @@
 """Errors over HTTP: application/problem+json (RFC 9457), with what is wrong, where, and what to do."""
 
 import logging
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from mlcl_cli.errors import DataError, MachineError, MlclError, UsageError
+from mlcl_cli.server.wording import describe
 from mlcl_cli.workflows.references import UnknownItemError
 
 logger = logging.getLogger(__name__)
@@ -48,11 +50,10 @@ class ProblemError(Exception):
         return cls(status, error.what, where=where, remedy=error.remedy)
 
     @classmethod
-    def of_validation(cls, error: ValidationError | RequestValidationError) -> "ProblemError":
-        """The first mistake in a request."""
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or None
-        return cls(422, first["msg"].removeprefix("Value error, "), where=where)
+    def of_validation(cls, errors: Sequence[ErrorDetails], names: Collection[str] = ()) -> "ProblemError":
+        """The first mistake in a request whose parameters have these names."""
+        what, where = describe(errors, names)
+        return cls(422, what, where=where)
 
     def body(self) -> dict[str, object]:
         """The problem's JSON."""
@@ -87,14 +88,17 @@ def add_handlers(app: FastAPI) -> None:
         return ProblemError(400, "the body was cut off").response()  # which is counted, since nobody reads it
 
     @app.exception_handler(RequestValidationError)
-    @app.exception_handler(ValidationError)
-    async def on_invalid(_: Request, error: ValidationError | RequestValidationError) -> JSONResponse:
-        return ProblemError.of_validation(error).response()
+    async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return ProblemError.of_validation(error.errors()).response()
 
     @app.exception_handler(HTTPException)
-    async def on_http(_: Request, error: HTTPException) -> JSONResponse:
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
-        return ProblemError(error.status_code, str(error.detail), headers=headers).response()
+        what = {404: "there is nothing at this address", 405: f"this address does not take {request.method[:20]}"}
+        if error.status_code not in what:
+            return ProblemError(error.status_code, str(error.detail), headers=headers).response()
+        remedy = "/docs lists all calls"
+        return ProblemError(error.status_code, what[error.status_code], remedy=remedy, headers=headers).response()
 
     @app.exception_handler(Exception)
     async def on_bug(_: Request, error: Exception) -> JSONResponse:

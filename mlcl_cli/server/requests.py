@@ -4,10 +4,10 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from mlcl_cli.server.problems import ProblemError
 from mlcl_cli.server.settings import Limits
 
+Model = TypeVar("Model", bound=BaseModel)
 LIMITS = Limits()
 URLS = ("http://", "https://")
 Id = Annotated[str, StringConstraints(min_length=1, max_length=LIMITS.id)]
@@ -54,7 +55,7 @@ class SearchRequest(BaseModel):
 
 
 class ItemRequest(BaseModel):
-    """An item to store. Without an image, that of the stored item stays."""
+    """A new item, or what changes of one. What is not sent stays as it is; a new item needs an image."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -63,7 +64,9 @@ class ItemRequest(BaseModel):
     )
     product: Id | None = None
     fields: Annotated[
-        dict[FieldName, Scalar | list[Scalar] | None], Field(max_length=200), BeforeValidator(_from_json)
+        dict[FieldName, Scalar | list[Scalar] | None],
+        Field(max_length=200, description="Fields of the catalog. Those not sent stay as they are; null empties one."),
+        BeforeValidator(_from_json),
     ] = {}
 
 
@@ -78,6 +81,14 @@ class Received(BaseModel):
 
     fields: dict[str, Any]
     upload: bytes | None = None
+
+
+def validate(model: type[Model], given: Mapping[str, Any]) -> Model:
+    """What was given as a request. Raises ProblemError for the first mistake in it."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise ProblemError.of_validation(error.errors(), [*model.model_fields]) from None
 
 
 async def receive(request: Request) -> Received:

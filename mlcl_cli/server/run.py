@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 
 import uvicorn
@@ -18,7 +19,7 @@ from uvicorn.supervisors import Multiprocess
 
 from mlcl_cli.errors import MachineError, MlclError
 from mlcl_cli.server.app import create_app
-from mlcl_cli.server.logs import set_up_logging
+from mlcl_cli.server.logs import announce, set_up_logging
 from mlcl_cli.server.metrics import DIRECTORY
 from mlcl_cli.server.protocol import PatientProtocol
 from mlcl_cli.server.settings import ServerSettings
@@ -29,8 +30,31 @@ BACKLOG = 2_048  # connections that wait to be accepted
 KEEP_ALIVE = 15  # seconds, for connections without a request
 
 
+@dataclass
+class Notice:
+    """Says once that the server at an address is ready."""
+
+    address: str
+    is_given: bool = False
+
+    def give(self) -> None:
+        """Say it, unless that has been done."""
+        if not self.is_given:
+            self.is_given = True
+            announce(f"Ready: {self.address} (Ctrl-C stops the server)", "ready", self.address)
+
+
 class Server(uvicorn.Server):
-    """A server that ends with exit code 0 when a signal stops it."""
+    """A server that says when it is ready, and ends with exit code 0 when a signal stops it."""
+
+    def __init__(self, config: uvicorn.Config, notice: Notice) -> None:
+        super().__init__(config)
+        self._notice = notice
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        self._notice.give()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -41,6 +65,20 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+class Workers(Multiprocess):
+    """Processes that answer; says when all of them do."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], notice: Notice) -> None:
+        super().__init__(config, sockets)
+        self._notice = notice
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace those that have died."""
+        super().keep_subprocess_alive()
+        if not (self._notice.is_given or self.should_exit.is_set()) and all(one.is_ready() for one in self.processes):
+            self._notice.give()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -65,13 +103,18 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def run_server(settings: ServerSettings, bound: socket.socket, workers: int) -> None:
-    """Answer requests until a signal stops the server, and close the socket.
+    """Answer requests until a signal stops the server, and close the socket. Says when it answers and when it ends.
 
     Raises as `create_app` does; with several workers, MachineError if one of them did.
     """
     _raise_file_limit()
+    set_up_logging()
+    host, port = bound.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    announce(f"Loading the model and the catalog, to answer at {address}", "loading", address)
     with bound:
-        _run(settings, bound, workers)
+        _run(settings, bound, workers, Notice(address))
+    announce("Stopped", "stopped", address)
 
 
 def _raise_file_limit() -> None:
@@ -85,7 +128,7 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _run(settings: ServerSettings, bound: socket.socket, workers: int) -> None:
+def _run(settings: ServerSettings, bound: socket.socket, workers: int, notice: Notice) -> None:
     config = uvicorn.Config(
         partial(_create_app if workers == 1 else _create_worker, settings),
         factory=True,
@@ -102,11 +145,11 @@ def _run(settings: ServerSettings, bound: socket.socket, workers: int) -> None:
         ws="none",
     )
     if workers == 1:
-        Server(config).run(sockets=[bound])
+        Server(config, notice).run(sockets=[bound])
         return
     with tempfile.TemporaryDirectory() as folder:
         os.environ[DIRECTORY] = folder
-        supervisor = Multiprocess(config, [bound])
+        supervisor = Workers(config, [bound], notice)
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise MachineError("a worker did not start", remedy="Its error is above")

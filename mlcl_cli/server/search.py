@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from mlcl_cli.server.addresses import fetch_image
 from mlcl_cli.server.dependencies import ServiceParameter
 from mlcl_cli.server.problems import ProblemError
-from mlcl_cli.server.requests import URLS, SearchRequest, decode_base64, openapi_body, receive
+from mlcl_cli.server.requests import URLS, SearchRequest, decode_base64, openapi_body, receive, validate
 from mlcl_cli.server.service import Service
 from mlcl_cli.workflows.hits import as_json
 from mlcl_cli.workflows.retriever import Hit, Query
@@ -31,7 +31,7 @@ async def search(request: Request, service: ServiceParameter) -> JSONResponse:
     began = time.perf_counter()
     service.batcher.require_room()
     received = await receive(request)
-    asked = SearchRequest.model_validate(received.fields)
+    asked = validate(SearchRequest, received.fields)
     engine = service.loaded.engine
     query = Query(asked.text, None, asked.item, tuple(asked.exclude))
     where = (

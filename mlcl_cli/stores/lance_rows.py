@@ -6,6 +6,7 @@ from pyarrow import types
 
 from mlcl_cli.errors import DataError
 from mlcl_cli.stores.store import FIELD_PREFIX, ID
+from mlcl_cli.stores.type_words import different_types
 
 _COLUMN_PREFIX = "field_"  # no column of every row starts like this
 
@@ -39,7 +40,7 @@ def further_columns(rows: pa.Schema, stored: pa.Schema) -> list[pa.Field]:
         if index < 0:
             further.append(column)
         elif stored.field(index).type != field.type and not types.is_null(field.type):
-            what = f"is of type {stored.field(index).type} in the catalog, and of type {field.type} in the new rows"
+            what = different_types(stored.field(index).type, field.type)
             name = field.name.removeprefix(FIELD_PREFIX)
             raise DataError(what, where=f"field {name!r}", remedy="Give it one type, or another name")
     return further

@@ -14,6 +14,7 @@ from mlcl_cli.errors import DataError
 from mlcl_cli.stores.comparisons import Comparison, Literal, resolve
 from mlcl_cli.stores.conditions import Conditions
 from mlcl_cli.stores.store import FIELD_PREFIX, ID, THUMBNAIL, VECTOR
+from mlcl_cli.stores.type_words import different_types
 
 Entity: TypeAlias = dict[str, object]  # a row by the names of its columns in the database
 FIELDS = "fields"  # the column of all fields
@@ -103,7 +104,7 @@ def further_fields(incoming: pa.Schema, fields: pa.Schema) -> list[pa.Field]:
                 raise DataError(what, where=where, remedy=remedy) from error
             further.append(pa.field(field.name, pa.string() if empty else field.type))
         elif fields.field(index).type != field.type and not empty:
-            what = f"is of type {fields.field(index).type} in the catalog, and of type {field.type} in the new rows"
+            what = different_types(fields.field(index).type, field.type)
             raise DataError(what, where=where, remedy="Give it one type, or another name")
     return further
 

@@ -1,11 +1,12 @@
 """Items of a catalog that are added, changed and deleted one by one, as over HTTP."""
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -16,6 +17,8 @@ from mlcl_cli.errors import DataError, MachineError
 from mlcl_cli.images.decode import decode_image
 from mlcl_cli.stores.searching import fetch_rows
 from mlcl_cli.stores.store import FIELD_PREFIX, FIELDS_FINGERPRINT, ID, IMAGE, PRODUCT, Store
+from mlcl_cli.stores.type_words import one_of_type
+from mlcl_cli.suggestions import MAX_SHOWN, did_you_mean, shown
 from mlcl_cli.workflows.indexing import FOLDER
 from mlcl_cli.workflows.references import UnknownItemError
 from mlcl_cli.workflows.search_engine import SearchEngine
@@ -28,7 +31,10 @@ CHANGED = ""  # the fingerprint of fields that no table has: `mlcl index` compar
 
 @dataclass(frozen=True, slots=True)
 class ItemEdit:
-    """An item as it is to be. Without an `image` (the bytes of its file), that of the stored item stays."""
+    """What changes of an item, or a new item. What is not given stays as it is stored; None empties a field.
+
+    `image` are the bytes of its file.
+    """
 
     id: str
     image: bytes | None
@@ -52,26 +58,34 @@ class CatalogEditor:
         self._images = profile.workspace / FOLDER / f"{profile.catalog.name}.images"
 
     def put(self, edits: Sequence[ItemEdit]) -> None:
-        """Add or replace items with different ids; all of them, or none if one cannot be used.
+        """Add or change items with different ids; all of them, or none if one cannot be used.
 
-        Raises DataError for an image that cannot be read and a field of another type than the catalog's,
-        UnknownItemError for a new item without an image.
+        Raises DataError for an image that cannot be read, a new item without one, and a field that the catalog does not
+        have or has with another type. An empty catalog takes any fields.
         """
         with self._lock:
             store = self._current()
-            kept = [edit for edit in edits if edit.image is None]
-            stored = fetch_rows(store, [edit.id for edit in kept], store.info.schema().names)
-            known = set(stored[ID].to_pylist())
-            for edit in kept:
-                if edit.id not in known:
-                    raise UnknownItemError(edit.id)
-            rows = [self._row(edit, edit.image) for edit in edits if edit.image is not None]
+            fields = store.info.fields
+            if store.count():
+                _require_known_fields(edits, fields)
+            edits = [replace(edit, fields=_converted(edit.fields, fields)) for edit in edits]
+            stored = fetch_rows(store, [edit.id for edit in edits], store.info.schema().names)
+            numbers = {identifier: number for number, identifier in enumerate(stored[ID].to_pylist())}
+            rows, kept = list[Mapping[str, object]](), list[ItemEdit]()
+            for edit in edits:
+                if edit.image is not None:
+                    whole = _merged(edit, stored, numbers[edit.id]) if edit.id in numbers else edit
+                    rows.append(self._row(whole, edit.image))
+                elif edit.id in numbers:
+                    kept.append(edit)
+                else:
+                    what = f"the catalog has no item {shown(edit.id)}, and a new item needs an image"
+                    raise DataError(what, where="image", remedy="Send one, or check the id")
             self._note_change()
             if kept:
-                by_id = {edit.id: edit for edit in kept}
-                store.upsert(_edited(store, stored, [by_id[identifier] for identifier in stored[ID].to_pylist()]))
+                store.upsert(_edited(stored.take([numbers[edit.id] for edit in kept]), kept))
             if rows:
-                self.engine.index(rows)
+                self.engine.index(rows, fields)
 
     def delete(self, identifier: str) -> None:
         """Remove an item. Raises UnknownItemError if there is none."""
@@ -129,24 +143,59 @@ class CatalogEditor:
         return path
 
 
-def _edited(store: Store, stored: pa.Table, edits: Sequence[ItemEdit]) -> pa.Table:
+def _require_known_fields(edits: Sequence[ItemEdit], fields: pa.Schema) -> None:
+    """Raise DataError for a field that the catalog does not have: a typo would become a column."""
+    for name in dict.fromkeys(name for edit in edits for name in edit.fields):
+        if name not in fields.names:
+            what = f"the catalog has no field {shown(name)}{did_you_mean(name, fields.names)}"
+            remedy = "`mlcl index` adds new fields, from a table that has them"
+            raise DataError(what, where=f"fields.{name}", remedy=remedy)
+
+
+def _converted(given: Mapping[str, object], fields: pa.Schema) -> dict[str, object]:
+    """Values as the catalog stores them. Raises DataError for one that does not fit its field."""
+    return {
+        name: value if value is None or (index := fields.get_field_index(name)) < 0 else _fitting(value, fields[index])
+        for name, value in given.items()
+    }
+
+
+def _fitting(value: object, field: pa.Field) -> object:
+    is_truth, is_number = isinstance(value, bool), isinstance(value, int | float) and not isinstance(value, bool)
+    is_whole, is_floating = pa.types.is_integer(field.type), pa.types.is_floating(field.type)
+    try:
+        if (is_truth and (is_whole or is_floating)) or (is_number and pa.types.is_boolean(field.type)):
+            raise pa.ArrowInvalid(value)  # which Arrow would convert
+        exact = float(value) if is_floating and isinstance(value, int) else value
+        return pa.array([exact]).cast(field.type)[0].as_py()
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        given = json.dumps(value, ensure_ascii=False)
+        given = given if len(given) <= MAX_SHOWN else f"{given[: MAX_SHOWN - 3]}..."
+        what, remedy = f"must be {one_of_type(field.type)}, got {given}", None
+        if is_number and (is_floating or (is_whole and isinstance(value, int))):
+            what = f"{given} is too large"
+        elif is_number and is_whole:
+            remedy = "The catalog's first rows had no fractions; to store some, index them into a new catalog"
+        raise DataError(what, where=f"fields.{field.name}", remedy=remedy) from error
+
+
+def _merged(edit: ItemEdit, stored: pa.Table, number: int) -> ItemEdit:
+    """An edit with the product and the fields of its stored row, as far as it does not change them."""
+    names = [name for name in stored.column_names if name.startswith(FIELD_PREFIX)]
+    fields = {name.removeprefix(FIELD_PREFIX): stored[name][number].as_py() for name in names}
+    return replace(edit, product=edit.product or stored[PRODUCT][number].as_py(), fields={**fields, **edit.fields})
+
+
+def _edited(stored: pa.Table, edits: Sequence[ItemEdit]) -> pa.Table:
     """Stored rows with the product and the fields of the edits, in the same order."""
-    columns = {name: stored[name] for name in stored.column_names if not name.startswith(FIELD_PREFIX)}
-    products = [edit.product or old for edit, old in zip(edits, stored[PRODUCT].to_pylist(), strict=True)]
-    columns[PRODUCT] = pa.array(products, pa.string())
-    columns[FIELDS_FINGERPRINT] = pa.array([CHANGED] * len(edits), pa.string())
-    fields = store.info.fields
-    for name in dict.fromkeys([*fields.names, *(name for edit in edits for name in edit.fields)]):
-        values = [edit.fields.get(name) for edit in edits]
-        index = fields.get_field_index(name)
-        try:
-            column = pa.array(values)
-            columns[FIELD_PREFIX + name] = column if index < 0 else column.cast(fields.field(index).type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
-            expected = "one type" if index < 0 else str(fields.field(index).type)
-            raise DataError(
-                f"expected {expected}, got another, or a value that is too large",
-                where=f"fields.{name}",
-                remedy="Convert it",
-            ) from error
-    return pa.table(columns)
+    whole = [_merged(edit, stored, number) for number, edit in enumerate(edits)]
+    changes: dict[str, list[object]] = {
+        PRODUCT: [one.product for one in whole],
+        FIELDS_FINGERPRINT: [CHANGED] * len(edits),
+        **{FIELD_PREFIX + name: [one.fields[name] for one in whole] for edit in edits for name in edit.fields},
+    }
+    columns = [
+        pa.array(changes[field.name], field.type) if field.name in changes else stored[field.name]
+        for field in stored.schema
+    ]
+    return pa.table(columns, schema=stored.schema)

@@ -13,7 +13,7 @@ from pyarrow import types
 
 from mlcl_cli.stores.comparisons import stored
 from mlcl_cli.stores.conditions import Conditions, is_text
-from mlcl_cli.stores.store import FIELD_PREFIX, ID, POSITION, Found, Store
+from mlcl_cli.stores.store import FIELD_PREFIX, ID, POSITION, PRODUCT, Found, Store
 from mlcl_cli.workflows.hits import hits_of, plain
 from mlcl_cli.workflows.retriever import Hit
 
@@ -46,13 +46,19 @@ class Listing:
     """The items of a table in the order of the catalog, from any number of threads."""
 
     store: Store
-    _orders: "OrderedDict[tuple[str, Conditions], pa.ChunkedArray]" = field(default_factory=OrderedDict, init=False)
+    _orders: "OrderedDict[tuple[str, Conditions, bool], pa.ChunkedArray]" = field(
+        default_factory=OrderedDict, init=False
+    )
     _fields: tuple[str, Sequence[FieldSummary]] | None = field(default=None, init=False)
+    _has_groups: tuple[str, bool] | None = field(default=None, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
-    def page(self, conditions: Conditions, start: int, count: int) -> Page:
-        """`count` items from number `start` on. Raises UsageError for a condition on an unknown field."""
-        ids = self._order(conditions)
+    def page(self, conditions: Conditions, start: int, count: int, *, by_product: bool = False) -> Page:
+        """`count` items from number `start` on; `by_product`, the first of each product.
+
+        Raises UsageError for a condition on an unknown field.
+        """
+        ids = self._order(conditions, by_product)
         found = [Found(str(identifier), 0.0) for identifier in ids[start : start + count]]
         return Page(hits_of(self.store, [found], None)[0], len(ids))
 
@@ -65,25 +71,42 @@ class Listing:
                 self._fields = version, [self._summarize(name) for name in names]
             return self._fields[1]
 
-    def _order(self, conditions: Conditions) -> pa.ChunkedArray:
+    def has_groups(self) -> bool:
+        """Whether a product has several images."""
         with self._lock:
-            key = self.store.version, tuple(conditions)
+            version = self.store.version
+            if self._has_groups is None or self._has_groups[0] != version:
+                products = self._columns([PRODUCT])[PRODUCT]
+                self._has_groups = version, pc.count_distinct(products).as_py() < len(products)
+            return self._has_groups[1]
+
+    def _order(self, conditions: Conditions, by_product: bool) -> pa.ChunkedArray:
+        with self._lock:
+            key = self.store.version, tuple(conditions), by_product
             if key not in self._orders:
-                schema = pa.schema([self.store.info.schema().field(column) for column in (ID, POSITION)])
-                rows = pa.Table.from_batches(self.store.fetch([ID, POSITION], conditions=conditions), schema)
-                self._orders[key] = rows[ID].take(np.argsort(rows[POSITION].to_numpy(), kind="stable"))
+                rows = self._columns([ID, POSITION, *([PRODUCT] if by_product else [])], conditions)
+                rows = rows.take(np.argsort(rows[POSITION].to_numpy(), kind="stable"))
+                if by_product:
+                    places = rows.append_column("place", pa.array(np.arange(len(rows))))
+                    first = places.group_by(PRODUCT).aggregate([("place", "min")])["place_min"].to_numpy()
+                    rows = rows.take(np.sort(first))
+                self._orders[key] = rows[ID]
                 while len(self._orders) > KEPT:
                     self._orders.popitem(last=False)
             self._orders.move_to_end(key)
             return self._orders[key]
+
+    def _columns(self, names: Sequence[str], conditions: Conditions = ()) -> pa.Table:
+        schema = self.store.info.schema()
+        batches = self.store.fetch(names, conditions=conditions)
+        return pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in names]))
 
     def _summarize(self, name: str) -> FieldSummary:
         type_ = self.store.info.fields.field(name).type
         kind = _kind(type_)
         if kind == "other":
             return FieldSummary(name, kind, None)
-        schema = pa.schema([self.store.info.schema().field(column) for column in (ID, FIELD_PREFIX + name)])
-        column = pa.Table.from_batches(self.store.fetch([ID, FIELD_PREFIX + name]), schema)[FIELD_PREFIX + name]
+        column = self._columns([ID, FIELD_PREFIX + name])[FIELD_PREFIX + name]
         kept = column.filter(stored(column).is_valid())
         if types.is_dictionary(kept.type):
             kept = kept.cast(kept.type.value_type)

@@ -28,6 +28,7 @@ from mlcl_cli.stores.store import (
     Store,
     TableInfo,
 )
+from mlcl_cli.stores.type_words import many_of_type
 from mlcl_cli.suggestions import shown
 
 _SCALARS = {"fp16": np.float16, "fp32": np.float32}
@@ -156,9 +157,17 @@ class RowTable:
             return values.cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             wrong = next((row for row in range(len(rows)) if not _can_cast(values[row], field.type)), 0)
-            what = f"{shown(values[wrong].as_py())} in column {field.name!r} does not fit the catalog, which has"
-            remedy = "Convert the column, or index it as another --catalog"
-            raise DataError(f"{what} {field.type} there", where=rows[wrong].row.place, remedy=remedy) from None
+            what = f"{_difference(values[wrong].as_py(), field)}, so {shown(values[wrong].as_py())} does not fit"
+            remedy = "Change the value, or index into a new catalog with --catalog NAME (catalog.name in the profile)"
+            raise DataError(what, where=rows[wrong].row.place, remedy=remedy) from None
+
+
+def _difference(value: object, field: pa.Field) -> str:
+    """What the catalog has where `value` does not fit."""
+    stored = f"the catalog stores {field.name!r} as {many_of_type(field.type)}"
+    if pa.types.is_integer(field.type) and isinstance(value, float):
+        return f"{stored}, since its first rows had no fractions"
+    return stored
 
 
 def _can_cast(value: pa.Scalar, to: pa.DataType) -> bool:

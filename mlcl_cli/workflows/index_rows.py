@@ -34,8 +34,12 @@ class RowsSource:
     start: int
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, object]], start: int) -> "RowsSource":
-        """From dictionaries. Raises DataError for a row without an id or an image, and for a field of several types."""
+    def of(cls, rows: Iterable[Mapping[str, object]], start: int, types: pa.Schema | None = None) -> "RowsSource":
+        """From dictionaries, whose fields have the `types` given, or those of their values.
+
+        Raises DataError for a row without an id or an image, and for a field of several types.
+        """
+        known = {} if types is None else {field.name: field.type for field in types}
         given = [*rows]
         for number, row in enumerate(given):
             for name in (ID, IMAGE):
@@ -46,7 +50,7 @@ class RowsSource:
         columns = {}
         for name in names:
             try:
-                columns[name] = pa.array([_fields(row).get(name) for row in given])
+                columns[name] = pa.array([_fields(row).get(name) for row in given], known.get(name))
             except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
                 what = f"the values of {name!r} are not all of one type, or too large ({error})"
                 raise DataError(what, where=PLACE, remedy="Convert them") from error
@@ -95,8 +99,9 @@ def index_rows(
     rows: Iterable[Mapping[str, object]],
     *,
     optimize: bool = True,
+    types: pa.Schema | None = None,
 ) -> Counts:
-    """Add rows, or replace those with the same ids. Raises as `mlcl index` does.
+    """Add rows, or replace those with the same ids. Raises as `mlcl index` does. `types` are as in `RowsSource.of`.
 
     Without `optimize`, the table is left as it is; whoever adds rows often does that from time to time.
     """
@@ -104,7 +109,7 @@ def index_rows(
     if current is not None:  # whatever the profile has, the rows join the others
         section = profile.catalog.model_copy(update={"vectors": current.info.precision})
         profile = profile.model_copy(update={"catalog": section})
-    source = RowsSource.of(rows, 0 if current is None else current.count())
+    source = RowsSource.of(rows, 0 if current is None else current.count(), types)
     options = IndexOptions((PLACE,), {})
     indexing = Indexing(profile, options, source, catalog, model.store, model.clip.choice)
     with progress.bar("Indexing", len(source.rows)) as advance:

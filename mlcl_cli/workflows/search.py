@@ -116,10 +116,12 @@ def write_sheet(result: SearchResult, path: Path) -> None:
 
 
 def shown_value(value: object) -> str:
-    """A field's value for people; empty if there is none."""
+    """A field's value for people, true and false as filters take them; empty if there is none."""
     value = plain(value)
     if isinstance(value, list):
         return ", ".join(map(shown_value, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     return "" if value is None else f"{value:.8g}" if isinstance(value, float) else str(value)
 
 

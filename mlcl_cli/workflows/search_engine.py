@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor
 
 from mlcl_cli.config import Profile
@@ -170,10 +171,14 @@ class SearchEngine:
         identifier = fetch_item(store, name, [ID])[ID][0].as_py()
         return hits_of(store, [[Found(identifier, 1.0)]], None)[0][0]
 
-    def index(self, rows: Iterable[Mapping[str, object]]) -> Counts:
-        """Add rows to the catalog: `Retriever.index`. With `in_background`, `optimize` is left to the caller."""
+    def index(self, rows: Iterable[Mapping[str, object]], types: pa.Schema | None = None) -> Counts:
+        """Add rows to the catalog: `Retriever.index`. With `in_background`, `optimize` is left to the caller.
+
+        `types` are those of fields, where their values alone do not tell.
+        """
         profile, progress = self.context.profile, self.context.progress
-        counts = index_rows(profile, progress, self.catalog, self.model, rows, optimize=not self.in_background)
+        optimize = not self.in_background
+        counts = index_rows(profile, progress, self.catalog, self.model, rows, optimize=optimize, types=types)
         if not self.in_background:
             vars(self).pop("_searcher", None)  # a new one sees the rows at once
         return counts

@@ -189,8 +189,20 @@ def test_value_of_another_type_than_the_catalog_has_is_an_error_with_its_line(ml
     write_products(folder / "products.csv", [product(number) | changes.get(number, {}) for number in range(6)])
     outcome = mlcl("index", "products.csv")
     assert outcome.code == 3
-    assert "products.csv, line 5: 'cheap' in column 'price' does not fit the catalog, which has double" in outcome.err
+    assert "products.csv, line 5: the catalog stores 'price' as numbers, so 'cheap' does not fit" in outcome.err
     assert stored(folder) == before
+
+
+def test_a_fraction_in_a_catalog_of_whole_numbers_goes_into_a_new_catalog(mlcl: Mlcl, folder: Path) -> None:
+    write_products(folder / "products.csv", [product(number) | {"price": number} for number in range(2)])
+    index(mlcl)
+    write_products(folder / "products.csv", [product(number) for number in range(2)])
+    outcome = mlcl("index", "products.csv")
+    assert outcome.code == 3
+    assert "'price' as whole numbers, since its first rows had no fractions, so 0.5 does not fit" in outcome.err
+    assert "--catalog NAME" in outcome.err
+    assert counts(index(mlcl, "--catalog", "new"))["added"] == 2
+    assert stored(folder, "new")["sku1"]["field.price"] == 0.5
 
 
 def test_a_mistake_in_the_table_shows_before_torch_is_loaded(folder: Path) -> None:

@@ -11,8 +11,13 @@ from milvus_process import MILVUS, MilvusProcess
 from shop import assert_same_rows, product, shop, stored, write_products
 from world import picture, tiny_clip
 
+from mlcl_cli.errors import DataError
+from mlcl_cli.progress import NoProgress
 from mlcl_cli.stores.open import open_catalog
 from mlcl_cli.workflows import index_shard
+from mlcl_cli.workflows.catalog_editing import CatalogEditor, ItemEdit
+from mlcl_cli.workflows.retriever_profile import find_source
+from mlcl_cli.workflows.search_engine import SearchEngine
 
 pytestmark = pytest.mark.skipif(not MILVUS, reason="make milvus runs it")
 COUNT = 30
@@ -144,3 +149,17 @@ def test_indexing_goes_on_after_the_server_was_killed(
         assert_same_rows(stored(tmp_path, "default", server.address), stored(tmp_path))
     finally:
         server.stop()
+
+
+def test_an_item_is_changed_field_by_field(mlcl: Mlcl, folder: Path, on_server: tuple[str, ...]) -> None:
+    assert mlcl("index", "products.csv", *on_server).code == 0
+    _, address, _, name = on_server
+    source = find_source(folder / "mlcl.yaml", store=address, catalog=name, device="auto")
+    editor = CatalogEditor(SearchEngine.open(source.profile, NoProgress(), in_background=True))
+    before = stored(folder, name, address)["sku3"]
+    editor.put([ItemEdit("sku3", None, None, {"price": 9.5})])
+    editor.put([ItemEdit("sku3", (folder / "photos/7.jpg").read_bytes(), None, {"color": None})])
+    after = stored(folder, name, address)["sku3"]
+    assert (after["field.price"], after["field.color"], after["product"]) == (9.5, None, before["product"])
+    with pytest.raises(DataError, match="no field 'colour'; did you mean 'color'"):
+        editor.put([ItemEdit("sku3", None, None, {"colour": "red"})])

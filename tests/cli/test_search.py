@@ -300,7 +300,12 @@ def test_field_values_of_all_types_are_json(mlcl: Mlcl, store: Path) -> None:
     found = {hit["id"]: hit["fields"] for hit in mlcl("search", "red", "--catalog", "typed", "--json").json["hits"]}
     assert found["a"] == {"since": "2026-01-31", "weight": 1.5, "sold": True, "sizes": ["38", "39"]}
     assert found["b"]["weight"] is None
-    assert "2026-01-31" in mlcl("search", "red", "--catalog", "typed").out
+    shown = mlcl("search", "red", "--catalog", "typed", "--html", "typed.html").out
+    assert "2026-01-31" in shown
+    assert " true " in shown
+    page = (store / "typed.html").read_text()
+    assert "true" in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert "True" not in shown + page
 
 
 def test_scores_are_those_of_a_naive_oracle(mlcl: Mlcl, store: Path) -> None:

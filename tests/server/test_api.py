@@ -92,13 +92,21 @@ def test_the_answer_says_how_long_it_took_and_which_model_queried(client: TestCl
 WRONG = [
     ({}, 422, "has neither an image nor words"),
     ({"text": " "}, 422, "has neither an image nor words"),
-    ({"text": "a", "k": 0}, 422, "greater than or equal to 1"),
-    ({"text": "a", "k": 10**9}, 422, "less than or equal to 200"),
-    ({"text": "a" * 2_000}, 422, "at most 1000 characters"),
-    ({"text": "a", "wheer": "b"}, 422, "not permitted"),
+    ({"text": "a", "k": 0}, 422, "must be at least 1, not 0"),
+    ({"text": "a", "k": 10**9}, 422, "must be at most 200, not 1000000000"),
+    ({"text": "a" * 2_000}, 422, "must have at most 1,000 characters"),
+    ({"text": "a", "wheer": "b"}, 422, "there is no parameter 'wheer'; did you mean 'where'?"),
+    ({"text": "a", "number": 5}, 422, "there is no parameter 'number'; the parameters are text, image, item"),
+    ({"text": "a", "k": "many"}, 422, "must be a whole number, not 'many'"),
+    ({"text": "a", "where": 5}, 422, "must be text or a list, not 5"),
+    ({"text": "a", "where": [["price", "<", {}]]}, 422, "must be text, true or false, a whole number, a number or a"),
     ({"text": "a", "where": "nope = 1"}, 422, "there is no field"),
     ({"text": "a", "where": "price < 1; drop table"}, 422, "where"),
-    ({"text": "a", "where": [["price", "like", 1]]}, 422, "Input should be"),
+    (
+        {"text": "a", "where": [["price", "like", 1]]},
+        422,
+        "must be '=', '!=', '<', '<=', '>', '>=' or 'in', not 'like'",
+    ),
     ({"text": "a", "where": [["price", "in", []]]}, 422, "where"),
     ({"text": "a", "group_by": "nope"}, 422, "there is no such field"),
     ({"item": "nope"}, 404, "the catalog has no item 'nope'"),
@@ -106,7 +114,7 @@ WRONG = [
     ({"image": "!"}, 422, "is not valid base64"),
     ({"image": "data:text/plain,hi"}, 422, "expected a data: URI in base64"),
     ({"image": "http://example.org/a.jpg"}, 422, "this server fetches no addresses"),
-    ({"text": "a", "exclude": ["b"] * 2_000}, 422, "at most 1000 items"),
+    ({"text": "a", "exclude": ["b"] * 2_000}, 422, "must have at most 1,000 entries"),
     ({"text": "a\udcff"}, 400, "not valid JSON in UTF-8"),
     ({"text": "a", "k": float("nan")}, 400, "not valid JSON in UTF-8"),
 ]
@@ -141,8 +149,15 @@ def test_another_body_is_a_problem(client: TestClient, content: bytes, kind: str
 
 
 def test_unknown_addresses_and_methods_are_problems(client: TestClient) -> None:
-    for response in (client.get("/nope"), client.get("/v1/search"), client.get("/../etc/passwd")):
-        assert response.status_code in (404, 405)
+    for path, status, what in (
+        ("/nope", 404, "there is nothing at this address"),
+        ("/v1/search", 405, "this address does not take GET"),
+        ("/../etc/passwd", 404, "there is nothing at this address"),
+        ("/v1/items?count=0", 422, "must be at least 1, not '0'"),
+        ("/v1/items?group_by=color", 422, "must be 'product', not 'color'"),
+    ):
+        response = client.get(path)
+        assert (response.status_code, response.json()["detail"]) == (status, what)
         assert response.headers["content-type"] == "application/problem+json"
 
 
@@ -159,12 +174,17 @@ def test_items_are_read_and_browsed(client: TestClient) -> None:
     assert [one["id"] for one in first["items"] + second["items"]] == [f"sku{number}" for number in range(COUNT)]
     some = client.get("/v1/items", params={"where": "color = 'red' and price >= 6"}).json()
     assert [one["id"] for one in some["items"]] == ["sku12", "sku15", "sku18", "sku21"]
+    grouped = client.get("/v1/items", params={"where": "price >= 0.5", "group_by": "product", "count": 3}).json()
+    assert [one["id"] for one in grouped["items"]] == ["sku1", "sku2", "sku4"]
+    assert grouped["total"] == COUNT // 2
     assert client.get("/v1/items/nope").status_code == 404
     assert client.get("/v1/items/nope/image").status_code == 404
 
 
 def test_fields_tell_what_filters_can_use(client: TestClient) -> None:
-    fields = {one["name"]: one for one in client.get("/v1/fields").json()["fields"]}
+    answer = client.get("/v1/fields").json()
+    assert answer["has_groups"] is True
+    fields = {one["name"]: one for one in answer["fields"]}
     assert list(fields) == ["price", "color", "kept", "since"]
     assert (fields["price"]["kind"], fields["price"]["min"], fields["price"]["max"]) == ("number", 0, 11.5)
     assert sorted(fields["color"]["values"]) == ["blue", "red"]
@@ -235,24 +255,82 @@ def test_items_are_added_changed_and_removed(tmp_path: Path) -> None:
     picture = folder / "query.jpg"
     with client_of(folder) as client:
         files = {"image": picture.read_bytes()}
-        added = client.put(
-            "/v1/items/new/ one", data={"fields": '{"price": 3, "size": "L"}'}, files=files, headers=AUTHORIZED
-        )
+        added = client.put("/v1/items/new/ one", data={"fields": '{"price": 3}'}, files=files, headers=AUTHORIZED)
         assert added.status_code == 200, added.text
-        assert added.json()["fields"] == {"price": 3.0, "color": None, "kept": None, "since": None, "size": "L"}
+        assert added.json()["fields"] == {"price": 3.0, "color": None, "kept": None, "since": None}
         wait_for(lambda: post(client, image=encoded(picture), k=1)[0]["id"] == "new/ one")
         changed = client.put("/v1/items/new/ one", json={"fields": {"color": "pink"}}, headers=AUTHORIZED)
-        assert changed.json()["fields"] == {"price": None, "color": "pink", "kept": None, "since": None, "size": None}
+        assert changed.json()["fields"] == {"price": 3.0, "color": "pink", "kept": None, "since": None}
         wait_for(lambda: [hit["id"] for hit in post(client, text="a", where="color = 'pink'")] == ["new/ one"])
-        assert client.put("/v1/items/y", json={"fields": {}}, headers=AUTHORIZED).status_code == 404
-        wrong = client.put("/v1/items/sku1", json={"fields": {"price": "cheap"}}, headers=AUTHORIZED)
-        assert (wrong.status_code, wrong.json()["where"]) == (422, "fields.price")
+        new = client.put("/v1/items/y", json={"fields": {}}, headers=AUTHORIZED)
+        assert (new.status_code, new.json()["where"]) == (422, "image")
+        assert "a new item needs an image" in new.json()["detail"]
         bad = client.put("/v1/items/y", json={"image": "aGk="}, headers=AUTHORIZED)
         assert (bad.status_code, bad.json()["where"]) == (422, "image")
         assert client.delete("/v1/items/new/ one", headers=AUTHORIZED).status_code == 204
         assert client.delete("/v1/items/new/ one", headers=AUTHORIZED).status_code == 404
         assert client.get("/v1/items/new/ one").status_code == 404
         assert client.get("/v1/items").json()["total"] == COUNT
+
+
+def test_what_is_not_sent_stays_as_it_is(tmp_path: Path) -> None:
+    folder = indexed_shop(tmp_path)
+    with client_of(folder) as client:
+        expected = {"price": 2.0, "color": "blue", "kept": True, "since": "2026-01-05"}
+        picture = client.get("/v1/items/sku4/image").content
+        new = {"image": encoded(folder / "query.jpg")}
+        steps: list[dict[str, Any]] = [
+            {"fields": {"price": 9.5}},
+            {"fields": {"color": None}},
+            new,
+            new | {"fields": {"since": "2026-02-01", "color": "red"}},
+            {"product": "other"},
+            {},
+        ]
+        for sent in steps:
+            expected |= sent.get("fields", {})
+            answer = client.put("/v1/items/sku4", json=sent, headers=AUTHORIZED)
+            assert (answer.status_code, answer.json()["fields"]) == (200, expected)
+            assert answer.json()["product"] == ("p2" if sent in steps[:4] else "other")
+            assert (client.get("/v1/items/sku4/image").content == picture) == (sent in steps[:2])
+
+
+WRONG_FIELDS = [
+    ({"price": "cheap"}, 'must be a number, got "cheap"'),
+    ({"price": True}, "must be a number, got true"),
+    ({"price": ["1"]}, 'must be a number, got ["1"]'),
+    ({"price": 10**400}, f"1{'0' * 56}... is too large"),
+    ({"kept": 3}, "must be true or false, got 3"),
+    ({"since": "soon"}, 'must be a date such as 2026-01-31, got "soon"'),
+    ({"pricee": 3}, "the catalog has no field 'pricee'; did you mean 'price'?"),
+    ({"zzz": None}, "the catalog has no field 'zzz'"),
+    ({"price": {}}, "must be text, true or false, a whole number, a number or a list, not an object"),
+]
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_a_field_that_the_catalog_cannot_take_is_refused(client: TestClient, folder: Path, image: bool) -> None:
+    before = client.get("/v1/items/sku1").json()
+    for fields, what in WRONG_FIELDS:
+        body = {"fields": fields} | ({"image": encoded(folder / "query.jpg")} if image else {})
+        answer = client.put("/v1/items/sku1", json=body, headers=AUTHORIZED)
+        assert (answer.status_code, answer.json()["where"]) == (422, f"fields.{next(iter(fields))}")
+        assert what in answer.json()["detail"]
+        assert ("mlcl index" in answer.json().get("remedy", "")) == ("has no field" in what)
+    assert client.get("/v1/items/sku1").json() == before
+
+
+def test_an_empty_catalog_takes_any_fields(tmp_path: Path) -> None:
+    folder = indexed_shop(tmp_path)
+    with client_of(folder) as client:
+        editor = cast("FastAPI", client.app).state.service.loaded.editor
+        editor.engine.store.delete([f"sku{number}" for number in range(COUNT)])
+        body = {"image": encoded(folder / "query.jpg"), "fields": {"size": "L", "stock": 3}}
+        answer = client.put("/v1/items/new", json=body, headers=AUTHORIZED)
+        assert (answer.status_code, answer.json()["fields"]["size"]) == (200, "L")
+        fraction = client.put("/v1/items/new", json={"fields": {"stock": 1.5}}, headers=AUTHORIZED).json()
+        assert fraction["detail"] == "must be a whole number, got 1.5"
+        assert fraction["remedy"].startswith("The catalog's first rows had no fractions")
 
 
 def test_many_items_are_stored_line_by_line(tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ def test_every_accepted_search_is_answered_when_the_server_stops(folder: Path) -
         assert not thread.is_alive()
     log = running.stop()
     assert running.process.returncode == 0, log
+    assert events_in(log) == ["loading", "ready", "stopped"]
     assert len(refused) == 16
     assert len(answered) > 16
     assert set(answered) == {(200, 10)}
@@ -156,6 +157,14 @@ def requests_in(log: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == "request"]
 
 
+def events_in(log: str) -> list[str]:
+    """What the server says of itself. Without a terminal, every line is JSON after those of the profile."""
+    lines = log.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("{"))
+    assert all(line.startswith("· Profile: ") for line in lines[:first])
+    return [line["event"] for line in map(json.loads, lines[first:]) if "address" in line]
+
+
 def test_several_workers_answer_from_one_catalog(folder: Path) -> None:
     running = Running(folder, "--workers", "2")
     try:
@@ -163,10 +172,15 @@ def test_several_workers_answer_from_one_catalog(folder: Path) -> None:
         found = {json.dumps(running.ask("POST", "/v1/search", {"item": "sku1"})[1]["hits"]) for _ in range(20)}
         assert len(found) == 1
         assert running.ask("GET", "/v1/items")[1]["total"] == COUNT
+        until = time.monotonic() + 60
+        while b'"ready"' not in os.pread(running._log.fileno(), 2**20, 0):  # once all workers are
+            assert time.monotonic() < until
+            time.sleep(0.1)
     finally:
         log = running.stop()
     assert "Traceback" not in log
     assert KEY not in log
+    assert events_in(log) == ["loading", "ready", "stopped"]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
@@ -202,6 +216,7 @@ def test_every_call_of_the_guide_works(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_one_clear_line(folder: Path, tmp_path: Path, mlcl: Mlcl) -> None:
     outcome = mlcl("serve", "--host", "0.0.0.0", folder=folder)
     assert outcome.code == 2
+    assert "must be at most 65535, not '99999'" in mlcl("serve", "--port", "99999", folder=folder).err
     assert "--host: listening on 0.0.0.0 needs a key in $MLCL_API_KEY" in outcome.err
     with socket.create_server(("127.0.0.1", 0)) as taken:
         outcome = mlcl("serve", "--port", str(taken.getsockname()[1]), folder=folder)

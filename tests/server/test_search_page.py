@@ -22,10 +22,15 @@ SECONDS = 30  # for anything to happen; a machine may be busy
 
 @pytest.fixture
 def open_page(browser: Any, server: Running) -> Iterator[Open]:
-    """Opens an address of the server. There must be no request to any other, and no error but what `expect` matches."""
+    """Opens an address of the server. There must be no request to any other, and no error but what `expect` matches.
+
+    Every picture of a product is shown, unless `grouped`; `levels` are offered as with a combiner.
+    """
     contexts, requests, errors, expected = [], list[str](), list[str](), list[str]()
 
-    def open_it(address: str = "/", *, expect: str = "", **options: Any) -> Any:
+    def open_it(
+        address: str = "/", *, expect: str = "", grouped: bool = False, levels: bool = False, **options: Any
+    ) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         context.set_default_timeout(SECONDS * 1000)
         contexts.append(context)
@@ -34,7 +39,9 @@ def open_page(browser: Any, server: Running) -> Iterator[Open]:
         page.on("request", lambda request: requests.append(request.url))
         page.on("console", lambda message: errors.append(message.text))
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(server.address + address)
+        if levels:
+            page.route(re.compile(f"^{server.address}/([?].*)?$"), with_levels)
+        page.goto(server.address + (address if grouped or "group=" in address else ungrouped(address)))
         settle(page)
         return page
 
@@ -44,6 +51,16 @@ def open_page(browser: Any, server: Running) -> Iterator[Open]:
     assert [url for url in requests if not url.startswith((server.address + "/", "data:"))] == []
     assert requests, "not even the page was requested"
     assert [error for error in errors if not any(one and re.search(one, error) for one in expected)] == []
+
+
+def ungrouped(address: str) -> str:
+    return f"{address}{'&' if '?' in address else '?'}group=none"
+
+
+def with_levels(route: Any) -> None:
+    """Answer as a server with a combiner does."""
+    answer = route.fetch()
+    route.fulfill(response=answer, body=answer.text().replace("<body ", "<body data-has-levels ", 1))
 
 
 def settle(page: Any, title: str = "") -> None:
@@ -102,6 +119,13 @@ def link(page: Any, number: int) -> Any:
     return page.locator(f".card a[data-item='SKU/{number}']")
 
 
+ONE_LINE = """selector => [...document.querySelectorAll(selector)].every(
+  (element) => element.getClientRects().length === 1 && element.offsetHeight < 30)"""
+IDS_ALONE = """async () => {  // as they are where products have no names
+  const { card } = await import(document.querySelector("script[type=module]").src.replace("main.js", "cards.js"));
+  const item = { id: "mug-00003-0", score: 0.84, image: "", fields: {} };
+  document.getElementById("grid").replaceChildren(card(item, "/"));
+}"""
 TRANSFER = """([data, name]) => {
   const transfer = new DataTransfer();
   const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
@@ -299,7 +323,7 @@ def test_back_returns_to_the_place_in_the_catalog(open_page: Open) -> None:
 
 
 def test_a_shared_address_shows_the_same_products(open_page: Open, server: Running) -> None:
-    page = open_page()
+    page = open_page(levels=True)
     link(page, 8).click()
     settle(page, "Like Shoe 8")
     page.get_by_role("group", name="style").get_by_label("pump").check(force=True)
@@ -309,7 +333,7 @@ def test_a_shared_address_shows_the_same_products(open_page: Open, server: Runni
     settle(page, "blue & 100%")
     page.get_by_label("Scores by level").check()
     page.locator(".levels").first.wait_for()
-    other = open_page(page.url.removeprefix(server.address))
+    other = open_page(page.url.removeprefix(server.address), grouped=True, levels=True)
     settle(other, "Like Shoe 8, but")
     assert ids(other) == ids(page)
     request = {"item": "SKU/8", "text": "blue & 100% “new”", "where": "style = 'pump'", "group_by": "product"}
@@ -319,6 +343,24 @@ def test_a_shared_address_shows_the_same_products(open_page: Open, server: Runni
     levels = other.locator(".levels").first
     assert levels.locator("dt").all_inner_texts()[:2] == ["image only", "text only"]
     assert all(re.fullmatch(r"-?[01]\.\d{3}", text) for text in levels.locator("dd").all_inner_texts())
+
+
+def test_one_picture_of_each_product_is_shown_at_first(open_page: Open, server: Running) -> None:
+    page = open_page(grouped=True)
+    assert page.locator("#status").inner_text() == f"{COUNT // 2} products"
+    assert ids(page) == [f"SKU/{number}" for number in range(0, 48, 2)]
+    group = page.get_by_label("One per product")
+    assert group.is_checked()
+    group.uncheck()
+    page.get_by_text(f"{COUNT} products", exact=True).wait_for()
+    assert page.url.endswith("/?group=none")
+    group.check()
+    page.get_by_text(f"{COUNT // 2} products", exact=True).wait_for()
+    page.get_by_role("searchbox").fill("red")
+    page.keyboard.press("Enter")
+    settle(page, "“red”")
+    assert ids(page) == search(server, text="red", group_by="product")
+    assert page.get_by_label("Scores by level").is_hidden(), "there is no combiner"
 
 
 def test_names_are_text_whatever_they_hold(open_page: Open, server: Running) -> None:
@@ -344,7 +386,7 @@ def test_an_address_with_somebody_elses_picture_says_so(open_page: Open, server:
 
 
 def test_everything_works_by_keyboard(open_page: Open, server: Running) -> None:
-    page = open_page()
+    page = open_page(levels=True)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the products"
     page.keyboard.press("Enter")
@@ -411,7 +453,8 @@ def test_an_address_that_cannot_be_answered_says_why(open_page: Open, address: s
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_axe_finds_nothing_and_the_page_never_scrolls_sideways(open_page: Open, width: int, scheme: str) -> None:
-    page = open_page(viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce")
+    screen = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme, "reduced_motion": "reduce"}
+    page = open_page(grouped=True, levels=True, **screen)
     start = page.url
     for address in ("?from.price=900", "?item=SKU/3&text=red&explain=1&is.color=blue&is.color=red&k=6"):
         page.goto(start + address)
@@ -420,6 +463,13 @@ def test_axe_finds_nothing_and_the_page_never_scrolls_sideways(open_page: Open, 
         results = axe.Axe().run(page)
         assert results.violations_count == 0, results.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(ONE_LINE, ".score")
+        assert page.evaluate(ONE_LINE, ".id")
+    page.evaluate(IDS_ALONE)
+    assert page.evaluate(ONE_LINE, ".code")
+    assert page.evaluate(ONE_LINE, ".score")
+    page.reload()
+    settle(page)
     link(page, int(ids(page)[0].removeprefix("SKU/"))).click()
     settle(page)
     trail = page.locator("#trail")

@@ -89,5 +89,5 @@ def test_error_of_a_worker_is_one_line(tmp_path: Path, cluster: tuple[str, psuti
     outcome = end(index(folder, "--ray", cluster[0]))
     assert outcome.code == 3
     assert "error: " in outcome.err.splitlines()[-1]
-    assert "'cheap' in column 'price' does not fit the catalog, which has double there" in outcome.err.splitlines()[-1]
+    assert "the catalog stores 'price' as numbers, so 'cheap' does not fit" in outcome.err.splitlines()[-1]
     assert "Traceback" not in outcome.err

@@ -13,8 +13,9 @@ export const listFields = (signal) => ask("/v1/fields", { signal });
 
 export const findItem = (id, signal) => ask(`/v1/items/${encodeURIComponent(id)}`, { signal });
 
-export function listItems(where, start, count, signal) {
+export function listItems(where, start, count, isGrouped, signal) {
   const parameters = new URLSearchParams({ start, count });
+  if (isGrouped) parameters.set("group_by", "product");
   if (where) parameters.set("where", where);
   return ask(`/v1/items?${parameters}`, { signal });
 }

@@ -42,7 +42,7 @@ export function card(item, address) {
   const list = fields.length ? make("dl", { className: "fields" }, ...fields.map(pair)) : null;
   return make(
     "li", { className: "card" }, link,
-    make("div", { className: "name" }, make("h3", {}, name), score), id, list, item.levels ? levels(item.levels) : null,
+    make("div", { className: "name" }, make("h3", { className: nameField ? "" : "code" }, name), score), id, list, item.levels ? levels(item.levels) : null,
   );
 }
 

@@ -11,11 +11,12 @@ import { showTrail } from "./trail.js";
 
 const PAGE = 24; // products at once while browsing
 const { name: catalog, maxHits, maxPage } = document.body.dataset;
+const hasLevels = "hasLevels" in document.body.dataset; // only a combiner has them
 let fields = [];
 let query = readQuery(location.search);
 let loading = new AbortController();
 let more = null; // loads further products, if there are any
-let hasGroups = false;
+let hasGroups = false; // whether a product has several pictures
 
 /** Go to another query. A step is remembered in the trail; `replace` changes the current address instead. */
 function go(next, { step = false, replace = false, trail = null } = {}) {
@@ -39,9 +40,9 @@ async function show(restore = false) {
   showTitle();
   byId("text").value = query.text;
   byId("explain").checked = query.explain;
-  byId("explain").parentElement.hidden = !isSearch(query);
-  byId("group").checked = Boolean(query.group);
-  byId("group").parentElement.hidden = !isSearch(query) || !(hasGroups || query.group);
+  byId("explain").parentElement.hidden = !isSearch(query) || !hasLevels;
+  byId("group").checked = !query.everyPicture;
+  byId("group").parentElement.hidden = !hasGroups;
   showReference();
   showFilters(query.filters);
   await load();
@@ -92,11 +93,11 @@ async function loadHits(signal) {
     const remedy = "Add the picture again to see the same products";
     throw new Problem("this link was made with a picture that only the browser it was added in has", "", remedy);
   }
-  const request = { k: Math.min(query.k, maxHits), explain: query.explain, where: conditions(query, fields) };
+  const request = { k: Math.min(query.k, maxHits), explain: query.explain && hasLevels, where: conditions(query, fields) };
   if (query.item) request.item = query.item;
   if (picture) request.image = picture;
   if (query.text) request.text = query.text;
-  if (query.group) request.group_by = query.group;
+  if (hasGroups && !query.everyPicture) request.group_by = "product";
   if (query.item && nameOf(query.item) === query.item) nameReference(query.item, signal);
   const began = performance.now();
   const { hits } = await search(request, signal);
@@ -119,7 +120,7 @@ async function nameReference(item, signal) {
 
 async function loadPage(signal, start) {
   const count = start ? PAGE : Math.min(maxPage, Math.max(PAGE, history.state?.shown ?? 0));
-  const { items, total } = await listItems(asText(conditions(query, fields)), start, count, signal);
+  const { items, total } = await listItems(asText(conditions(query, fields)), start, count, hasGroups && !query.everyPicture, signal);
   showItems(items, start > 0);
   byId("status").textContent = total ? counted(total, "product") : "No products";
   more = start + items.length < total && items.length ? () => loadPage(signal, start + items.length) : null;
@@ -133,8 +134,6 @@ function showItems(items, isFurther = false) {
   const cards = items.map((item) => card(item, writeQuery({ ...noText, item: item.id })));
   if (isFurther) byId("grid").append(...cards);
   else byId("grid").replaceChildren(...cards);
-  if (items.some((item) => item.product !== item.id)) hasGroups = true;
-  byId("group").parentElement.hidden = !isSearch(query) || !(hasGroups || query.group);
   if (!byId("grid").children.length) showEmpty();
 }
 
@@ -244,7 +243,7 @@ function listen() {
     go(readQuery(""), { trail: [] });
   });
   byId("explain").addEventListener("change", (event) => go({ ...query, explain: event.target.checked }, { replace: true }));
-  byId("group").addEventListener("change", (event) => go({ ...query, group: event.target.checked ? "product" : "" }));
+  byId("group").addEventListener("change", (event) => go({ ...query, everyPicture: !event.target.checked }));
   byId("more").addEventListener("click", showMore);
   byId("share").addEventListener("click", share);
   watchForReferences(useFile, useItem);
@@ -274,7 +273,7 @@ async function showMore() {
 history.scrollRestoration = "manual";
 listen();
 try {
-  ({ fields } = await listFields());
+  ({ fields, has_groups: hasGroups } = await listFields());
 } catch {
   // Without them there are no filters to choose from; what else is wrong is said where products are shown.
 }

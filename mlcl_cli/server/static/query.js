@@ -18,19 +18,20 @@ export function readQuery(search) {
   const k = Number(text("k"));
   return {
     item: text("item"), image: text("item") ? "" : text("image"), text: text("text").trim(), filters,
-    k: Number.isInteger(k) && k > 0 ? k : HITS, group: text("group"), explain: text("explain") === "1",
+    k: Number.isInteger(k) && k > 0 ? k : HITS, everyPicture: text("group") === "none", explain: text("explain") === "1",
   };
 }
 
 /** The address of a query. */
 export function writeQuery(query) {
   const parameters = new URLSearchParams();
-  for (const name of ["item", "image", "text", "group"]) if (query[name]) parameters.set(name, query[name]);
+  for (const name of ["item", "image", "text"]) if (query[name]) parameters.set(name, query[name]);
   for (const [name, { values, from, to }] of query.filters) {
     for (const value of values) parameters.append(`is.${name}`, value);
     if (from) parameters.set(`from.${name}`, from);
     if (to) parameters.set(`to.${name}`, to);
   }
+  if (query.everyPicture) parameters.set("group", "none"); // else one of each product is shown
   if (query.k !== HITS) parameters.set("k", query.k);
   if (query.explain) parameters.set("explain", "1");
   const search = parameters.toString();
