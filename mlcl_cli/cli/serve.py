@@ -37,7 +37,7 @@ def serve(
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="How many queries are encoded together at most.")] = 64,
     max_waiting: Annotated[
-        int, typer.Option(min=1, help="How many searches wait at most; further ones are told to try again.")
+        int, typer.Option(min=1, help="How many searches wait at most; further ones get status 503.")
     ] = 256,
 ) -> None:
     """Serve searches of the catalog over HTTP, with a page to search in.

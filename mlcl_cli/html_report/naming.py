@@ -45,7 +45,7 @@ class Spread:
 class Names:
     """What runs are called, each by what differs from the other runs of its kind: "combiner, levels high, seed 1".
 
-    `settings` are the names without the seed. What most of three runs or more share is told in `shared`, not in names.
+    `settings` are the names without the seed. What most of three runs or more share is in `shared`, not in names.
     """
 
     runs: Sequence[str]
@@ -56,7 +56,7 @@ class Names:
     def of(cls, summaries: Sequence[RunSummary]) -> "Names":
         """Names in the order of the runs.
 
-        The CLIP and the training data are told only where nothing else tells settings apart; runs that do not differ at
+        The CLIP and the training data appear only where nothing else tells settings apart. Runs that do not differ at
         all are numbered.
         """
         settings = [KINDS[summary.kind] for summary in summaries]

@@ -19,7 +19,7 @@ def choose_text_weight(
     """The best of 21 weights from 0 to 1 by the metric that selects checkpoints.
 
     Of equally good ones, it is the nearest to 0.5, and the smaller of two. `advance` is called as by `rank_targets`,
-    for each weight anew. Raises NotFiniteError where a score would not be finite.
+    for each weight. Raises NotFiniteError where a score would not be finite.
     """
     metric = evaluation.protocol.bests[0]
     figures = (evaluation(images, texts, weighted_query(step / STEPS), advance) for step in range(CANDIDATES))

@@ -31,7 +31,7 @@ class Batcher:
     """Encodes queries in batches, in one thread, and searches for them in others.
 
     A query never waits for company: a batch is whatever has come in while the last one was encoded, at most `max_batch`
-    queries. `on_batch` is told its size. `max_waiting` bounds the queries that are being answered.
+    queries. `on_batch` is called with its size. `max_waiting` bounds the queries that are being answered.
     """
 
     max_batch: int
@@ -130,7 +130,7 @@ class Batcher:
         queries = [one.query for one in group]
         try:
             hits = await loop.run_in_executor(self._searchers, engine.find, encoded, queries, options)
-        except Exception as error:  # whoever waits is told
+        except Exception as error:  # whoever waits gets it
             _fail(group, error)
             return
         for one, found in zip(group, hits, strict=True):

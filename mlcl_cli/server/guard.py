@@ -163,7 +163,8 @@ class Headers:
         """Pass the request on."""
         policy = DOCS_POLICY if scope.get("path") == "/docs" else POLICY
 
-        async def with_headers(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
+            """Send a part of the answer; its start gets the headers that it lacks."""
             if message["type"] == "http.response.start":
                 given = {name.lower() for name, _ in message["headers"]}
                 added = {**HEADERS, "content-security-policy": policy}
@@ -175,7 +176,7 @@ class Headers:
                 ]
             await send(message)
 
-        await self.app(scope, receive, with_headers)
+        await self.app(scope, receive, send_with_headers)
 
 
 @dataclass(frozen=True)

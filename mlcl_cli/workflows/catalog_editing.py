@@ -189,10 +189,11 @@ def _merged(edit: ItemEdit, stored: pa.Table, number: int) -> ItemEdit:
 def _edited(stored: pa.Table, edits: Sequence[ItemEdit]) -> pa.Table:
     """Stored rows with the product and the fields of the edits, in the same order."""
     whole = [_merged(edit, stored, number) for number, edit in enumerate(edits)]
+    named = dict.fromkeys(name for edit in edits for name in edit.fields)
     changes: dict[str, list[object]] = {
         PRODUCT: [one.product for one in whole],
         FIELDS_FINGERPRINT: [CHANGED] * len(edits),
-        **{FIELD_PREFIX + name: [one.fields[name] for one in whole] for edit in edits for name in edit.fields},
+        **{FIELD_PREFIX + name: [one.fields[name] for one in whole] for name in named},
     }
     columns = [
         pa.array(changes[field.name], field.type) if field.name in changes else stored[field.name]
